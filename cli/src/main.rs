@@ -1,0 +1,3 @@
+//! gatehouse: lint, explain, convert, verify.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The control API: tenants, agents, executions, tokens.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tokens, key sets and claims: parsing and judging, without IO.

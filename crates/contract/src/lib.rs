@@ -1,0 +1,17 @@
+//! The words that the parts of Gatehouse share: ids, roles, reasons, header names, the wire types of the
+//! sidecar, the role matrix and the reader for configuration documents.
+//!
+//! Pure: no IO, no clock, no randomness. Knows no host, no database and no HTTP library.
+
+pub mod document;
+pub mod header;
+pub mod id;
+pub mod identity;
+pub mod problem;
+pub mod rbac;
+pub mod sidecar;
+
+pub use document::{Document, Mistake};
+pub use id::{AgentId, AgentVersionId, ClientId, ExecutionId, TenantId, UserId};
+pub use identity::{AuthMethod, Principal, Role, Roles, TenantStatus, Tier};
+pub use problem::{Problem, Reason};

@@ -1,0 +1,180 @@
+//! Refusals: the closed list of reasons, and the body that a client sees (RFC 9457).
+//! Knows no HTTP library: callers turn a [`Problem`] into their response.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Where each reason is explained; a reason's `type` is this and its code as the fragment.
+pub const TYPE_BASE: &str = "https://docs.greenlang.ai/problems#";
+
+/// The media type of every refusal's body.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:literal, $title:literal;)+) => {
+        /// Why a request was refused: metric label, log field and problem `code` in one word.
+        /// Append only; a code never changes its meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$doc])* $variant),+ }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable word for metrics, logs and the problem's `code`.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code),+ }
+            }
+
+            /// The HTTP status that goes with it.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status),+ }
+            }
+
+            /// The problem's `title`, the same for every occurrence.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No credential where one is needed.
+    CredentialMissing = "credential_missing", 401, "Authentication is required";
+    /// More than one credential, or one in a broken form (RFC 6750 `invalid_request`).
+    CredentialMalformed = "credential_malformed", 400, "The credential is malformed";
+    /// The token is forged, expired, or not meant for us (RFC 6750 `invalid_token`).
+    TokenInvalid = "token_invalid", 401, "The access token is not valid";
+    /// The credential names no tenant.
+    TenantMissing = "tenant_missing", 403, "The credential names no tenant";
+    /// The issuer may not speak for this tenant, or the tenant's id is not one.
+    TenantInvalid = "tenant_invalid", 403, "The credential's tenant is not valid";
+    /// The tenant is not active.
+    TenantInactive = "tenant_inactive", 403, "The tenant is not active";
+    /// The roles held do not allow this.
+    PermissionDenied = "permission_denied", 403, "The caller's roles do not allow this";
+    /// No such thing, or another tenant's.
+    NotFound = "not_found", 404, "There is no such resource";
+    /// The path names an API version that is not served.
+    VersionUnknown = "version_unknown", 404, "This API version does not exist";
+    /// The path is ambiguous or broken.
+    PathInvalid = "path_invalid", 400, "The path is not valid";
+    /// A protected header came twice or broken.
+    HeaderInvalid = "header_invalid", 400, "A header is not valid";
+    /// A rate limit is used up.
+    QuotaExceeded = "quota_exceeded", 429, "The rate limit is used up";
+    /// The limiter could not be asked and the tier's policy is closed.
+    LimiterUnavailable = "limiter_unavailable", 503, "The rate limiter cannot be reached";
+    /// Keys or the principal could not be asked for.
+    IdentityUnavailable = "identity_unavailable", 503, "Identities cannot be checked at the moment";
+    /// A dependency of a service is away.
+    DependencyUnavailable = "dependency_unavailable", 503, "A part of the service cannot be reached";
+    /// The method is not served on this path.
+    MethodNotAllowed = "method_not_allowed", 405, "The method is not allowed here";
+    /// The body is not of a media type that is taken.
+    MediaTypeUnsupported = "media_type_unsupported", 415, "The media type is not supported";
+    /// The body is larger than the bound.
+    BodyTooLarge = "body_too_large", 413, "The body is too large";
+    /// The body is not what the operation takes.
+    BodyInvalid = "body_invalid", 422, "The body is not valid";
+    /// The request clashes with what is there.
+    Conflict = "conflict", 409, "The request conflicts with the current state";
+    /// Something broke on our side.
+    Internal = "internal", 500, "Something went wrong on our side";
+}
+
+impl Reason {
+    /// The problem's `type`.
+    pub fn type_uri(self) -> String {
+        format!("{TYPE_BASE}{}", self.code().replace('_', "-"))
+    }
+}
+
+/// A refusal's body (RFC 9457 §3), with `code` and `request_id` as extensions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Problem {
+    /// Where the reason is explained.
+    pub r#type: String,
+    /// The same for every occurrence of the reason.
+    pub title: &'static str,
+    /// The HTTP status, repeated.
+    pub status: u16,
+    /// What happened this time, in words that a client may see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// [`Reason::code`].
+    pub code: &'static str,
+    /// The request's id, to ask support about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// What else the reason carries, e.g. the versions that are served.
+    #[serde(flatten)]
+    pub extensions: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem with nothing but its reason.
+    pub fn new(reason: Reason) -> Self {
+        Self {
+            r#type: reason.type_uri(),
+            title: reason.title(),
+            status: reason.status(),
+            detail: None,
+            code: reason.code(),
+            request_id: None,
+            extensions: Map::new(),
+        }
+    }
+
+    /// Adds what happened this time. Never pass text from a library's error or from a credential.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds the request's id.
+    #[must_use]
+    pub fn request_id(mut self, id: impl Into<String>) -> Self {
+        self.request_id = Some(id.into());
+        self
+    }
+
+    /// Adds an extension member.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.extensions.insert(name.to_owned(), value);
+        self
+    }
+
+    /// The body's bytes.
+    pub fn to_json(&self) -> Vec<u8> {
+        // A `Problem` has string keys only, so that this cannot fail; an empty body is the safe answer.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_words_and_statuses_are_refusals() {
+        let mut seen = std::collections::BTreeSet::new();
+        for reason in Reason::ALL {
+            assert!(seen.insert(reason.code()), "{} twice", reason.code());
+            assert!((400..600).contains(&reason.status()));
+            assert!(reason.code().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        }
+    }
+
+    #[test]
+    fn body_has_the_members_of_rfc_9457() {
+        let body = Problem::new(Reason::QuotaExceeded).request_id("r1").with("limit", 60.into());
+        assert_eq!(
+            String::from_utf8(body.to_json()).unwrap(),
+            r#"{"type":"https://docs.greenlang.ai/problems#quota-exceeded","title":"The rate limit is used up","status":429,"code":"quota_exceeded","request_id":"r1","limit":60}"#
+        );
+    }
+}

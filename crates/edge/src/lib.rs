@@ -1,0 +1,1 @@
+//! The request path at the edge as a sans-IO policy.

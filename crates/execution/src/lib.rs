@@ -1,0 +1,1 @@
+//! Executions: states, image names, the sandbox document.

@@ -1,0 +1,1 @@
+//! The model of a rate limit: windows, verdicts, header values.

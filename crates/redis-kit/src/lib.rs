@@ -1,0 +1,1 @@
+//! Redis: the only crate that speaks it.

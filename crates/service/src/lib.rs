@@ -1,0 +1,1 @@
+//! What every service needs around axum: problems, listeners, logs, shutdown.

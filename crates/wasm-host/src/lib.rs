@@ -1,0 +1,1 @@
+//! The proxy-wasm adapter: the only crate that speaks the ABI.

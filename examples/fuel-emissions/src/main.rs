@@ -1,0 +1,3 @@
+//! A sample agent: litres and fuel type to kg CO2e.
+
+fn main() {}

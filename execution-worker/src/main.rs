@@ -1,0 +1,3 @@
+//! Claims executions and runs them in gVisor.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! What the filters ask: limits, key sets, principals.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! xtask as a library: the tests start the same stack.

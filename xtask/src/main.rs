@@ -1,0 +1,3 @@
+//! Builds, installs, starts, checks: the commands of this repository.
+
+fn main() {}
