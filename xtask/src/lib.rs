@@ -1,1 +1,14 @@
-//! xtask as a library: the tests start the same stack.
+//! xtask as a library, so that the tests install and start the same parts as `cargo xtask up` does.
+//! Knows nothing of what the product decides: it starts processes and looks at them from outside.
+
+pub mod ci;
+pub mod codegen;
+pub mod fresh;
+pub mod image;
+pub mod install;
+pub mod render;
+pub mod stack;
+pub mod test;
+pub mod tidy;
+pub mod up;
+pub mod wasm;

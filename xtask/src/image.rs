@@ -1,0 +1,1 @@
+//! Builds OCI image layouts of the sample agents.

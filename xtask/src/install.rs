@@ -1,0 +1,1 @@
+//! Installs what is missing, pinned, under `.gatehouse/`.

@@ -1,0 +1,1 @@
+//! Renders the manifests of Envoy, Istio and Kong from one configuration document.
