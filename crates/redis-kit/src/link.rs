@@ -1,0 +1,269 @@
+//! One shared connection to one Redis server: every operation has a deadline, one connection attempt runs at a
+//! time, and after a failed one callers are refused at once for a moment, so that an outage costs them nothing.
+//! Knows no keys and no commands of ours.
+
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, Pipeline, aio::MultiplexedConnection, io::tcp::TcpSettings,
+};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::{Instant, timeout},
+};
+
+/// How long one connection attempt may take; callers wait no longer than their own deadline.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long after a failed attempt callers are refused without another one.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long sent bytes may go unacknowledged before the kernel gives the connection up. Without it, every
+/// operation on a connection whose peer has vanished would be late for a quarter of an hour.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+
+/// Redis did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The address is not a `redis://` or `redis+unix://` URL.
+    #[error("not a redis:// or redis+unix:// URL")]
+    Address,
+    /// No connection, or it broke. Whether the last command ran is unknown.
+    #[error("redis cannot be reached")]
+    Unreachable(#[source] redis::RedisError),
+    /// A connection attempt failed a moment ago; nothing was sent.
+    #[error("redis could not be reached a moment ago")]
+    Resting,
+    /// No answer before the deadline. Whether the command ran is unknown.
+    #[error("redis did not answer within {} ms", .0.as_millis())]
+    Late(Duration),
+    /// Redis refused the command, e.g. for want of permission.
+    #[error("redis refused the command")]
+    Refused(#[source] redis::RedisError),
+    /// The answer is not of the expected shape.
+    #[error("redis answered in an unexpected shape")]
+    Shape(#[source] redis::RedisError),
+}
+
+impl Error {
+    /// The code at the start of a refusal, such as `NOGROUP` or `NOPERM`.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(source) => source.code(),
+            _ => None,
+        }
+    }
+
+    fn from_redis(source: redis::RedisError) -> Self {
+        match source.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(source),
+            ErrorKind::UnexpectedReturnType | ErrorKind::Parse => Self::Shape(source),
+            _ => Self::Unreachable(source),
+        }
+    }
+}
+
+/// Where a Redis server is and as whom to log in. Never shows its password.
+#[derive(Clone)]
+pub struct Address(ConnectionInfo);
+
+/// One connection to a Redis server, shared by everyone who clones it, made on first use and again after it broke.
+#[derive(Clone)]
+pub struct Link(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    deadline: Duration,
+    live: RwLock<Option<Live>>,
+    attempts: Arc<Mutex<Attempts>>,
+}
+
+#[derive(Clone)]
+struct Live {
+    connection: MultiplexedConnection,
+    generation: u64,
+}
+
+#[derive(Default)]
+struct Attempts {
+    made: u64,
+    failed: Option<Instant>,
+}
+
+// === impl Address ===
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let info = text.into_connection_info().map_err(|_| Error::Address)?;
+        // Off by default in this release of `redis`; on a real network Nagle costs half the throughput.
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(UNACKNOWLEDGED);
+        Ok(Self(info.set_tcp_settings(tcp)))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.redis_settings().username() {
+            Some(user) => write!(f, "{user}@{}", self.0.addr()),
+            None => self.0.addr().fmt(f),
+        }
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// A link whose operations wait at most `deadline`. Connects on first use.
+    ///
+    /// # Errors
+    /// [`Error::Address`] when the client library does not take the address.
+    pub fn new(address: &Address, deadline: Duration) -> Result<Self, Error> {
+        Ok(Self(Arc::new(Shared {
+            client: Client::open(address.0.clone()).map_err(|_| Error::Address)?,
+            deadline,
+            live: RwLock::new(None),
+            attempts: Arc::default(),
+        })))
+    }
+
+    /// Runs one command within the link's deadline. Never repeats it.
+    ///
+    /// # Errors
+    /// See [`Error`]; after `Late` and `Unreachable` the command may have run.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
+        self.query_within(command, self.0.deadline).await
+    }
+
+    /// As [`Self::query`], with a deadline of its own (blocking reads).
+    pub(crate) async fn query_within<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        deadline: Duration,
+    ) -> Result<T, Error> {
+        self.run(deadline, async |connection| command.query_async(connection).await).await
+    }
+
+    /// Runs a pipeline within the link's deadline.
+    pub(crate) async fn pipe<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Error> {
+        self.run(self.0.deadline, async |connection| pipeline.query_async(connection).await).await
+    }
+
+    /// Whether the server answers a `PING`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.query(&redis::cmd("PING")).await
+    }
+
+    async fn run<T>(
+        &self,
+        deadline: Duration,
+        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> redis::RedisResult<T>,
+    ) -> Result<T, Error> {
+        let outcome = timeout(deadline, async {
+            let mut live = self.live().await?;
+            match command(&mut live.connection).await {
+                Ok(value) => Ok(value),
+                Err(error) => {
+                    if error.is_unrecoverable_error() {
+                        self.forget(live.generation);
+                    }
+                    Err(Error::from_redis(error))
+                }
+            }
+        });
+        outcome.await.unwrap_or(Err(Error::Late(deadline)))
+    }
+
+    async fn live(&self) -> Result<Live, Error> {
+        if let Some(live) = self.current() {
+            return Ok(live);
+        }
+        // Whoever comes while an attempt is under way waits for it here, within its own deadline.
+        let attempts = Arc::clone(&self.0.attempts).lock_owned().await;
+        if let Some(live) = self.current() {
+            return Ok(live);
+        }
+        if attempts.failed.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
+            return Err(Error::Resting);
+        }
+        // A task of its own, bounded by CONNECT_TIMEOUT: a caller with a short deadline must not cut it short,
+        // or a server that needs longer than one deadline to accept would never be reached again.
+        let shared = Arc::clone(&self.0);
+        match tokio::spawn(async move { shared.connect(attempts).await }).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::Resting),
+        }
+    }
+
+    fn current(&self) -> Option<Live> {
+        self.0.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn forget(&self, generation: u64) {
+        let mut live = self.0.live.write().unwrap_or_else(PoisonError::into_inner);
+        if live.as_ref().is_some_and(|live| live.generation == generation) {
+            *live = None;
+        }
+    }
+}
+
+impl Shared {
+    async fn connect(&self, mut attempts: OwnedMutexGuard<Attempts>) -> Result<Live, Error> {
+        attempts.made += 1;
+        // Our own deadlines cover every operation; the library's would cut blocking reads.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(None);
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        let outcome = match timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(outcome) => outcome.map_err(Error::from_redis),
+            Err(_) => Err(Error::Late(CONNECT_TIMEOUT)),
+        };
+        match outcome {
+            Ok(connection) => {
+                attempts.failed = None;
+                let live = Live { connection, generation: attempts.made };
+                *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live.clone());
+                Ok(live)
+            }
+            Err(error) => {
+                attempts.failed = Some(Instant::now());
+                tracing::warn!(error = %error, "connecting to Redis failed");
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_never_shows_its_password() {
+        let address: Address = "redis://sidecar:hunter2@127.0.0.1:6379/".parse().unwrap();
+        assert_eq!(address.to_string(), "sidecar@127.0.0.1:6379");
+        assert_eq!(format!("{address:?}"), "Address(sidecar@127.0.0.1:6379)");
+    }
+
+    #[test]
+    fn refuses_what_is_no_redis_url() {
+        for bad in ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+}
