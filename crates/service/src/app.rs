@@ -1,0 +1,148 @@
+//! What stands around every router: request ids, one log line per request, bounds on time and body, panics
+//! caught, and every refusal as problem+json whoever made it.
+//! Knows no route.
+
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderValue, Response, header},
+    middleware::{Next, from_fn_with_state},
+    response::IntoResponse,
+};
+use gatehouse_contract::{Problem, Reason, header as names, problem::MEDIA_TYPE};
+use tracing::{Instrument, error, field::Empty, info, info_span};
+
+use crate::{
+    Reply, RequestId,
+    problem::{Pending, reason_of, render},
+};
+
+/// What one request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// From the first byte of the headers' handling to the reply's headers.
+    pub time: Duration,
+    /// The body, in bytes; a route may set its own `DefaultBodyLimit`.
+    pub body_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(15), body_bytes: 64 * 1024 }
+    }
+}
+
+/// Marks a reply that is an error of another protocol's shape (RFC 6749 §5.2) and stays as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Verbatim;
+
+/// Completes a router: unknown paths and methods are problems, and the layers of this module stand around all.
+/// Add nothing to the router afterwards: it would stand outside of them.
+pub fn finish(router: Router, bounds: Bounds) -> Router {
+    router
+        .fallback(async || Reply::new(Reason::NotFound))
+        .method_not_allowed_fallback(async || Reply::new(Reason::MethodNotAllowed))
+        .layer(DefaultBodyLimit::max(bounds.body_bytes))
+        .layer(from_fn_with_state(bounds, around))
+}
+
+async fn around(State(bounds): State<Bounds>, mut request: Request, next: Next) -> Response<Body> {
+    let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let span = info_span!(
+        "request",
+        request.id = %id,
+        http.method = %method,
+        http.route = route,
+        tenant.id = Empty,
+    );
+    async {
+        let start = Instant::now();
+        let run = CatchPanic(Box::pin(next.run(request)));
+        let response = match tokio::time::timeout(bounds.time, run).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(Panicked)) => {
+                error!("the handler panicked; its caller got 500");
+                Reply::new(Reason::Internal).into_response()
+            }
+            Err(_) => {
+                error!(bound_ms = bounds.time.as_millis(), "the handler did not end in time");
+                Reply::new(Reason::DependencyUnavailable)
+                    .detail("the request took too long")
+                    .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+                    .into_response()
+            }
+        };
+        let (response, code) = seal(response, &id);
+        let status = response.status().as_u16();
+        let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        info!(http.status = status, reason = code, elapsed_us, "request answered");
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// Gives the reply its request id and makes a refusal in another form a problem; returns the problem's code.
+fn seal(mut response: Response<Body>, id: &RequestId) -> (Response<Body>, Option<&'static str>) {
+    let status = response.status();
+    let problem = match response.extensions_mut().remove::<Pending>() {
+        Some(Pending(problem)) => Some(problem),
+        None if !(status.is_client_error() || status.is_server_error()) => None,
+        None if response.extensions().get::<Verbatim>().is_some() => None,
+        None if is_problem(&response) => None,
+        None => Some(Problem::new(reason_of(status))),
+    };
+    let code = problem.as_ref().map(|problem| problem.code);
+    if let Some(problem) = problem {
+        let whole = render(&problem.request_id(id.as_str()));
+        *response.status_mut() = whole.status();
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        for (name, value) in whole.headers() {
+            response.headers_mut().insert(name, value.clone());
+        }
+        *response.body_mut() = whole.into_body();
+    }
+    response.headers_mut().insert(names::REQUEST_ID, id.to_header());
+    (response, code)
+}
+
+fn is_problem(response: &Response<Body>) -> bool {
+    response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(MEDIA_TYPE.as_bytes()))
+}
+
+/// The handler panicked; its message is in the log by the panic hook.
+struct Panicked;
+
+/// A future that ends with [`Panicked`] where the inner one panics, so that the client still gets an answer.
+struct CatchPanic<F>(Pin<Box<F>>);
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Unwind safety: after a panic the future is dropped and never polled again.
+        match std::panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(_) => Poll::Ready(Err(Panicked)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Every refusal is problem+json with the request's id, whoever made it; over a real socket.
+
+use std::time::Duration;
+
+use axum::{Router, http::StatusCode, routing::get};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::{Bounds, Verbatim, finish};
+use crate::{Shutdown, body::JsonBody, listen};
+
+fn app() -> Router {
+    async fn echo(body: JsonBody) -> Result<String, crate::Reply> {
+        body.read(|doc| doc.text("name"))
+    }
+    let router = Router::new()
+        .route("/panic", get(async || -> &'static str { panic!("boom") }))
+        .route("/slow", get(async || std::future::pending::<()>().await))
+        .route("/text", get(async || (StatusCode::FORBIDDEN, "a library's words")))
+        .route(
+            "/verbatim",
+            get(async || (StatusCode::BAD_REQUEST, axum::Extension(Verbatim), "as it is")),
+        )
+        .route("/echo", axum::routing::post(echo));
+    finish(router, Bounds { time: Duration::from_millis(200), body_bytes: 64 })
+}
+
+async fn send(request: &str) -> (u16, String, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (trigger, shutdown) = Shutdown::manual();
+    let server = tokio::spawn(listen::serve("listen", listener, app(), shutdown));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut text))
+        .await
+        .expect("an answer within 5 s")
+        .unwrap();
+    trigger.ask();
+    server.await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_ascii_lowercase(), body.to_owned())
+}
+
+async fn check(request: &str, status: u16, code: &str) -> Value {
+    let (got, head, body) = send(request).await;
+    assert_eq!(got, status, "{head}\n{body}");
+    assert!(head.contains("content-type: application/problem+json"), "{head}");
+    assert!(head.contains("x-request-id: abc-1"), "{head}");
+    let body: Value = serde_json::from_str(&body).expect(&body);
+    assert_eq!(body["code"], code);
+    assert_eq!(body["status"], status);
+    assert_eq!(body["request_id"], "abc-1");
+    body
+}
+
+fn get_of(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-request-id: abc-1\r\nconnection: close\r\n\r\n")
+}
+
+fn post_of(kind: &str, body: &str) -> String {
+    format!(
+        "POST /echo HTTP/1.1\r\nhost: x\r\nx-request-id: abc-1\r\nconnection: close\r\n\
+         content-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn refusals_of_the_router_are_problems() {
+    check(&get_of("/nothing"), 404, "not_found").await;
+    let (_, head, _) = send(&get_of("/echo")).await;
+    assert!(head.contains("allow: post"), "{head}");
+    check(&get_of("/echo"), 405, "method_not_allowed").await;
+    check(&get_of("/text"), 403, "permission_denied").await;
+}
+
+#[tokio::test]
+async fn panics_and_hangs_are_answered() {
+    check(&get_of("/panic"), 500, "internal").await;
+    check(&get_of("/slow"), 503, "dependency_unavailable").await;
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_and_their_mistakes_named() {
+    let (status, _, body) = send(&post_of("application/json", r#"{"name":"a"}"#)).await;
+    assert_eq!((status, body.as_str()), (200, "a"));
+    check(&post_of("text/plain", "{}"), 415, "media_type_unsupported").await;
+    check(&post_of("application/json", &"x".repeat(65)), 413, "body_too_large").await;
+    check(&post_of("application/json", "{"), 422, "body_invalid").await;
+    let misspelt = post_of("application/json", r#"{"name":"a","nmae":1}"#);
+    let body = check(&misspelt, 422, "body_invalid").await;
+    assert_eq!(body["errors"][0]["path"], "$.nmae");
+}
+
+#[tokio::test]
+async fn an_error_of_another_protocol_stays_as_it_is() {
+    let (status, _, body) = send(&get_of("/verbatim")).await;
+    assert_eq!((status, body.as_str()), (400, "as it is"));
+}
