@@ -1,1 +1,18 @@
-//! Executions: states, image names, the sandbox document.
+//! Executions as data: the state machine, image names, the OCI documents that we accept, the sandbox document
+//! and what the end of a run means.
+//!
+//! Pure: no IO, no clock, no randomness, no async. Knows neither PostgreSQL nor Redis nor runsc's command line.
+#![warn(missing_docs)]
+
+pub mod image;
+pub mod json;
+pub mod limits;
+pub mod oci;
+pub mod outcome;
+pub mod sandbox;
+pub mod state;
+
+pub use image::{Digest, ImageName, ImageRef};
+pub use limits::Limits;
+pub use outcome::EndReason;
+pub use state::ExecutionState;
