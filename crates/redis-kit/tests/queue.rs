@@ -1,5 +1,7 @@
 //! The queue on a real Redis: each test has streams of its own.
 
+#![cfg(test)]
+
 use std::time::Duration;
 
 use gatehouse_contract::{ExecutionId, TenantId};
