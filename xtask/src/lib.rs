@@ -7,6 +7,7 @@ pub mod fresh;
 pub mod image;
 pub mod install;
 pub mod render;
+pub mod repo;
 pub mod stack;
 pub mod test;
 pub mod tidy;

@@ -1,12 +1,193 @@
-//! `cargo xtask wasm`.
+//! `cargo xtask wasm`: builds the filter, cuts it for each host, holds size and imports.
+//! Knows the rules of the hosts (measured, DESIGN §3); decides nothing about requests.
 
-use std::process::ExitCode;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::repo;
+
+pub mod module;
 
 /// The options of `cargo xtask wasm`.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
+/// A module made for one host.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// Which host it is for.
+    pub host: Host,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its digest, 64 hex digits.
+    pub sha256: String,
+}
+
+/// The two hosts the module is cut for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// Envoy, alone or under Istio.
+    Envoy,
+    /// Kong 3.9 (ngx_wasm_module).
+    Kong,
+}
+
+/// DESIGN §3.5: the fused module.
+const MAX_BYTES: u64 = 1_572_864;
+
+/// A host calls every callback that is exported, so only those the filter implements stay (each costs two entries
+/// into the VM); `proxy_on_delete` must stay or the SDK never frees a context.
+const EXPORTS: &[&str] = &[
+    "memory",
+    "_initialize",
+    "proxy_abi_version_0_2_1",
+    "proxy_on_memory_allocate",
+    "proxy_on_vm_start",
+    "proxy_on_configure",
+    "proxy_on_context_create",
+    "proxy_on_request_headers",
+    "proxy_on_response_headers",
+    "proxy_on_http_call_response",
+    "proxy_on_delete",
+];
+
+/// What both hosts answer. Everything else is refused: log level (Kong cannot load such a module), gRPC and status
+/// (Kong traps), queues, shared data and metrics (Kong traps unless the operator declared a zone).
+const IMPORTS: &[&str] = &[
+    "env.proxy_add_header_map_value",
+    "env.proxy_continue_stream",
+    "env.proxy_get_buffer_bytes",
+    "env.proxy_get_current_time_nanoseconds",
+    "env.proxy_get_header_map_pairs",
+    "env.proxy_get_header_map_value",
+    "env.proxy_get_property",
+    "env.proxy_http_call",
+    "env.proxy_log",
+    "env.proxy_remove_header_map_value",
+    "env.proxy_replace_header_map_value",
+    "env.proxy_send_local_response",
+    "env.proxy_set_effective_context",
+    "env.proxy_set_header_map_pairs",
+    "env.proxy_set_property",
+    "wasi_snapshot_preview1.clock_time_get",
+    "wasi_snapshot_preview1.environ_get",
+    "wasi_snapshot_preview1.environ_sizes_get",
+    "wasi_snapshot_preview1.fd_write",
+    "wasi_snapshot_preview1.proc_exit",
+    "wasi_snapshot_preview1.random_get",
+];
+
+/// Envoy's foreign functions (`verify_signature`). On Kong a call traps, so there the module answers itself.
+const FOREIGN: &str = "env.proxy_call_foreign_function";
+/// `Status::NotFound` of the ABI: what any host says that does not have the function.
+const NOT_FOUND: i32 = 1;
+
+impl Host {
+    /// Every host.
+    pub const ALL: [Self; 2] = [Self::Envoy, Self::Kong];
+
+    /// The module's file name.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Envoy => "suite.wasm",
+            Self::Kong => "suite-kong.wasm",
+        }
+    }
+
+    fn imports(self) -> BTreeSet<&'static str> {
+        let mut allowed: BTreeSet<&str> = IMPORTS.iter().copied().collect();
+        if self == Self::Envoy {
+            allowed.insert(FOREIGN);
+        }
+        allowed
+    }
+
+    fn refused(self) -> BTreeMap<&'static str, i32> {
+        match self {
+            Self::Envoy => BTreeMap::new(),
+            Self::Kong => BTreeMap::from([(FOREIGN, NOT_FOUND)]),
+        }
+    }
+}
+
 /// Runs it.
 pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not written yet")
+    for artifact in build(&repo::root()?)? {
+        println!(
+            "{}  {} bytes of {MAX_BYTES}  {}",
+            artifact.path.display(),
+            artifact.size_bytes,
+            artifact.sha256
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the filter once and writes one module per host, with its digest beside it, to `target/wasm/`.
+/// The files are touched only when their content changes.
+pub fn build(root: &Path) -> anyhow::Result<Vec<Artifact>> {
+    // One package at a time: a workspace build would unify features and bring 64-bit digits into rsa.
+    let mut cargo = repo::cargo(root);
+    cargo.args(["build", "--package", "gatehouse-suite", "--lib", "--quiet"]).args([
+        "--target",
+        "wasm32-wasip1",
+        "--profile",
+        "wasm",
+    ]);
+    ensure!(cargo.status().context("starting cargo")?.success(), "the filter did not build");
+    let target = repo::target(root);
+    let built = target.join("wasm32-wasip1/wasm/gatehouse_suite.wasm");
+    let whole = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
+    let folder = target.join("wasm");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Host::ALL.into_iter().map(|host| write(&folder, host, &whole)).collect()
+}
+
+fn write(folder: &Path, host: Host, whole: &[u8]) -> anyhow::Result<Artifact> {
+    let bytes = fit(host, whole)?;
+    let sha256 = hex(&Sha256::digest(&bytes));
+    let path = folder.join(host.file_name());
+    if fs::read(&path).ok().as_deref() != Some(&bytes) {
+        // Another run may be loading the file: replace it whole.
+        let fresh = folder.join(format!("{}.{}", host.file_name(), std::process::id()));
+        fs::write(&fresh, &bytes).with_context(|| format!("writing {}", fresh.display()))?;
+        fs::rename(&fresh, &path).with_context(|| format!("writing {}", path.display()))?;
+    }
+    let line = format!("{sha256}  {}\n", host.file_name());
+    fs::write(path.with_extension("wasm.sha256"), line).context("writing the digest")?;
+    Ok(Artifact { host, path, size_bytes: bytes.len() as u64, sha256 })
+}
+
+/// Cuts `whole` for `host` and refuses what the host must not get.
+pub fn fit(host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let keep = EXPORTS.iter().copied().collect();
+    let bytes = module::cut(whole, &keep, &host.refused())?;
+    let surface = module::surface(&bytes)?;
+    let mut wrong = Vec::new();
+    for name in surface.imports.iter().filter(|name| !host.imports().contains(name.as_str())) {
+        wrong.push(format!("it imports {name}, which {host:?} must not see"));
+    }
+    for name in EXPORTS.iter().filter(|name| !surface.exports.contains(**name)) {
+        wrong.push(format!("it does not export {name}"));
+    }
+    if bytes.len() as u64 > MAX_BYTES {
+        wrong.push(format!("it has {} bytes, {MAX_BYTES} are allowed", bytes.len()));
+    }
+    if !wrong.is_empty() {
+        bail!("the module for {host:?} is refused: {}", wrong.join("; "));
+    }
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
