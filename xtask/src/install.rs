@@ -1,1 +1,246 @@
-//! Installs what is missing, pinned, under `.gatehouse/`.
+//! Installs what is missing, pinned, under `.gatehouse/`; system packages through apt, with none of their
+//! services started. Where it cannot install, it names what to install, one line per missing thing.
+//! Knows nothing of how the parts are run.
+//!
+//! A part that is there in a fitting version (on the PATH or where its Debian package puts it) is used as it
+//! is. A second run finds everything and does nothing.
+
+mod apt;
+mod envoy;
+mod find;
+mod runsc;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use crate::{
+    command, paths, repo,
+    report::{Faults, Report, exit},
+};
+
+/// Something that may have to be installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// PostgreSQL 15, server and client.
+    Postgres,
+    /// Redis 7, server and client.
+    Redis,
+    /// Envoy 1.40, from its Python wheel.
+    Envoy,
+    /// gVisor's runsc of July 2024, which has the systrap platform.
+    Runsc,
+    /// Rust's standard library for the filters.
+    WasmTarget,
+}
+
+impl Part {
+    /// Everything that a whole instance needs.
+    pub const ALL: &'static [Self] =
+        &[Self::Postgres, Self::Redis, Self::Envoy, Self::Runsc, Self::WasmTarget];
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Postgres => "PostgreSQL 15",
+            Self::Redis => "Redis 7",
+            Self::Envoy => "Envoy 1.40",
+            Self::Runsc => "gVisor runsc 20240729",
+            Self::WasmTarget => "Rust for wasm32-wasip1",
+        }
+    }
+
+    /// What a person does about it where xtask cannot.
+    const fn mend(self) -> &'static str {
+        match self {
+            Self::Postgres => "install the Debian package postgresql-15",
+            Self::Redis => "install the Debian package redis-server",
+            Self::Envoy => {
+                "install the Debian package python3-venv and run this again, or put an envoy 1.40 on the PATH"
+            }
+            Self::Runsc => {
+                "put a runsc 20240729 (Debian bookworm-backports) on the PATH, and dpkg and apt-get for xtask to unpack it"
+            }
+            Self::WasmTarget => "run `rustup target add wasm32-wasip1`",
+        }
+    }
+
+    /// The Debian packages without which xtask cannot install or run the part.
+    const fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Postgres => &["postgresql-15"],
+            Self::Redis => &["redis-server"],
+            Self::Envoy => &["python3-venv"],
+            Self::Runsc | Self::WasmTarget => &[],
+        }
+    }
+}
+
+/// Where the installed parts are. A part that was not asked for is `None`.
+#[derive(Debug, Clone, Default)]
+pub struct Tools {
+    /// The directory with `initdb`, `postgres`, `pg_isready` and `psql` of PostgreSQL 15.
+    pub pg_bin: Option<PathBuf>,
+    /// `redis-server`.
+    pub redis_server: Option<PathBuf>,
+    /// `redis-cli`.
+    pub redis_cli: Option<PathBuf>,
+    /// Envoy's binary.
+    pub envoy: Option<PathBuf>,
+    /// gVisor's `runsc`.
+    pub runsc: Option<PathBuf>,
+}
+
+impl Tools {
+    /// A program of PostgreSQL 15.
+    pub fn pg(&self, program: &str) -> anyhow::Result<PathBuf> {
+        Ok(asked(self.pg_bin.as_deref(), Part::Postgres)?.join(program))
+    }
+
+    /// `redis-server`.
+    pub fn redis_server(&self) -> anyhow::Result<&Path> {
+        asked(self.redis_server.as_deref(), Part::Redis)
+    }
+
+    /// `redis-cli`.
+    pub fn redis_cli(&self) -> anyhow::Result<&Path> {
+        asked(self.redis_cli.as_deref(), Part::Redis)
+    }
+
+    /// Envoy.
+    pub fn envoy(&self) -> anyhow::Result<&Path> {
+        asked(self.envoy.as_deref(), Part::Envoy)
+    }
+
+    /// runsc.
+    pub fn runsc(&self) -> anyhow::Result<&Path> {
+        asked(self.runsc.as_deref(), Part::Runsc)
+    }
+
+    /// Looks for `part`; whether it is there.
+    fn find(&mut self, part: Part) -> bool {
+        match part {
+            Part::Postgres => {
+                self.pg_bin = find::postgres();
+                self.pg_bin.is_some()
+            }
+            Part::Redis => {
+                (self.redis_server, self.redis_cli) = (find::redis_server(), find::redis_cli());
+                self.redis_server.is_some() && self.redis_cli.is_some()
+            }
+            Part::Envoy => {
+                self.envoy = envoy::find();
+                self.envoy.is_some()
+            }
+            Part::Runsc => {
+                self.runsc = runsc::find();
+                self.runsc.is_some()
+            }
+            Part::WasmTarget => wasm_target(),
+        }
+    }
+}
+
+fn asked(path: Option<&Path>, part: Part) -> anyhow::Result<&Path> {
+    path.with_context(|| format!("{} was not asked for when installing", part.title()))
+}
+
+/// Sees to it that `parts` are there.
+pub fn ensure(parts: &[Part], report: &mut Report) -> anyhow::Result<Tools> {
+    let home = paths::home()?;
+    std::fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
+    let mut tools = Tools::default();
+    let missing: Vec<Part> = parts.iter().copied().filter(|part| !tools.find(*part)).collect();
+    if missing.is_empty() {
+        return Ok(tools);
+    }
+    refuse_what_cannot_be(&missing)?;
+
+    let packages: Vec<&str> = missing
+        .iter()
+        .flat_map(|part| part.packages())
+        .copied()
+        .filter(|package| *package != "python3-venv" || !envoy::has_venv())
+        .collect();
+    let own: Vec<Part> = missing
+        .iter()
+        .copied()
+        .filter(|part| matches!(part, Part::Envoy | Part::Runsc | Part::WasmTarget))
+        .collect();
+    report.expect(usize::from(!packages.is_empty()) + own.len());
+    if !packages.is_empty() {
+        let title = format!("Debian packages {}", packages.join(" "));
+        report.step(&title, |_| apt::install(&packages))?;
+    }
+    for part in own {
+        report.step(part.title(), |_| match part {
+            Part::Envoy => envoy::install(),
+            Part::Runsc => runsc::install(),
+            Part::WasmTarget => add_wasm_target(),
+            Part::Postgres | Part::Redis => Ok(()),
+        })?;
+    }
+    let still: Vec<String> = missing
+        .into_iter()
+        .filter(|part| !tools.find(*part))
+        .map(|part| format!("{} was installed but is not found; {}", part.title(), part.mend()))
+        .collect();
+    if still.is_empty() {
+        Ok(tools)
+    } else {
+        Err(Faults { lines: still, exit: exit::UNAVAILABLE }.into())
+    }
+}
+
+/// Says for all missing parts at once, before anything is touched, why they cannot be installed here.
+fn refuse_what_cannot_be(missing: &[Part]) -> anyhow::Result<()> {
+    let lines: Vec<String> = missing
+        .iter()
+        .filter_map(|part| {
+            let needs_system = match part {
+                Part::Envoy => !envoy::has_venv(),
+                _ => !part.packages().is_empty(),
+            };
+            let obstacle = if needs_system {
+                apt::obstacle()
+            } else {
+                match part {
+                    Part::Runsc => apt::unpack_obstacle(),
+                    Part::WasmTarget => find::on_path("rustup")
+                        .is_none()
+                        .then_some("there is no rustup to install it with"),
+                    _ => None,
+                }
+            }?;
+            Some(format!("{} is missing and {obstacle}; {}", part.title(), part.mend()))
+        })
+        .collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    Err(Faults { lines, exit: exit::UNAVAILABLE }.into())
+}
+
+fn wasm_target() -> bool {
+    let Ok(root) = repo::root() else { return false };
+    let Ok(sysroot) = command::run(
+        Command::new("rustc").args(["--print", "sysroot"]).current_dir(root),
+        "rustc --print sysroot",
+        Duration::from_secs(60),
+    ) else {
+        return false;
+    };
+    Path::new(sysroot.trim()).join("lib/rustlib/wasm32-wasip1/lib").is_dir()
+}
+
+fn add_wasm_target() -> anyhow::Result<()> {
+    command::run(
+        Command::new("rustup").args(["target", "add", "wasm32-wasip1"]).current_dir(repo::root()?),
+        "rustup target add wasm32-wasip1",
+        Duration::from_secs(600),
+    )
+    .map(drop)
+}

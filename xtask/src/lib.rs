@@ -3,11 +3,14 @@
 
 pub mod ci;
 pub mod codegen;
+pub mod command;
 pub mod fresh;
 pub mod image;
 pub mod install;
+pub mod paths;
 pub mod render;
 pub mod repo;
+pub mod report;
 pub mod stack;
 pub mod test;
 pub mod tidy;

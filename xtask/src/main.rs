@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gatehouse_xtask::{ci, codegen, fresh, test, tidy, up, wasm};
+use gatehouse_xtask::{ci, codegen, fresh, report, test, tidy, up, wasm};
 
 #[derive(Parser)]
 #[command(
@@ -44,9 +44,6 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => ExitCode::from(report::complain(&error)),
     }
 }

@@ -1,1 +1,5 @@
 //! Starts and stops the whole system on this machine.
+
+pub mod child;
+pub mod record;
+pub mod sweep;
