@@ -1,1 +1,30 @@
 //! Tokens, key sets and claims: parsing and judging, without IO.
+//!
+//! The order of use: [`bearer::token`] takes the token out of a header, [`jws::parse`] reads it strictly,
+//! [`jws::verify`] checks its signature with a key of a [`jwks::KeySet`] through a [`Verifier`], and
+//! [`claims::judge`] weighs what it claims against an issuer's [`claims::Rules`] at a given time. What passed
+//! may be remembered in a [`cache::Cache`].
+//!
+//! Pure: runs inside a Wasm VM, where a panic is an outage. Knows neither hosts, clocks nor where keys come from.
+
+#![warn(missing_docs)]
+
+pub mod algorithm;
+pub mod bearer;
+pub mod cache;
+pub mod claims;
+pub mod jwks;
+pub mod jws;
+pub mod portable;
+pub mod probe;
+pub mod refusal;
+
+mod der;
+mod strict;
+
+pub use algorithm::Algorithm;
+pub use claims::{Claims, Rules};
+pub use jwks::{Key, KeySet};
+pub use jws::{Unavailable, Verifier};
+pub use portable::Portable;
+pub use refusal::Refusal;

@@ -1,0 +1,90 @@
+use super::*;
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+fn cache(entries: usize, bytes: usize) -> Cache<u32> {
+    Cache::new(Bounds { entries: NonZeroUsize::new(entries).unwrap(), bytes })
+}
+
+fn put(cache: &mut Cache<u32>, token: &str, value: u32, expires_at: u64) {
+    let fresh = Fresh { value, value_bytes: 4, expires_at: S(expires_at) };
+    cache.insert(token.as_bytes(), 1, S(100), fresh);
+}
+
+fn check(cache: &mut Cache<u32>, token: &str, generation: u64, now: u64, expected: Option<u32>) {
+    let got = cache.get(token.as_bytes(), generation, S(now)).copied();
+    assert_eq!(got, expected, "{token} generation {generation} at {now}");
+}
+
+#[test]
+fn j31_remembers_the_full_token_until_it_expires() {
+    let mut cache = cache(10, 10_000);
+    put(&mut cache, "a.b.c", 7, 200);
+    check(&mut cache, "a.b.c", 1, 100, Some(7));
+    check(&mut cache, "a.b.c", 1, 199, Some(7));
+    check(&mut cache, "a.b.c", 1, 200, None);
+    check(&mut cache, "a.b.d", 1, 100, None);
+    check(&mut cache, "a.b.", 1, 100, None);
+}
+
+#[test]
+fn j31_other_keys_forget_the_verdict() {
+    let mut cache = cache(10, 10_000);
+    put(&mut cache, "t", 7, 200);
+    check(&mut cache, "t", 2, 100, None);
+    check(&mut cache, "t", 1, 100, Some(7));
+}
+
+#[test]
+fn j40_a_clock_that_was_set_back_finds_nothing() {
+    let mut cache = cache(10, 10_000);
+    put(&mut cache, "t", 7, 200);
+    check(&mut cache, "t", 1, 99, None);
+    check(&mut cache, "t", 1, 100, Some(7));
+}
+
+#[test]
+fn an_expired_or_oversized_verdict_is_not_stored() {
+    let mut cache = cache(10, 500);
+    put(&mut cache, "t", 7, 100);
+    put(&mut cache, &"x".repeat(500), 7, 200);
+    assert!(cache.is_empty());
+    put(&mut cache, "t", 7, 101);
+    assert_eq!(cache.len(), 1);
+}
+
+#[test]
+fn j31_holds_its_bounds_and_drops_what_was_not_used() {
+    let mut cache = cache(3, 10_000);
+    for (token, value) in [("a", 1), ("b", 2), ("c", 3)] {
+        put(&mut cache, token, value, 200);
+    }
+    check(&mut cache, "a", 1, 100, Some(1));
+    put(&mut cache, "d", 4, 200);
+    assert_eq!(cache.len(), 3);
+    check(&mut cache, "b", 1, 100, None);
+    for (token, value) in [("a", 1), ("c", 3), ("d", 4)] {
+        check(&mut cache, token, 1, 100, Some(value));
+    }
+    put(&mut cache, "e", 5, 200);
+    assert_eq!(cache.len(), 3);
+    check(&mut cache, "e", 1, 100, Some(5));
+}
+
+#[test]
+fn j31_holds_its_bytes_with_tokens_of_any_size() {
+    let mut cache = cache(1000, 4096);
+    for round in 0..500_usize {
+        put(&mut cache, &format!("{round}.{}", "x".repeat(round * 7 % 900)), 1, 200);
+        assert!(cache.bytes() <= 4096, "{} bytes in round {round}", cache.bytes());
+        assert_eq!(cache.order.len(), cache.len());
+    }
+    assert!(cache.len() > 1);
+    put(&mut cache, "again", 1, 200);
+    let (len, bytes) = (cache.len(), cache.bytes());
+    put(&mut cache, "again", 2, 300);
+    assert_eq!((cache.len(), cache.bytes()), (len, bytes));
+    check(&mut cache, "again", 1, 250, Some(2));
+    cache.clear();
+    assert_eq!((cache.len(), cache.bytes()), (0, 0));
+}
