@@ -1,1 +1,18 @@
-//! The model of a rate limit: windows, verdicts, header values.
+//! The model of a rate limit: which limits weigh on a request, the sliding window, the verdict, the keys and
+//! the header values. The Redis function of `redis-kit` does the same sums; both are compared on random traces.
+//!
+//! Pure: callers bring `now` and the stored windows. Knows neither Redis nor HTTP.
+
+#![warn(missing_docs)]
+
+pub mod decision;
+pub mod header;
+pub mod keys;
+pub mod memory;
+pub mod policy;
+pub mod window;
+
+pub use decision::{Decision, Standing};
+pub use memory::Memory;
+pub use policy::{Name, Policy, Rule};
+pub use window::{Span, Timestamp, Window};

@@ -1,0 +1,120 @@
+//! The verdict over all limits of a request: all are charged or none, a denial charges nothing.
+//! Knows neither where windows are kept nor how a verdict is sent.
+
+use std::{cmp::Reverse, time::Duration};
+
+use gatehouse_contract::sidecar::{CheckAnswer, LimitState};
+
+use crate::{
+    policy::{Name, Rule},
+    window::{Timestamp, Window},
+};
+
+/// How one limit stands after the decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What its window holds, this request's charge included. May exceed a limit that was lowered.
+    pub used: u32,
+    /// How long until one more fits; zero when one does now, `None` when none ever will.
+    pub free_in: Option<Duration>,
+    /// How long until this request would have fitted; zero when it did.
+    pub pass_in: Option<Duration>,
+}
+
+/// Whether a request may pass, and how every limit stands, in the order of its rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it may pass.
+    pub allowed: bool,
+    /// One per rule.
+    pub standings: Vec<Standing>,
+}
+
+/// What a request of `cost` must leave room for: a cost of 0 asks whether one more would pass.
+pub const fn weight(cost: u32) -> u32 {
+    if cost == 0 { 1 } else { cost }
+}
+
+/// Weighs a request of `cost` against every rule at `now` and charges all of them when it passes. `windows` are the
+/// rules' own, in their order.
+pub fn decide(rules: &[Rule], windows: &mut [&mut Window], cost: u32, now: Timestamp) -> Decision {
+    let weight = weight(cost);
+    let mut allowed = true;
+    for (rule, window) in rules.iter().zip(windows.iter_mut()) {
+        window.advance(rule.span, now);
+        allowed &= u64::from(window.used()) + u64::from(weight) <= u64::from(rule.max);
+    }
+    let standings = rules.iter().zip(windows.iter_mut()).map(|(rule, window)| {
+        let pass_in = window.wait(rule.span, now, rule.max, weight);
+        if allowed {
+            window.charge(cost);
+        }
+        let free_in = window.wait(rule.span, now, rule.max, 1);
+        Standing { used: window.used(), free_in, pass_in }
+    });
+    let standings = standings.collect();
+    Decision { allowed, standings }
+}
+
+impl Decision {
+    /// How long a client must wait before this request passes, when it may not now: `None` when waiting does not
+    /// help (a limit of 0, a cost above a limit) or when it passed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        if self.allowed {
+            return None;
+        }
+        let mut longest = Duration::ZERO;
+        for standing in &self.standings {
+            longest = longest.max(standing.pass_in?);
+        }
+        Some(longest)
+    }
+
+    /// The answer on the wire. The first limit is the one that a client should see: the longest wait among those
+    /// that deny, else the lowest share left, else the longest reset (acceptance R6). The burst guard comes last
+    /// unless it denies: what it has left says nothing about the next minute.
+    pub fn answer(&self, rules: &[Rule]) -> CheckAnswer {
+        let mut order: Vec<(&Rule, &Standing)> = rules.iter().zip(&self.standings).collect();
+        order.sort_by_cached_key(|(rule, standing)| {
+            let denies = !self.allowed && standing.pass_in != Some(Duration::ZERO);
+            let wait =
+                if denies { standing.pass_in.unwrap_or(Duration::MAX) } else { Duration::ZERO };
+            let share_left = u64::from(remaining(rule, standing)) * u64::from(u32::MAX)
+                / u64::from(rule.max.max(1));
+            let guard = rule.name == Name::Burst;
+            (Reverse(denies), Reverse(wait), guard, share_left, Reverse(reset_s(rule, standing)))
+        });
+        CheckAnswer {
+            allowed: self.allowed,
+            retry_after_s: self.retry_after().map(|wait| whole_seconds(wait).max(1)),
+            limits: order.iter().map(|(rule, standing)| state(rule, standing)).collect(),
+        }
+    }
+}
+
+fn state(rule: &Rule, standing: &Standing) -> LimitState {
+    LimitState {
+        name: rule.name.as_str().to_owned(),
+        limit: rule.max,
+        window_s: rule.span.seconds(),
+        remaining: remaining(rule, standing),
+        reset_s: reset_s(rule, standing),
+    }
+}
+
+fn remaining(rule: &Rule, standing: &Standing) -> u32 {
+    rule.max.saturating_sub(standing.used)
+}
+
+/// A limit of 0 never resets; its window stands for that, since the header takes a number.
+fn reset_s(rule: &Rule, standing: &Standing) -> u32 {
+    standing.free_in.map_or(rule.span.seconds(), whole_seconds)
+}
+
+/// Rounded up: a client that waits this long has waited long enough.
+fn whole_seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;
