@@ -1,1 +1,7 @@
-//! The harness and the integration tests.
+//! The harness: what the integration tests start and look through.
+//! A wasmtime host for the compiled filter, real processes, HTTP down to the byte, test tokens.
+//! Knows nothing of how the product decides: it sees bytes in and bytes out.
+
+pub mod env;
+pub mod token;
+pub mod vm;

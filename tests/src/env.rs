@@ -1,0 +1,29 @@
+//! What `cargo xtask test` installs, builds or starts, and hands to the tests through the environment.
+//! Nothing is searched for: a missing part fails the test and names the mend.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+/// The superuser's URL of a private PostgreSQL that has `roles.sql` applied.
+pub const POSTGRES: &str = "GATEHOUSE_TEST_POSTGRES";
+/// The admin's URL of a private Redis.
+pub const REDIS: &str = "GATEHOUSE_TEST_REDIS";
+/// Envoy's binary.
+pub const ENVOY: &str = "GATEHOUSE_TEST_ENVOY";
+/// The stripped `suite.wasm`.
+pub const SUITE: &str = "GATEHOUSE_TEST_SUITE";
+/// The folder of the built services.
+pub const BIN: &str = "GATEHOUSE_TEST_BIN";
+
+/// The value of `name`, which `cargo xtask test` sets.
+pub fn text(name: &str) -> Result<String> {
+    std::env::var(name).with_context(|| format!("{name} is not set: run `cargo xtask test`"))
+}
+
+/// The path in `name`; what it names must be there.
+pub fn path(name: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(text(name)?);
+    ensure!(path.exists(), "{name} names {}, which is not there", path.display());
+    Ok(path)
+}

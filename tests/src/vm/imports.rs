@@ -1,0 +1,457 @@
+//! The proxy-wasm ABI 0.2.1 as Envoy offers it (`env.proxy_*`). A module that imports what Envoy lacks does not load.
+
+use wasmtime::{Caller, ExternType, Linker, Module, Result, error::Context as _, format_err};
+
+use super::{
+    Headers, foreign,
+    state::{Call, Line, Metric, Reply, State},
+};
+
+pub(super) type Vm<'a> = Caller<'a, State>;
+
+const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
+const BAD_ARGUMENT: u32 = 2;
+const CAS_MISMATCH: u32 = 8;
+
+/// What Envoy gives a local reply with a body that names no type.
+const LOCAL_REPLY_TYPE: &str = "text/plain";
+
+/// The rest of the ABI: Envoy has them, the SDK imports them unasked, no filter of ours calls them.
+/// A call is a trap that names the function, so that a new use shows.
+const UNUSED: &[&str] = &[
+    "proxy_close_stream",
+    "proxy_dequeue_shared_queue",
+    "proxy_enqueue_shared_queue",
+    "proxy_get_status",
+    "proxy_grpc_call",
+    "proxy_grpc_cancel",
+    "proxy_grpc_close",
+    "proxy_grpc_send",
+    "proxy_grpc_stream",
+    "proxy_register_shared_queue",
+    "proxy_resolve_shared_queue",
+    "proxy_set_buffer_bytes",
+];
+
+pub(super) fn link(linker: &mut Linker<State>, module: &Module) -> Result<()> {
+    for import in module.imports().filter(|import| UNUSED.contains(&import.name())) {
+        if let ExternType::Func(kind) = import.ty() {
+            let name = import.name().to_owned();
+            linker.func_new("env", import.name(), kind, move |_, _, _| {
+                Err(format_err!("{name}: no filter of ours may call this"))
+            })?;
+        }
+    }
+    logs_and_time(linker)?;
+    header_maps(linker)?;
+    buffers_and_properties(linker)?;
+    streams_and_calls(linker)?;
+    shared_data(linker)?;
+    metrics(linker)
+}
+
+fn logs_and_time(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap("env", "proxy_log", |mut vm: Vm<'_>, level: u32, data: u32, size: u32| {
+        let text = read(&mut vm, "proxy_log", data, size)?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        vm.data_mut().log.push(Line { level, text });
+        Ok(OK)
+    })?;
+    linker.func_wrap("env", "proxy_get_log_level", |mut vm: Vm<'_>, out: u32| {
+        vm.data_mut().count("proxy_get_log_level", 4);
+        put(&mut vm, out, 2)?;
+        Ok(OK)
+    })?;
+    linker.func_wrap("env", "proxy_get_current_time_nanoseconds", |mut vm: Vm<'_>, out: u32| {
+        vm.data_mut().count("proxy_get_current_time_nanoseconds", 8);
+        let now = vm.data().now_ns;
+        write(&mut vm, out, &now.to_le_bytes())?;
+        Ok(OK)
+    })?;
+    linker.func_wrap("env", "proxy_set_tick_period_milliseconds", |mut vm: Vm<'_>, ms: u32| {
+        vm.data_mut().count("proxy_set_tick_period_milliseconds", 0);
+        vm.data_mut().tick_ms = ms;
+        Ok(OK)
+    })?;
+    linker.func_wrap("env", "proxy_set_effective_context", |mut vm: Vm<'_>, context: u32| {
+        let state = vm.data_mut();
+        state.count("proxy_set_effective_context", 0);
+        if context != state.root && !state.streams.contains_key(&context) {
+            return Ok(BAD_ARGUMENT);
+        }
+        state.effective = context;
+        Ok(OK)
+    })?;
+    linker.func_wrap("env", "proxy_done", |mut vm: Vm<'_>| {
+        vm.data_mut().count("proxy_done", 0);
+        Ok(OK)
+    })?;
+    Ok(())
+}
+
+fn header_maps(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        "env",
+        "proxy_get_header_map_pairs",
+        |mut vm: Vm<'_>, kind: u32, data: u32, size: u32| {
+            let Some(wire) = vm.data_mut().map(kind).map(|map| map.to_wire()) else {
+                return Ok(BAD_ARGUMENT);
+            };
+            give(&mut vm, "proxy_get_header_map_pairs", &wire, data, size)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_set_header_map_pairs",
+        |mut vm: Vm<'_>, kind: u32, data: u32, size: u32| {
+            let wire = read(&mut vm, "proxy_set_header_map_pairs", data, size)?;
+            let headers = from_wire(&wire)?;
+            let Some(map) = vm.data_mut().map(kind) else { return Ok(BAD_ARGUMENT) };
+            *map = headers;
+            Ok(OK)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_get_header_map_value",
+        |mut vm: Vm<'_>, kind: u32, key: u32, key_size: u32, data: u32, size: u32| {
+            let name = read(&mut vm, "proxy_get_header_map_value", key, key_size)?;
+            let Some(map) = vm.data_mut().map(kind) else { return Ok(BAD_ARGUMENT) };
+            let values: Vec<&[u8]> = map.values(&name).collect();
+            if values.is_empty() {
+                return Ok(NOT_FOUND);
+            }
+            let joined = values.join(&b","[..]);
+            give(&mut vm, "proxy_get_header_map_value", &joined, data, size)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_remove_header_map_value",
+        |mut vm: Vm<'_>, kind: u32, key: u32, key_size: u32| {
+            let name = read(&mut vm, "proxy_remove_header_map_value", key, key_size)?;
+            let Some(map) = vm.data_mut().map(kind) else { return Ok(BAD_ARGUMENT) };
+            map.remove(&name);
+            Ok(OK)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_replace_header_map_value",
+        |mut vm: Vm<'_>, kind: u32, key: u32, key_size: u32, value: u32, value_size: u32| {
+            let name = read(&mut vm, "proxy_replace_header_map_value", key, key_size)?;
+            let value = read_more(&mut vm, "proxy_replace_header_map_value", value, value_size)?;
+            let Some(map) = vm.data_mut().map(kind) else { return Ok(BAD_ARGUMENT) };
+            map.replace(&name, &value);
+            Ok(OK)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_add_header_map_value",
+        |mut vm: Vm<'_>, kind: u32, key: u32, key_size: u32, value: u32, value_size: u32| {
+            let name = read(&mut vm, "proxy_add_header_map_value", key, key_size)?;
+            let value = read_more(&mut vm, "proxy_add_header_map_value", value, value_size)?;
+            let Some(map) = vm.data_mut().map(kind) else { return Ok(BAD_ARGUMENT) };
+            map.add(&name, &value);
+            Ok(OK)
+        },
+    )?;
+    Ok(())
+}
+
+fn buffers_and_properties(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        "env",
+        "proxy_get_buffer_bytes",
+        |mut vm: Vm<'_>, kind: u32, start: u32, max: u32, data: u32, size: u32| {
+            let state = vm.data();
+            let buffer = match kind {
+                4 => state.answer.as_ref().map(|answer| answer.body.clone()),
+                6 => Some(Vec::new()),
+                7 => Some(state.configuration.clone()),
+                _ => None,
+            };
+            let Some(buffer) = buffer else { return Ok(NOT_FOUND) };
+            let part: Vec<u8> = buffer
+                .into_iter()
+                .skip(usize::try_from(start)?)
+                .take(usize::try_from(max)?)
+                .collect();
+            give(&mut vm, "proxy_get_buffer_bytes", &part, data, size)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_get_property",
+        |mut vm: Vm<'_>, path: u32, path_size: u32, data: u32, size: u32| {
+            let path = read(&mut vm, "proxy_get_property", path, path_size)?;
+            let Some(value) = vm.data().properties.get(&path).cloned() else {
+                return Ok(NOT_FOUND);
+            };
+            give(&mut vm, "proxy_get_property", &value, data, size)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_set_property",
+        |mut vm: Vm<'_>, path: u32, path_size: u32, value: u32, value_size: u32| {
+            let path = read(&mut vm, "proxy_set_property", path, path_size)?;
+            let value = read_more(&mut vm, "proxy_set_property", value, value_size)?;
+            vm.data_mut().properties.insert(path, value);
+            Ok(OK)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_call_foreign_function",
+        |mut vm: Vm<'_>,
+         name: u32,
+         name_size: u32,
+         arguments: u32,
+         arguments_size: u32,
+         data: u32,
+         size: u32| {
+            let name = read(&mut vm, "proxy_call_foreign_function", name, name_size)?;
+            let arguments =
+                read_more(&mut vm, "proxy_call_foreign_function", arguments, arguments_size)?;
+            let state = vm.data();
+            let known = state.personality.foreign_functions.iter().any(|f| f.as_bytes() == name);
+            if !known || !state.native_signatures {
+                return Ok(NOT_FOUND);
+            }
+            match foreign::verify_signature(&arguments) {
+                Ok(result) => give(&mut vm, "foreign results", &result, data, size),
+                Err(foreign::BadArgument) => Ok(BAD_ARGUMENT),
+            }
+        },
+    )?;
+    Ok(())
+}
+
+fn streams_and_calls(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap("env", "proxy_continue_stream", |mut vm: Vm<'_>, kind: u32| {
+        vm.data_mut().count("proxy_continue_stream", 0);
+        match (kind, vm.data_mut().stream()) {
+            (0, Some(stream)) => stream.resume = true,
+            (1, Some(_)) => {}
+            _ => return Ok(BAD_ARGUMENT),
+        }
+        Ok(OK)
+    })?;
+    linker.func_wrap(
+        "env",
+        "proxy_send_local_response",
+        |mut vm: Vm<'_>,
+         status: u32,
+         details: u32,
+         details_size: u32,
+         body: u32,
+         body_size: u32,
+         headers: u32,
+         headers_size: u32,
+         grpc_status: i32| {
+            read(&mut vm, "proxy_send_local_response", details, details_size)?;
+            let body = read_more(&mut vm, "proxy_send_local_response", body, body_size)?;
+            let wire = read_more(&mut vm, "proxy_send_local_response", headers, headers_size)?;
+            let mut headers = from_wire(&wire)?;
+            headers.replace(b":status", status.to_string().as_bytes());
+            if !body.is_empty() {
+                headers.replace(b"content-length", body.len().to_string().as_bytes());
+                if headers.all("content-type").is_empty() {
+                    headers.replace(b"content-type", LOCAL_REPLY_TYPE.as_bytes());
+                }
+            }
+            let Some(stream) = vm.data_mut().stream() else { return Ok(BAD_ARGUMENT) };
+            if stream.reply.is_some() {
+                return Err(format_err!("a second local response for one stream"));
+            }
+            stream.reply = Some(Reply { status, headers, body, grpc_status });
+            Ok(OK)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_http_call",
+        |mut vm: Vm<'_>,
+         target: u32,
+         target_size: u32,
+         headers: u32,
+         headers_size: u32,
+         body: u32,
+         body_size: u32,
+         trailers: u32,
+         trailers_size: u32,
+         timeout_ms: u32,
+         token_out: u32| {
+            let target = read(&mut vm, "proxy_http_call", target, target_size)?;
+            let headers = read_more(&mut vm, "proxy_http_call", headers, headers_size)?;
+            let body = read_more(&mut vm, "proxy_http_call", body, body_size)?;
+            read_more(&mut vm, "proxy_http_call", trailers, trailers_size)?;
+            let headers = from_wire(&headers)?;
+            let state = vm.data_mut();
+            let target = String::from_utf8_lossy(&target).into_owned();
+            let complete =
+                [":method", ":path", ":authority"].iter().all(|name| headers.one(name).is_some());
+            if !state.targets.contains(&target) || !complete {
+                return Ok(BAD_ARGUMENT);
+            }
+            let token = state.next_token;
+            state.next_token += 1;
+            let context = state.effective;
+            state.calls.insert(token, Call { token, context, target, headers, body, timeout_ms });
+            put(&mut vm, token_out, token)?;
+            Ok(OK)
+        },
+    )?;
+    Ok(())
+}
+
+fn shared_data(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        "env",
+        "proxy_get_shared_data",
+        |mut vm: Vm<'_>, key: u32, key_size: u32, data: u32, size: u32, cas_out: u32| {
+            let key = read(&mut vm, "proxy_get_shared_data", key, key_size)?;
+            let Some((value, cas)) = vm.data().shared.get(&key).cloned() else {
+                return Ok(NOT_FOUND);
+            };
+            put(&mut vm, cas_out, cas)?;
+            give(&mut vm, "proxy_get_shared_data", &value, data, size)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_set_shared_data",
+        |mut vm: Vm<'_>, key: u32, key_size: u32, value: u32, value_size: u32, cas: u32| {
+            let key = read(&mut vm, "proxy_set_shared_data", key, key_size)?;
+            let value = read_more(&mut vm, "proxy_set_shared_data", value, value_size)?;
+            let shared = &mut vm.data_mut().shared;
+            let held = shared.get(&key).map_or(0, |(_, cas)| *cas);
+            if cas != 0 && cas != held {
+                return Ok(CAS_MISMATCH);
+            }
+            shared.insert(key, (value, held + 1));
+            Ok(OK)
+        },
+    )?;
+    Ok(())
+}
+
+fn metrics(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        "env",
+        "proxy_define_metric",
+        |mut vm: Vm<'_>, _kind: u32, name: u32, name_size: u32, id_out: u32| {
+            let name = read(&mut vm, "proxy_define_metric", name, name_size)?;
+            let name = String::from_utf8_lossy(&name).into_owned();
+            let metrics = &mut vm.data_mut().metrics;
+            let id = metrics.iter().position(|metric| metric.name == name).unwrap_or_else(|| {
+                metrics.push(Metric { name, value: 0 });
+                metrics.len() - 1
+            });
+            put(&mut vm, id_out, u32::try_from(id)?)?;
+            Ok(OK)
+        },
+    )?;
+    linker.func_wrap("env", "proxy_increment_metric", |mut vm: Vm<'_>, id: u32, offset: i64| {
+        vm.data_mut().count("proxy_increment_metric", 8);
+        let id = usize::try_from(id)?;
+        let Some(metric) = vm.data_mut().metrics.get_mut(id) else { return Ok(NOT_FOUND) };
+        metric.value += offset;
+        Ok(OK)
+    })?;
+    linker.func_wrap("env", "proxy_record_metric", |mut vm: Vm<'_>, id: u32, value: u64| {
+        vm.data_mut().count("proxy_record_metric", 8);
+        let id = usize::try_from(id)?;
+        let Some(metric) = vm.data_mut().metrics.get_mut(id) else { return Ok(NOT_FOUND) };
+        metric.value = i64::try_from(value)?;
+        Ok(OK)
+    })?;
+    linker.func_wrap("env", "proxy_get_metric", |mut vm: Vm<'_>, id: u32, out: u32| {
+        vm.data_mut().count("proxy_get_metric", 8);
+        let id = usize::try_from(id)?;
+        let Some(value) = vm.data().metrics.get(id).map(|metric| metric.value) else {
+            return Ok(NOT_FOUND);
+        };
+        write(&mut vm, out, &value.to_le_bytes())?;
+        Ok(OK)
+    })?;
+    Ok(())
+}
+
+fn from_wire(bytes: &[u8]) -> Result<Headers> {
+    Headers::from_wire(bytes).map_err(|error| format_err!("{error}"))
+}
+
+/// Reads what the filter hands over, and counts a call of `function`.
+fn read(vm: &mut Vm<'_>, function: &'static str, data: u32, size: u32) -> Result<Vec<u8>> {
+    let bytes = slice(vm, data, size).with_context(|| function)?;
+    vm.data_mut().count(function, bytes.len());
+    Ok(bytes)
+}
+
+/// Reads a further argument of the same call.
+fn read_more(vm: &mut Vm<'_>, function: &'static str, data: u32, size: u32) -> Result<Vec<u8>> {
+    let bytes = slice(vm, data, size).with_context(|| function)?;
+    if let Some(count) = vm.data_mut().counts.get_mut(function) {
+        count.bytes += u64::from(size);
+    }
+    Ok(bytes)
+}
+
+pub(super) fn slice(vm: &mut Vm<'_>, data: u32, size: u32) -> Result<Vec<u8>> {
+    let memory = guest(vm)?.memory;
+    let (start, size) = (usize::try_from(data)?, usize::try_from(size)?);
+    let bytes = memory.data(&*vm).get(start..).and_then(|rest| rest.get(..size));
+    bytes.map(<[u8]>::to_vec).ok_or_else(|| format_err!("{size} bytes at {data}: outside memory"))
+}
+
+pub(super) fn write(vm: &mut Vm<'_>, data: u32, bytes: &[u8]) -> Result<()> {
+    let memory = guest(vm)?.memory;
+    memory.write(&mut *vm, usize::try_from(data)?, bytes)?;
+    Ok(())
+}
+
+pub(super) fn put(vm: &mut Vm<'_>, data: u32, value: u32) -> Result<()> {
+    write(vm, data, &value.to_le_bytes())
+}
+
+/// Hands `bytes` to the filter in memory that its own allocator gives; nothing is allocated for nothing.
+fn give(
+    vm: &mut Vm<'_>,
+    function: &'static str,
+    bytes: &[u8],
+    data_out: u32,
+    size_out: u32,
+) -> Result<u32> {
+    // `read` has counted the call where the function takes a key; the others are counted here.
+    let counted = matches!(
+        function,
+        "proxy_get_header_map_value" | "proxy_get_property" | "proxy_get_shared_data"
+    );
+    if counted {
+        if let Some(count) = vm.data_mut().counts.get_mut(function) {
+            count.bytes += u64::try_from(bytes.len())?;
+        }
+    } else {
+        vm.data_mut().count(function, bytes.len());
+    }
+    if bytes.is_empty() {
+        put(vm, data_out, 0)?;
+        put(vm, size_out, 0)?;
+        return Ok(OK);
+    }
+    let allocate = guest(vm)?.allocate.typed::<u32, u32>(&*vm)?;
+    let size = u32::try_from(bytes.len())?;
+    let data = allocate.call(&mut *vm, size)?;
+    write(vm, data, bytes)?;
+    put(vm, data_out, data)?;
+    put(vm, size_out, size)?;
+    Ok(OK)
+}
+
+fn guest(vm: &Vm<'_>) -> Result<super::state::Guest> {
+    vm.data().guest.ok_or_else(|| format_err!("a host call before the module is instantiated"))
+}

@@ -1,0 +1,98 @@
+//! The host against modules of a few instructions, where a real filter would not go.
+
+use wasm_encoder::{
+    BlockType, CodeSection, ExportKind, ExportSection, Function, FunctionSection, ImportSection,
+    Instruction, MemorySection, MemoryType, Module, TypeSection, ValType,
+};
+
+use super::*;
+
+/// A filter whose `on_request_headers` is `body`, and which imports `env.<import>`.
+fn filter(import: &str, body: &[Instruction<'_>]) -> Result<Filter> {
+    let mut types = TypeSection::new();
+    types.ty().function([], []);
+    types.ty().function([ValType::I32], [ValType::I32]);
+    types.ty().function([ValType::I32; 2], []);
+    types.ty().function([ValType::I32; 3], [ValType::I32]);
+    let mut imports = ImportSection::new();
+    imports.import("env", import, wasm_encoder::EntityType::Function(1));
+    let mut functions = FunctionSection::new();
+    let mut exports = ExportSection::new();
+    let mut code = CodeSection::new();
+    let mut function = |kind: u32, name: &str, body: &[Instruction<'_>]| {
+        functions.function(kind);
+        exports.export(name, ExportKind::Func, functions.len());
+        let mut function = Function::new([]);
+        for instruction in body {
+            function.instruction(instruction);
+        }
+        function.instruction(&Instruction::End);
+        code.function(&function);
+    };
+    function(0, "proxy_abi_version_0_2_1", &[]);
+    function(1, "proxy_on_memory_allocate", &[Instruction::I32Const(8)]);
+    function(2, "proxy_on_context_create", &[]);
+    function(3, "proxy_on_request_headers", body);
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType {
+        minimum: 1,
+        maximum: None,
+        memory64: false,
+        shared: false,
+        page_size_log2: None,
+    });
+    exports.export("memory", ExportKind::Memory, 0);
+    let mut module = Module::new();
+    module.section(&types).section(&imports).section(&functions).section(&memories);
+    module.section(&exports).section(&code);
+    Filter::compile(&module.finish())
+}
+
+/// What one request to such a filter leads to.
+fn check(import: &str, body: &[Instruction<'_>], expected: &str) {
+    let around = Surroundings {
+        personality: ENVOY,
+        targets: Vec::new(),
+        native_signatures: false,
+        now: UNIX_EPOCH,
+    };
+    let outcome = filter(import, body).and_then(|filter| {
+        let mut vm = Vm::start(&filter, &around)?;
+        let stream = vm.request(Headers::new([(":path", "/")]), true)?;
+        Ok(format!("{:?}", vm.standing(stream)?))
+    });
+    let outcome = outcome.unwrap_or_else(|error| format!("{error:#}"));
+    assert!(outcome.contains(expected), "{outcome}");
+}
+
+const CONTINUE: Instruction<'_> = Instruction::I32Const(0);
+const PAUSE: Instruction<'_> = Instruction::I32Const(1);
+/// Any import of the ABI that takes one number and gives one.
+const DONE: &str = "proxy_set_tick_period_milliseconds";
+
+#[test]
+fn an_action_decides_where_the_stream_stands() {
+    check(DONE, &[CONTINUE], r#"Forwarded({":path": "/"})"#);
+    check(DONE, &[PAUSE], "Held");
+}
+
+#[test]
+fn a_trap_names_the_callback_and_the_frame() {
+    check(DONE, &[Instruction::Unreachable], "proxy_on_request_headers trapped: wasm trap");
+    check(DONE, &[Instruction::Unreachable], "wasm backtrace:\n    0:");
+}
+
+#[test]
+fn an_endless_loop_is_a_trap() {
+    let body =
+        [Instruction::Loop(BlockType::Empty), Instruction::Br(0), Instruction::End, CONTINUE];
+    check(DONE, &body, "all fuel consumed");
+}
+
+#[test]
+fn imports_that_envoy_lacks_do_not_load_and_unused_ones_trap_when_called() {
+    let call = [PAUSE, Instruction::Call(0)];
+    check("proxy_made_up", &[CONTINUE], "unknown import: `env::proxy_made_up`");
+    check("proxy_close_stream", &[CONTINUE], "Forwarded");
+    check("proxy_close_stream", &call, "proxy_close_stream: no filter of ours may call this");
+}
