@@ -78,10 +78,10 @@ pub struct Usage {
     pub memory_peak_bytes: u64,
 }
 
-/// A captured stream: what was kept, and how much there was.
+/// A captured stream: its kept tail, and how much there was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Captured {
-    /// The kept bytes.
+    /// The kept bytes: the end of the stream, whole where `total_bytes` says so.
     pub bytes: Vec<u8>,
     /// All bytes that were written.
     pub total_bytes: u64,
@@ -96,9 +96,9 @@ pub struct Run {
     pub usage: Usage,
     /// The file `/run/agent/output.json`, where there is one.
     pub result_file: Option<Captured>,
-    /// Standard output, its head kept.
+    /// Standard output.
     pub stdout: Captured,
-    /// Standard error (the log), its head kept.
+    /// Standard error: the agent's log.
     pub stderr: Captured,
 }
 
@@ -234,16 +234,22 @@ impl Run {
 
     /// The result: the file where there is one, else the last line of standard output that is not blank.
     fn result(&self) -> Result<Value, String> {
-        let (what, captured, whole) = match &self.result_file {
-            Some(file) => ("the result file", file, true),
-            None => ("standard output", &self.stdout, false),
+        let text = match &self.result_file {
+            Some(file) if file.is_cut() => {
+                let (total, most) = (file.total_bytes, file.bytes.len());
+                return Err(format!("the result file has {total} bytes, at most {most} are taken"));
+            }
+            Some(file) => file.bytes.as_slice(),
+            None => {
+                let line = last_line(&self.stdout.bytes);
+                // A line that begins where the kept part begins may have begun before it.
+                if self.stdout.is_cut() && self.stdout.bytes.trim_ascii_end() == line {
+                    let most = self.stdout.bytes.len();
+                    return Err(format!("the last line of the output has more than {most} bytes"));
+                }
+                line
+            }
         };
-        let kept = captured.bytes.len() as u64;
-        if captured.total_bytes > kept {
-            let total = captured.total_bytes;
-            return Err(format!("{what} has {total} bytes, at most {kept} are taken"));
-        }
-        let text = if whole { captured.bytes.as_slice() } else { last_line(&captured.bytes) };
         if text.is_empty() {
             return Err("the agent wrote no result".to_owned());
         }
@@ -255,13 +261,14 @@ impl Run {
         let line = last_line(&self.stderr.bytes);
         let line = String::from_utf8_lossy(line.get(..MESSAGE_BYTES).unwrap_or(line));
         let line: String = line.chars().filter(|c| !c.is_control()).collect();
-        let cut = self.stderr.total_bytes > self.stderr.bytes.len() as u64;
-        match (line.is_empty(), cut) {
-            (true, _) => cause.to_owned(),
-            (false, false) => format!("{cause}: {line}"),
-            // The head of the log is kept, so this is not the agent's last line: say so.
-            (false, true) => format!("{cause}: (log cut) {line}"),
-        }
+        if line.is_empty() { cause.to_owned() } else { format!("{cause}: {line}") }
+    }
+}
+
+impl Captured {
+    /// Whether there was more than was kept.
+    pub fn is_cut(&self) -> bool {
+        self.total_bytes > self.bytes.len() as u64
     }
 }
 
