@@ -1,12 +1,103 @@
-//! `cargo xtask codegen`.
+//! `cargo xtask codegen`: writes what is generated and committed, or says what differs.
+//! Knows which files there are; what they hold is [`crate::render`]'s.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, ensure};
+
+use crate::{
+    render::{self, Document, Image, Rendered},
+    repo,
+};
 
 /// The options of `cargo xtask codegen`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Write nothing; fail when a committed file is not what would be written.
+    #[arg(long)]
+    pub check: bool,
+    /// Render for a published image (oci://…) instead of the committed stand-in; needs --sha256 and --out.
+    #[arg(long, requires = "sha256", requires = "out", conflicts_with = "check")]
+    pub image: Option<String>,
+    /// The image's digest, 64 hex digits.
+    #[arg(long, requires = "image")]
+    pub sha256: Option<String>,
+    /// The folder to write to instead of the repository.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
 
 /// Runs it.
-pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not written yet")
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let root = repo::root()?;
+    let image = match (&args.image, &args.sha256) {
+        (Some(url), Some(sha256)) => {
+            let hex = sha256.len() == 64
+                && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            ensure!(hex, "--sha256 {sha256} is not 64 lower-case hex digits");
+            ensure!(url.starts_with("oci://"), "--image {url} does not start with oci://");
+            Image { url: url.clone(), sha256: sha256.clone() }
+        }
+        _ => Image::unpublished(),
+    };
+    let rendered = render::all(&Document::read(&root)?, &image);
+    if args.check {
+        let wrong = differences(&root, &rendered);
+        for line in &wrong {
+            eprintln!("{line}; run `cargo xtask codegen`");
+        }
+        return Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let out = args.out.as_deref().unwrap_or(&root);
+    for file in &rendered {
+        let path = out.join(file.path);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("making {}", folder.display()))?;
+        }
+        std::fs::write(&path, &file.text).with_context(|| format!("writing {}", path.display()))?;
+        println!("{}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line per committed file that is not what would be written.
+pub fn differences(root: &Path, rendered: &[Rendered]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for file in rendered {
+        let Ok(committed) = std::fs::read_to_string(root.join(file.path)) else {
+            lines.push(format!("{}: is missing", file.path));
+            continue;
+        };
+        if committed == file.text {
+            continue;
+        }
+        let same = committed.lines().zip(file.text.lines()).take_while(|(a, b)| a == b).count();
+        lines.push(format!("{}:{}: differs from what is rendered", file.path, same + 1));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_that_differs_is_named() {
+        let folder = std::env::temp_dir().join(format!("gatehouse-codegen-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("a.yaml"), "x\ny\n").expect("a file");
+        let check = |path: &'static str, text: &str, expected: &[&str]| {
+            let rendered = [Rendered { path, text: text.to_owned() }];
+            assert_eq!(differences(&folder, &rendered), expected);
+        };
+        check("a.yaml", "x\ny\n", &[]);
+        check("a.yaml", "x\nz\n", &["a.yaml:2: differs from what is rendered"]);
+        check("a.yaml", "x\n", &["a.yaml:2: differs from what is rendered"]);
+        check("b.yaml", "", &["b.yaml: is missing"]);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
 }

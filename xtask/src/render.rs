@@ -1,1 +1,146 @@
-//! Renders the manifests of Envoy, Istio and Kong from one configuration document.
+//! Renders the manifests of Envoy, Istio and Kong from one configuration document of the filter.
+//! Only `host`, `signatures` and `sidecar` differ between them; what the fields mean is the filter's business.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+pub mod envoy;
+pub mod istio;
+pub mod kong;
+pub mod yaml;
+
+/// The document that everything is rendered from, relative to the root.
+pub const DOCUMENT: &str = "examples/gateway/suite.json";
+
+/// The name under which hosts load the module: file, plugin and statistics.
+pub const NAME: &str = "suite";
+
+/// Where the sidecar listens inside a pod.
+pub const SIDECAR_PORT: u16 = 7070;
+
+/// A configuration document of the filter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document(Value);
+
+impl Document {
+    /// Reads the repository's document.
+    pub fn read(root: &Path) -> anyhow::Result<Self> {
+        let path = root.join(DOCUMENT);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
+        let value: Value =
+            serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Self(sorted(value)))
+    }
+
+    /// The same policy with another sidecar, named in the host's way.
+    pub fn with_sidecar(mut self, target: &str, authority: &str) -> Self {
+        if let Some(sidecar) = self.0.get_mut("sidecar").and_then(Value::as_object_mut) {
+            sidecar.insert("target".to_owned(), json!(target));
+            sidecar.insert("authority".to_owned(), json!(authority));
+        }
+        self
+    }
+
+    /// The same policy on Kong, which has no native signatures.
+    pub fn for_kong(mut self) -> Self {
+        if let Some(members) = self.0.as_object_mut() {
+            members.insert("host".to_owned(), json!("kong"));
+            members.insert("signatures".to_owned(), json!("portable"));
+        }
+        self
+    }
+
+    /// One field replaced, for instances that differ from the example (issuers, times to live).
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        if let Some(members) = self.0.as_object_mut() {
+            members.insert(name.to_owned(), sorted(value));
+        }
+        self
+    }
+
+    /// What Envoy calls the sidecar's cluster.
+    pub fn sidecar_target(&self) -> &str {
+        self.0.pointer("/sidecar/target").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The document as JSON.
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+
+    /// The document as text, indented for people.
+    pub fn text(&self) -> String {
+        format!("{:#}", self.0)
+    }
+}
+
+/// A module where a mesh finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// `oci://…`.
+    pub url: String,
+    /// 64 hex digits.
+    pub sha256: String,
+}
+
+impl Image {
+    /// Stands in the committed manifests: no image has this digest, so that a manifest applied as it is fails
+    /// closed instead of fetching whatever the tag points at.
+    pub fn unpublished() -> Self {
+        Self {
+            url: format!(
+                "oci://registry.greenlang.local/gatehouse/suite:{}",
+                env!("CARGO_PKG_VERSION")
+            ),
+            sha256: "0".repeat(64),
+        }
+    }
+}
+
+/// A generated file: its path relative to the root, and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// Relative to the root.
+    pub path: &'static str,
+    /// The whole content.
+    pub text: String,
+}
+
+/// All manifests.
+pub fn all(document: &Document, image: &Image) -> Vec<Rendered> {
+    let documents = |values: &[Value]| {
+        let body: Vec<String> = values.iter().map(yaml::write).collect();
+        format!(
+            "# Rendered from {DOCUMENT} by `cargo xtask codegen`: change that and render again.\n{}",
+            body.join("---\n")
+        )
+    };
+    vec![
+        Rendered {
+            path: "istio/base/wasmplugin.yaml",
+            text: documents(&istio::wasm_plugin(document, image)),
+        },
+        Rendered {
+            path: "istio/base/envoyfilter.yaml",
+            text: documents(&[istio::envoy_filter(document)]),
+        },
+        Rendered { path: "kong/kong.yaml", text: documents(&[kong::declarative(document)]) },
+        Rendered { path: "kong/suite.meta.json", text: format!("{:#}\n", kong::meta()) },
+    ]
+}
+
+/// Members in alphabetical order, however serde_json was built, so that what is rendered is always the same.
+pub fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<(String, Value)> = members.into_iter().collect();
+            members.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(members.into_iter().map(|(name, value)| (name, sorted(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(sorted).collect()),
+        value => value,
+    }
+}

@@ -1,0 +1,195 @@
+//! The Envoy bootstrap of `cargo xtask up` and of the tests, and the filter entry that EnvoyFilter shares with it.
+//! Knows Envoy's configuration; the filter's is opaque text here.
+
+use std::{net::SocketAddr, path::Path};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::{Value, json};
+
+use super::{Document, NAME, sorted};
+
+/// What leads to the control API. Nothing else is routed, `/internal` least of all.
+pub const ROUTED: &[&str] = &["/api/", "/oauth2/", "/.well-known/"];
+
+/// An instance of the gateway.
+#[derive(Debug, Clone)]
+pub struct Gateway<'a> {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Envoy's own pages.
+    pub admin: SocketAddr,
+    /// The only upstream.
+    pub control_api: SocketAddr,
+    /// What the filter asks.
+    pub sidecar: SocketAddr,
+    /// The module.
+    pub suite: &'a Path,
+    /// The filter's configuration.
+    pub document: &'a Document,
+}
+
+/// The bootstrap, as JSON (Envoy reads it from a `.json` file).
+pub fn bootstrap(gateway: &Gateway<'_>) -> Value {
+    let routes: Vec<Value> = ROUTED
+        .iter()
+        .map(|prefix| {
+            json!({
+                "match": {"prefix": prefix},
+                "route": {"cluster": "control-api", "timeout": "30s"},
+            })
+        })
+        .collect();
+    sorted(json!({
+        "admin": {"address": address(gateway.admin)},
+        "node": {"id": "gatehouse", "cluster": "gatehouse"},
+        "static_resources": {
+            "listeners": [{
+                "name": "gateway",
+                "address": address(gateway.listen),
+                "per_connection_buffer_limit_bytes": 1_048_576,
+                "filter_chains": [{"filters": [{
+                    "name": "envoy.filters.network.http_connection_manager",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                        "stat_prefix": "gateway",
+                        "use_remote_address": true,
+                        "request_headers_timeout": "10s",
+                        "stream_idle_timeout": "60s",
+                        "access_log": [access_log()],
+                        "route_config": {
+                            "name": "gateway",
+                            "virtual_hosts": [{"name": "api", "domains": ["*"], "routes": routes}],
+                        },
+                        "http_filters": [
+                            filter(gateway.document, &gateway.suite.display().to_string()),
+                            {
+                                "name": "envoy.filters.http.router",
+                                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                            },
+                        ],
+                    },
+                }]}],
+            }],
+            "clusters": [
+                cluster("control-api", gateway.control_api),
+                cluster(gateway.document.sidecar_target(), gateway.sidecar),
+            ],
+        },
+    }))
+}
+
+/// The filter, as an entry of `http_filters`.
+///
+/// `FAIL_RELOAD`: a trap costs the requests in flight, not the worker.
+///
+/// `allow_on_headers_stop_iteration` stays off as long as the module awaits no body: with it, a body that arrives
+/// while the sidecar is asked would let the held headers go on to the upstream, unjudged.
+pub fn filter(document: &Document, module: &str) -> Value {
+    json!({
+        "name": format!("gatehouse.{NAME}"),
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": NAME,
+                "root_id": "",
+                "failure_policy": "FAIL_RELOAD",
+                "reload_config": {"backoff": {"base_interval": "1s"}},
+                "allow_on_headers_stop_iteration": false,
+                "vm_config": {
+                    "vm_id": NAME,
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"local": {"filename": module}},
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": document.text(),
+                },
+            },
+        },
+    })
+}
+
+/// A cluster with one fixed endpoint.
+pub fn cluster(name: &str, endpoint: SocketAddr) -> Value {
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "0.25s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(endpoint)}}]}],
+        },
+    })
+}
+
+fn address(at: SocketAddr) -> Value {
+    json!({"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}})
+}
+
+/// One JSON line per request. No query and no credential: the path's query may hold a token.
+fn access_log() -> Value {
+    json!({
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {
+                "omit_empty_values": true,
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "method": "%REQ(:METHOD)%",
+                    "path": "%PATH(NQ)%",
+                    "status": "%RESPONSE_CODE%",
+                    "details": "%RESPONSE_CODE_DETAILS%",
+                    "reason": "%FILTER_STATE(wasm.gatehouse_reason:PLAIN)%",
+                    "request.id": "%REQ(X-REQUEST-ID)%",
+                    "ms": "%DURATION%",
+                },
+            },
+        },
+    })
+}
+
+/// Does to `bootstrap` what Istio does with an EnvoyFilter: `CLUSTER ADD` and `HTTP_FILTER INSERT_BEFORE`.
+/// Any other patch is an error: what is not applied here would not be validated.
+pub fn apply(bootstrap: &mut Value, envoy_filter: &Value) -> anyhow::Result<()> {
+    let patches = envoy_filter
+        .pointer("/spec/configPatches")
+        .and_then(Value::as_array)
+        .context("no spec.configPatches")?;
+    for patch in patches {
+        let what = (
+            patch.get("applyTo").and_then(Value::as_str).unwrap_or_default(),
+            patch.pointer("/patch/operation").and_then(Value::as_str).unwrap_or_default(),
+        );
+        let value = patch.pointer("/patch/value").context("a patch without a value")?.clone();
+        match what {
+            ("CLUSTER", "ADD") => {
+                list(bootstrap, "/static_resources/clusters")?.push(value);
+            }
+            ("HTTP_FILTER", "INSERT_BEFORE") => {
+                let before = patch
+                    .pointer("/match/listener/filterChain/filter/subFilter/name")
+                    .and_then(Value::as_str)
+                    .context("a filter patch that names no filter to stand before")?;
+                let filters = list(
+                    bootstrap,
+                    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters",
+                )?;
+                let place = filters
+                    .iter()
+                    .position(|filter| filter.get("name").and_then(Value::as_str) == Some(before));
+                filters.insert(place.with_context(|| format!("no filter {before}"))?, value);
+            }
+            (to, operation) => bail!("{operation} of {to} cannot be applied here"),
+        }
+    }
+    ensure!(!patches.is_empty(), "no patches");
+    Ok(())
+}
+
+fn list<'a>(bootstrap: &'a mut Value, pointer: &str) -> anyhow::Result<&'a mut Vec<Value>> {
+    bootstrap
+        .pointer_mut(pointer)
+        .and_then(Value::as_array_mut)
+        .with_context(|| format!("the bootstrap has no {pointer}"))
+}

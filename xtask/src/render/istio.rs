@@ -1,0 +1,110 @@
+//! The documents for Istio: a WasmPlugin (with the sidecar as a service entry), or an EnvoyFilter where the module
+//! comes from a volume, or where WasmPlugin cannot say what is needed (back-off of reloads, `vm_id`,
+//! `allow_on_headers_stop_iteration`). Apply one of the two.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::{Document, Image, NAME, SIDECAR_PORT, envoy};
+
+const NAMESPACE: &str = "greenlang";
+/// The sidecar's name inside the mesh; it resolves to the pod's own loopback.
+const SIDECAR_HOST: &str = "sidecar.gatehouse.internal";
+/// Where the EnvoyFilter variant finds the module: a volume of the gateway's pods.
+pub const MODULE: &str = "/var/lib/gatehouse/suite.wasm";
+
+fn metadata(name: &str) -> Value {
+    json!({
+        "name": name,
+        "namespace": NAMESPACE,
+        "labels": {"app.kubernetes.io/name": "gatehouse", "app.kubernetes.io/component": "gateway"},
+    })
+}
+
+fn selector() -> Value {
+    json!({"istio": "ingressgateway"})
+}
+
+/// The plugin for the ingress gateway, before Istio's own authentication; and the sidecar it asks.
+pub fn wasm_plugin(document: &Document, image: &Image) -> [Value; 2] {
+    let cluster = format!("outbound|{SIDECAR_PORT}||{SIDECAR_HOST}");
+    let document = document.clone().with_sidecar(&cluster, SIDECAR_HOST);
+    [
+        json!({
+            "apiVersion": "extensions.istio.io/v1alpha1",
+            "kind": "WasmPlugin",
+            "metadata": metadata("gatehouse-suite"),
+            "spec": {
+                "selector": {"matchLabels": selector()},
+                "url": image.url,
+                "sha256": image.sha256,
+                "imagePullPolicy": "IfNotPresent",
+                "type": "HTTP",
+                "phase": "AUTHN",
+                // Descending within the phase: the headers that others trust are stripped first.
+                "priority": 1000,
+                "failStrategy": "FAIL_RELOAD",
+                // A gateway's listeners face clients only as CLIENT.
+                "match": [{"mode": "CLIENT"}],
+                "pluginName": NAME,
+                "pluginConfig": document.value(),
+            },
+        }),
+        json!({
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "ServiceEntry",
+            "metadata": metadata("gatehouse-sidecar"),
+            "spec": {
+                "hosts": [SIDECAR_HOST],
+                "exportTo": ["."],
+                "location": "MESH_EXTERNAL",
+                "resolution": "STATIC",
+                "ports": [{"number": SIDECAR_PORT, "name": "http", "protocol": "HTTP"}],
+                "endpoints": [{"address": "127.0.0.1"}],
+            },
+        }),
+    ]
+}
+
+/// The same filter by patch.
+pub fn envoy_filter(document: &Document) -> Value {
+    let sidecar = SocketAddr::from(([127, 0, 0, 1], SIDECAR_PORT));
+    json!({
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": metadata("gatehouse-suite"),
+        "spec": {
+            "workloadSelector": {"labels": selector()},
+            "priority": 10,
+            "configPatches": [
+                {
+                    "applyTo": "CLUSTER",
+                    "match": {"context": "GATEWAY", "proxy": {"proxyVersion": PROXY_VERSION}},
+                    "patch": {
+                        "operation": "ADD",
+                        "value": envoy::cluster(document.sidecar_target(), sidecar),
+                    },
+                },
+                {
+                    "applyTo": "HTTP_FILTER",
+                    "match": {
+                        "context": "GATEWAY",
+                        "proxy": {"proxyVersion": PROXY_VERSION},
+                        "listener": {"filterChain": {"filter": {
+                            "name": "envoy.filters.network.http_connection_manager",
+                            "subFilter": {"name": "envoy.filters.http.router"},
+                        }}},
+                    },
+                    "patch": {
+                        "operation": "INSERT_BEFORE",
+                        "value": envoy::filter(document, MODULE),
+                    },
+                },
+            ],
+        },
+    })
+}
+
+/// `FAIL_RELOAD` and the two fields above need Envoy 1.33 (Istio 1.25); older proxies must not get the patch.
+const PROXY_VERSION: &str = r"^1\.(2[5-9]|[3-9][0-9]).*";
