@@ -1,1 +1,29 @@
 //! PostgreSQL: the only crate that speaks SQL.
+//!
+//! Three doors, and no other way in (design §4): [`Store::tenant`] opens a transaction that sees one tenant,
+//! [`Store::admin`] one across tenants, with a recorded reason and a bound on its time, [`Store::system`] one for
+//! a job of a closed list. [`Store::lookup`] answers what must be known before the tenant is. Which role may do
+//! what is in `migrations/`; this crate refuses to start on a role that could see past it.
+//! Knows neither HTTP nor Redis, and makes no ids: callers bring them.
+#![warn(missing_docs)]
+
+pub mod admin;
+pub mod agents;
+mod audit;
+pub mod connect;
+pub mod context;
+pub mod error;
+pub mod executions;
+pub mod lookup;
+pub mod members;
+pub mod migrate;
+pub mod system;
+pub mod tenant;
+
+pub use admin::AdminTx;
+pub use connect::{Store, Urls};
+pub use context::OpCtx;
+pub use error::Error;
+pub use system::{Job, SystemTx};
+pub use tenant::TenantTx;
+pub use time::OffsetDateTime;

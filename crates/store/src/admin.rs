@@ -1,0 +1,210 @@
+//! The door of the platform: across tenants, with a reason that is recorded before the work starts, and with a
+//! bound on its time. It has no way to agents and executions.
+//! Knows nothing of who may use it: the caller has checked the platform membership.
+
+use gatehouse_contract::{ClientId, TenantId, Tier};
+use serde_json::Value;
+use sqlx::{PgConnection, Postgres, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Error, OpCtx, Store, audit,
+    members::{self, NewClient, Tenant, TenantRow},
+};
+
+/// An open transaction of the platform.
+pub struct AdminTx<'op> {
+    transaction: Transaction<'static, Postgres>,
+    op: &'op OpCtx,
+    reason: String,
+}
+
+/// A signing key to be stored.
+pub struct NewSigningKey<'a> {
+    /// Its id.
+    pub kid: &'a str,
+    /// The public key (RFC 7517 §4).
+    pub jwk: &'a Value,
+    /// The private key, sealed.
+    pub sealed_private: &'a [u8],
+}
+
+impl Store {
+    /// Opens a transaction across tenants. Who opened it and why is committed first, so that it is known
+    /// whatever becomes of the transaction. Statements have 10 s, the whole transaction may idle for 10 s.
+    pub async fn admin<'op>(&self, op: &'op OpCtx, reason: &str) -> Result<AdminTx<'op>, Error> {
+        let pool = self.admin.as_ref().ok_or(Error::DoorClosed("admin"))?;
+        sqlx::query(
+            "INSERT INTO admin_access (tenant_id, subject, request_id, reason) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(op.tenant.as_uuid())
+        .bind(&op.subject)
+        .bind(&op.request_id)
+        .bind(reason)
+        .execute(pool)
+        .await?;
+        let mut transaction = pool.begin().await?;
+        sqlx::query(
+            "SELECT set_config('statement_timeout', '10s', true),
+                set_config('idle_in_transaction_session_timeout', '10s', true)",
+        )
+        .execute(&mut *transaction)
+        .await?;
+        Ok(AdminTx { transaction, op, reason: reason.to_owned() })
+    }
+}
+
+impl AdminTx<'_> {
+    /// Makes it last.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.transaction.commit().await.map_err(Into::into)
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
+    pub(crate) async fn audit(
+        &mut self,
+        tenant: TenantId,
+        action: &'static str,
+        target_kind: &'static str,
+        target_id: impl ToString,
+    ) -> Result<(), Error> {
+        let target_id = target_id.to_string();
+        let reason = Some(self.reason.as_str());
+        let entry = audit::Entry { tenant, action, target_kind, target_id, reason };
+        audit::write(&mut self.transaction, self.op, entry).await
+    }
+
+    /// Makes an active tenant. A slug that is taken is [`Error::Conflict`].
+    pub async fn create_tenant(
+        &mut self,
+        id: TenantId,
+        slug: &str,
+        name: &str,
+        tier: Tier,
+    ) -> Result<Tenant, Error> {
+        let row: TenantRow = sqlx::query_as(
+            "INSERT INTO tenants (id, slug, name, tier, status) VALUES ($1, $2, $3, $4, 'active')
+             RETURNING id, slug, name, tier, status, created_at",
+        )
+        .bind(id.as_uuid())
+        .bind(slug)
+        .bind(name)
+        .bind(tier.as_str())
+        .fetch_one(self.connection())
+        .await?;
+        self.audit(id, "tenant.create", "tenant", id).await?;
+        row.try_into()
+    }
+
+    /// A tenant by id.
+    pub async fn tenant(&mut self, id: TenantId) -> Result<Option<Tenant>, Error> {
+        members::tenant(self.connection(), id).await
+    }
+
+    /// A tenant by slug.
+    pub async fn tenant_by_slug(&mut self, slug: &str) -> Result<Option<Tenant>, Error> {
+        let row: Option<TenantRow> = sqlx::query_as(
+            "SELECT id, slug, name, tier, status, created_at FROM tenants WHERE slug = $1",
+        )
+        .bind(slug)
+        .fetch_optional(self.connection())
+        .await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    /// The platform's client with this name in `tenant`.
+    pub async fn platform_client(
+        &mut self,
+        tenant: TenantId,
+        name: &str,
+    ) -> Result<Option<ClientId>, Error> {
+        let row: Option<Uuid> = sqlx::query_scalar(
+            "SELECT c.id FROM oauth_clients c JOIN platform_memberships p
+                ON p.tenant_id = c.tenant_id AND p.client_id = c.id
+             WHERE c.tenant_id = $1 AND c.name = $2 ORDER BY c.created_at LIMIT 1",
+        )
+        .bind(tenant.as_uuid())
+        .bind(name)
+        .fetch_optional(self.connection())
+        .await?;
+        Ok(row.map(ClientId::new))
+    }
+
+    /// Makes a client that holds the platform membership and no role within its tenant.
+    pub async fn create_platform_client(
+        &mut self,
+        tenant: TenantId,
+        new: &NewClient<'_>,
+    ) -> Result<(), Error> {
+        members::insert_client(self.connection(), tenant, new).await?;
+        sqlx::query("INSERT INTO platform_memberships (tenant_id, client_id) VALUES ($1, $2)")
+            .bind(tenant.as_uuid())
+            .bind(new.id.as_uuid())
+            .execute(self.connection())
+            .await?;
+        self.audit(tenant, "platform_client.create", "client", new.id).await
+    }
+
+    /// Gives a client another secret; the old one ends at once. `false` when there is no such client.
+    pub async fn replace_client_secret(
+        &mut self,
+        tenant: TenantId,
+        client: ClientId,
+        secret_sha256: [u8; 32],
+    ) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "UPDATE oauth_clients SET secret_sha256 = $3, secret_changed_at = now()
+             WHERE tenant_id = $1 AND id = $2",
+        )
+        .bind(tenant.as_uuid())
+        .bind(client.as_uuid())
+        .bind(secret_sha256.as_slice())
+        .execute(self.connection())
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.audit(tenant, "client.rotate_secret", "client", client).await?;
+        Ok(true)
+    }
+
+    /// Lets `new` sign from now on; the key before it stays published until `publish_until`. A rotation beside
+    /// another one is [`Error::Conflict`].
+    pub async fn rotate_signing_key(
+        &mut self,
+        new: &NewSigningKey<'_>,
+        publish_until: OffsetDateTime,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE signing_keys SET retired_at = now(), publish_until = $1 WHERE retired_at IS NULL",
+        )
+        .bind(publish_until)
+        .execute(self.connection())
+        .await?;
+        self.insert_signing_key(new).await?;
+        let tenant = self.op.tenant;
+        self.audit(tenant, "signing_key.rotate", "signing_key", new.kid).await
+    }
+
+    /// Stores the first key that signs; [`Error::Conflict`] where there is one.
+    pub async fn create_signing_key(&mut self, new: &NewSigningKey<'_>) -> Result<(), Error> {
+        self.insert_signing_key(new).await
+    }
+
+    async fn insert_signing_key(&mut self, new: &NewSigningKey<'_>) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO signing_keys (kid, algorithm, public_jwk, sealed_private)
+             VALUES ($1, 'RS256', $2, $3)",
+        )
+        .bind(new.kid)
+        .bind(new.jwk)
+        .bind(new.sealed_private)
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! What can go wrong at a door that is open. Connecting has its own errors ([`crate::connect::Error`]).
+
+/// An operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// PostgreSQL cannot be reached, or did not answer in time.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] sqlx::Error),
+    /// A row with this key is there already.
+    #[error("it exists already ({constraint})")]
+    Conflict {
+        /// The constraint's name in the schema.
+        constraint: String,
+    },
+    /// What the row refers to is not there, or is another tenant's.
+    #[error("what it refers to does not exist ({constraint})")]
+    Missing {
+        /// The constraint's name in the schema.
+        constraint: String,
+    },
+    /// The service was started without this door's URL.
+    #[error("the {0} door is closed in this process")]
+    DoorClosed(&'static str),
+    /// A stored value does not mean anything to this build.
+    #[error("stored {what} is not understood")]
+    Unreadable {
+        /// Which value.
+        what: &'static str,
+    },
+    /// A statement failed in a way that no rule foresaw; grants and policies fail here, too.
+    #[error("a statement failed")]
+    Statement(#[source] sqlx::Error),
+}
+
+impl Error {
+    /// Whether trying again later may help.
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// The SQLSTATE of the statement that failed, e.g. `42501` where a grant or a policy refused it.
+    pub fn sqlstate(&self) -> Option<String> {
+        match self {
+            Self::Unavailable(error) | Self::Statement(error) => {
+                error.as_database_error()?.code().map(Into::into)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let named = |database: &dyn sqlx::error::DatabaseError| {
+            database.constraint().unwrap_or("unnamed").to_owned()
+        };
+        match &error {
+            sqlx::Error::Database(database) if database.is_unique_violation() => {
+                Self::Conflict { constraint: named(database.as_ref()) }
+            }
+            sqlx::Error::Database(database) if database.is_foreign_key_violation() => {
+                Self::Missing { constraint: named(database.as_ref()) }
+            }
+            // Class 57 is operator intervention (shutdown, cancel by timeout), 53 insufficient resources, 08
+            // connection exceptions, 55P03 a lock that was not had in time.
+            sqlx::Error::Database(database)
+                if database.code().is_some_and(|code| {
+                    ["57", "53", "08"].iter().any(|class| code.starts_with(class))
+                        || code == "55P03"
+                }) =>
+            {
+                Self::Unavailable(error)
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Tls(_) => Self::Unavailable(error),
+            _ => Self::Statement(error),
+        }
+    }
+}

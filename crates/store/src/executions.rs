@@ -1,0 +1,315 @@
+//! Executions of one tenant: submitting, reading, and the worker's claim and report.
+//! Which transition is possible is decided by the table in `gatehouse_execution`; a change counts only under the
+//! lease epoch of its claim. Knows nothing of queues and sandboxes.
+
+use std::time::Duration;
+
+use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId};
+use gatehouse_execution::{EndReason, ExecutionState, ImageRef, outcome::Outcome, state::Event};
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{Error, TenantTx, agents::LIST};
+
+/// What is submitted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewExecution {
+    /// Its id.
+    pub id: ExecutionId,
+    /// The agent that the version belongs to.
+    pub agent: AgentId,
+    /// What to run.
+    pub version: AgentVersionId,
+    /// What the agent reads.
+    pub input: Value,
+}
+
+/// An execution as its tenant sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Execution {
+    /// Its id.
+    pub id: ExecutionId,
+    /// The agent.
+    pub agent: AgentId,
+    /// The version that runs.
+    pub version: AgentVersionId,
+    /// Where it stands.
+    pub state: ExecutionState,
+    /// 1 is the first; 0 before that.
+    pub attempt: u32,
+    /// What the agent read.
+    pub input: Value,
+    /// What it wrote.
+    pub output: Option<Value>,
+    /// Why the last attempt ended.
+    pub end_reason: Option<EndReason>,
+    /// The same for people.
+    pub error: Option<String>,
+    /// When it was submitted.
+    pub created_at: OffsetDateTime,
+    /// When the last attempt started.
+    pub started_at: Option<OffsetDateTime>,
+    /// When it ended.
+    pub completed_at: Option<OffsetDateTime>,
+}
+
+/// An execution that this worker holds, and everything it needs to run it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    /// Its id.
+    pub execution: ExecutionId,
+    /// The agent.
+    pub agent: AgentId,
+    /// The agent's name.
+    pub agent_name: String,
+    /// The version's name.
+    pub version: String,
+    /// The image, below the tenant's own prefix.
+    pub image: ImageRef,
+    /// What the agent reads.
+    pub input: Value,
+    /// The fencing token: bring it with the result.
+    pub lease_epoch: u64,
+    /// 1 is the first.
+    pub attempt: u32,
+    /// No further attempt after this many.
+    pub max_attempts: u32,
+    /// Wall time of the run.
+    pub timeout: Duration,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: Uuid,
+    agent_id: Uuid,
+    agent_version_id: Uuid,
+    state: String,
+    attempt: i32,
+    input: Value,
+    output: Option<Value>,
+    end_reason: Option<String>,
+    error: Option<String>,
+    created_at: OffsetDateTime,
+    started_at: Option<OffsetDateTime>,
+    completed_at: Option<OffsetDateTime>,
+}
+
+impl TryFrom<Row> for Execution {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        let end_reason = row
+            .end_reason
+            .map(|reason| reason.parse().map_err(|_| Error::Unreadable { what: "end_reason" }));
+        Ok(Self {
+            id: ExecutionId::new(row.id),
+            agent: AgentId::new(row.agent_id),
+            version: AgentVersionId::new(row.agent_version_id),
+            state: state(&row.state)?,
+            attempt: count(row.attempt)?,
+            input: row.input,
+            output: row.output,
+            end_reason: end_reason.transpose()?,
+            error: row.error,
+            created_at: row.created_at,
+            started_at: row.started_at,
+            completed_at: row.completed_at,
+        })
+    }
+}
+
+pub(crate) fn state(text: &str) -> Result<ExecutionState, Error> {
+    text.parse().map_err(|_| Error::Unreadable { what: "state" })
+}
+
+fn count(number: i32) -> Result<u32, Error> {
+    u32::try_from(number).map_err(|_| Error::Unreadable { what: "attempt" })
+}
+
+#[derive(sqlx::FromRow)]
+struct ClaimRow {
+    agent_id: Uuid,
+    agent_name: String,
+    version: String,
+    image: String,
+    input: Value,
+    lease_epoch: i64,
+    attempt: i32,
+    max_attempts: i32,
+    timeout_s: i32,
+}
+
+impl TenantTx<'_> {
+    /// Stores an execution as pending; the feeder is woken when the transaction commits.
+    pub async fn submit_execution(&mut self, new: &NewExecution) -> Result<Execution, Error> {
+        let row: Row = sqlx::query_as(
+            "INSERT INTO executions (tenant_id, id, agent_id, agent_version_id, input, created_by)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             RETURNING id, agent_id, agent_version_id, state, attempt, input, output, end_reason, error,
+                created_at, started_at, completed_at",
+        )
+        .bind(self.op.tenant.as_uuid())
+        .bind(new.id.as_uuid())
+        .bind(new.agent.as_uuid())
+        .bind(new.version.as_uuid())
+        .bind(&new.input)
+        .bind(&self.op.subject)
+        .fetch_one(self.connection())
+        .await?;
+        self.audit("execution.submit", "execution", new.id).await?;
+        row.try_into()
+    }
+
+    /// An execution by id.
+    pub async fn execution(&mut self, id: ExecutionId) -> Result<Option<Execution>, Error> {
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT id, agent_id, agent_version_id, state, attempt, input, output, end_reason, error,
+                created_at, started_at, completed_at
+             FROM executions WHERE id = $1",
+        )
+        .bind(id.as_uuid())
+        .fetch_optional(self.connection())
+        .await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    /// The newest [`LIST`] executions.
+    pub async fn list_executions(&mut self) -> Result<Vec<Execution>, Error> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, agent_id, agent_version_id, state, attempt, input, output, end_reason, error,
+                created_at, started_at, completed_at
+             FROM executions ORDER BY created_at DESC, id LIMIT $1",
+        )
+        .bind(LIST)
+        .fetch_all(self.connection())
+        .await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Takes a queued execution for `worker` (its incarnation). `None` when it is not queued: another worker has
+    /// it, it ended, or it is no execution of this tenant. Commit before the run starts.
+    pub async fn claim_execution(
+        &mut self,
+        id: ExecutionId,
+        worker: &str,
+    ) -> Result<Option<Claimed>, Error> {
+        // The lock is waited for: a feeder that has just offered it may not have committed yet, and the state
+        // read after the wait is the one that counts.
+        let found = self.locked_state(id).await?;
+        if found.is_none_or(|(state, ..)| state.after(Event::Claim).is_err()) {
+            return Ok(None);
+        }
+        let row: ClaimRow = sqlx::query_as(
+            "UPDATE executions e
+             SET state = 'running', lease_epoch = e.lease_epoch + 1, attempt = e.attempt + 1, worker = $2,
+                started_at = now(), end_reason = NULL, error = NULL, due_at = NULL
+             FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
+             WHERE e.id = $1 AND v.tenant_id = e.tenant_id AND v.id = e.agent_version_id
+             RETURNING e.agent_id, a.name AS agent_name, v.version, v.image, e.input, e.lease_epoch, e.attempt,
+                e.max_attempts, e.timeout_s",
+        )
+        .bind(id.as_uuid())
+        .bind(worker)
+        .fetch_one(self.connection())
+        .await?;
+        Ok(Some(Claimed {
+            execution: id,
+            agent: AgentId::new(row.agent_id),
+            agent_name: row.agent_name,
+            version: row.version,
+            image: row.image.parse().map_err(|_| Error::Unreadable { what: "image" })?,
+            input: row.input,
+            lease_epoch: epoch(row.lease_epoch)?,
+            attempt: count(row.attempt)?,
+            max_attempts: count(row.max_attempts)?,
+            timeout: Duration::from_secs(u64::from(count(row.timeout_s)?)),
+        }))
+    }
+
+    /// Stores how the attempt ended and returns the state that follows (a retry gets its due time by full
+    /// jitter). `None` when the lease is no longer this one: the result is another's to report.
+    pub async fn complete_execution(
+        &mut self,
+        id: ExecutionId,
+        lease_epoch: u64,
+        outcome: &Outcome,
+    ) -> Result<Option<ExecutionState>, Error> {
+        let Some((from, held, attempt, max_attempts)) = self.locked_state(id).await? else {
+            return Ok(None);
+        };
+        let event = outcome.reason.event(attempt, max_attempts);
+        let (true, Ok(to)) = (held == lease_epoch, from.after(event)) else { return Ok(None) };
+        sqlx::query(
+            "UPDATE executions
+             SET state = $2, output = $3, end_reason = $4, error = $5,
+                completed_at = CASE WHEN $6 THEN now() END,
+                due_at = CASE WHEN $2 = 'retry'
+                    THEN now() + random() * least(power(2, attempt), 60) * interval '1 second' END
+             WHERE id = $1",
+        )
+        .bind(id.as_uuid())
+        .bind(to.as_str())
+        .bind(&outcome.output)
+        .bind(outcome.reason.as_str())
+        .bind(&outcome.message)
+        .bind(to.is_settled())
+        .execute(self.connection())
+        .await?;
+        Ok(Some(to))
+    }
+
+    /// Gives a claimed execution back unrun (shutdown): queued again, the attempt not counted. `false` when the
+    /// lease is no longer this one. The caller offers it again, or the sweep does.
+    pub async fn release_execution(
+        &mut self,
+        id: ExecutionId,
+        lease_epoch: u64,
+    ) -> Result<bool, Error> {
+        let Some((from, held, ..)) = self.locked_state(id).await? else { return Ok(false) };
+        let (true, Ok(to)) = (held == lease_epoch, from.after(Event::Release)) else {
+            return Ok(false);
+        };
+        sqlx::query(
+            "UPDATE executions SET state = $2, attempt = attempt - 1, started_at = NULL, queued_at = NULL
+             WHERE id = $1",
+        )
+        .bind(id.as_uuid())
+        .bind(to.as_str())
+        .execute(self.connection())
+        .await?;
+        Ok(true)
+    }
+
+    /// Whether the claim under this epoch still stands; a worker whose claim does not must end its sandbox.
+    pub async fn holds_lease(&mut self, id: ExecutionId, lease_epoch: u64) -> Result<bool, Error> {
+        let row: Option<(String, i64)> =
+            sqlx::query_as("SELECT state, lease_epoch FROM executions WHERE id = $1")
+                .bind(id.as_uuid())
+                .fetch_optional(self.connection())
+                .await?;
+        let Some((text, held)) = row else { return Ok(false) };
+        Ok(state(&text)? == ExecutionState::Running && epoch(held)? == lease_epoch)
+    }
+
+    /// State, lease epoch, attempt and allowed attempts, with the row locked.
+    async fn locked_state(
+        &mut self,
+        id: ExecutionId,
+    ) -> Result<Option<(ExecutionState, u64, u32, u32)>, Error> {
+        let row: Option<(String, i64, i32, i32)> = sqlx::query_as(
+            "SELECT state, lease_epoch, attempt, max_attempts FROM executions WHERE id = $1 FOR UPDATE",
+        )
+        .bind(id.as_uuid())
+        .fetch_optional(self.connection())
+        .await?;
+        row.map(|(text, held, attempt, max)| {
+            Ok((state(&text)?, epoch(held)?, count(attempt)?, count(max)?))
+        })
+        .transpose()
+    }
+}
+
+fn epoch(number: i64) -> Result<u64, Error> {
+    u64::try_from(number).map_err(|_| Error::Unreadable { what: "lease_epoch" })
+}

@@ -1,0 +1,53 @@
+//! The door of one tenant: a transaction in which row security shows that tenant's rows and no others.
+//! What can be done behind it is beside the data: [`crate::agents`], [`crate::executions`], [`crate::members`].
+
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use crate::{Error, OpCtx, Store, audit};
+
+/// An open transaction of one tenant. Dropped without [`Self::commit`] it leaves no trace.
+pub struct TenantTx<'op> {
+    transaction: Transaction<'static, Postgres>,
+    pub(crate) op: &'op OpCtx,
+}
+
+impl Store {
+    /// Opens a transaction that sees `op.tenant` alone.
+    pub async fn tenant<'op>(&self, op: &'op OpCtx) -> Result<TenantTx<'op>, Error> {
+        let mut transaction = self.app.begin().await?;
+        // Local to the transaction, so that the next user of the connection starts without a tenant. A bound
+        // parameter and a parsed id: no text from outside comes near the statement.
+        sqlx::query(
+            "SELECT set_config('app.current_tenant_id', $1, true),
+                set_config('statement_timeout', '5s', true),
+                set_config('idle_in_transaction_session_timeout', '10s', true)",
+        )
+        .bind(op.tenant.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        Ok(TenantTx { transaction, op })
+    }
+}
+
+impl TenantTx<'_> {
+    /// Makes it last.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.transaction.commit().await.map_err(Into::into)
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
+    pub(crate) async fn audit(
+        &mut self,
+        action: &'static str,
+        target_kind: &'static str,
+        target_id: impl ToString,
+    ) -> Result<(), Error> {
+        let target_id = target_id.to_string();
+        let entry =
+            audit::Entry { tenant: self.op.tenant, action, target_kind, target_id, reason: None };
+        audit::write(&mut self.transaction, self.op, entry).await
+    }
+}
