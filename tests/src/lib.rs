@@ -3,5 +3,9 @@
 //! Knows nothing of how the product decides: it sees bytes in and bytes out.
 
 pub mod env;
+pub mod http;
+pub mod process;
+pub mod tap;
 pub mod token;
 pub mod vm;
+pub mod wait;
