@@ -1,0 +1,6 @@
+//! The execution worker: claims executions, runs each in a gVisor sandbox of its own, reports the end.
+//! A library so that its tests drive the parts; the binary is `main.rs`.
+//! Has no client route: what it listens on are liveness and readiness.
+
+pub mod cgroup;
+pub mod image;
