@@ -3,6 +3,7 @@
 //!
 //! Pure: no IO, no clock, no randomness. Knows no host, no database and no HTTP library.
 
+pub mod acl;
 pub mod document;
 pub mod header;
 pub mod id;

@@ -9,10 +9,10 @@ pub const PREFIX: &str = "rl:";
 /// The route of a limit that is not about one route, and of all routes that are not known.
 pub const ANY: &str = "*";
 /// Longest route within a key, in bytes; a longer one ends in a digest.
-const ROUTE_BYTES: usize = 96;
+const ROUTE_BYTES: usize = 64;
 
 /// The route part for a method and a route template. Different routes have different parts, except that routes
-/// of more than 96 bytes may share one by a collision of 64 bits, which makes their limit tighter, never wider.
+/// of more than 64 bytes may share one by a collision of 64 bits, which makes their limit tighter, never wider.
 pub fn route(method: &str, template: &str) -> String {
     let mut whole = String::with_capacity(method.len() + template.len());
     // The slash that a template begins with ends the method; one without it must not read like another's.
@@ -95,6 +95,6 @@ mod tests {
         let long = |end: &str| route("GET", &format!("/{}{end}", "x".repeat(200)));
         assert_eq!(long("a").len(), ROUTE_BYTES);
         assert_ne!(long("a"), long("b"));
-        assert_eq!(route("GET", &format!("/{}", "x".repeat(92))).len(), ROUTE_BYTES);
+        assert_eq!(route("GET", &format!("/{}", "x".repeat(60))).len(), ROUTE_BYTES);
     }
 }

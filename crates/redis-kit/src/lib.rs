@@ -4,7 +4,10 @@
 
 #![warn(missing_docs)]
 
+pub mod limiter;
 pub mod link;
 pub mod queue;
 
+pub use gatehouse_contract::acl;
+pub use limiter::{Decided, Limiter};
 pub use link::{Address, Error, Link};

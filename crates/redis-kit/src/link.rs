@@ -47,6 +47,9 @@ pub enum Error {
     /// The answer is not of the expected shape.
     #[error("redis answered in an unexpected shape")]
     Shape(#[source] redis::RedisError),
+    /// The answer has the right type but not our function's form: another version's library is loaded.
+    #[error("redis answered with another version's rate limit function")]
+    Foreign,
 }
 
 impl Error {
@@ -54,6 +57,14 @@ impl Error {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Refused(source) => source.code(),
+            _ => None,
+        }
+    }
+
+    /// The refusal's text after its code.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Refused(source) => source.detail(),
             _ => None,
         }
     }
@@ -102,6 +113,9 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, Error> {
         let info = text.into_connection_info().map_err(|_| Error::Address)?;
         // Off by default in this release of `redis`; on a real network Nagle costs half the throughput.
+        // Naming the client to Redis needs a permission and a round trip.
+        let login = info.redis_settings().clone().set_skip_set_lib_name();
+        let info = info.set_redis_settings(login);
         let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(UNACKNOWLEDGED);
         Ok(Self(info.set_tcp_settings(tcp)))
     }

@@ -1,0 +1,311 @@
+//! The Redis function on a real Redis: the model's verdicts, at the model's price, under the service's own user.
+
+#![cfg(test)]
+
+use std::{sync::Arc, time::Duration};
+
+use gatehouse_contract::TenantId;
+use gatehouse_ratelimit::{
+    Decision, Name, Rule, Span, Window,
+    decision::{self},
+    keys,
+};
+use gatehouse_redis_kit::{Error, Limiter, Link, acl, queue::Queue};
+use uuid::Uuid;
+
+/// Generous: these tests are about verdicts, on a machine that may be busy.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+fn url() -> String {
+    std::env::var("GATEHOUSE_TEST_REDIS")
+        .expect("GATEHOUSE_TEST_REDIS is not set; run cargo xtask test")
+}
+
+fn limiter() -> Limiter {
+    Limiter::new(&url().parse().unwrap(), DEADLINE).unwrap()
+}
+
+fn link() -> Link {
+    Link::new(&url().parse().unwrap(), DEADLINE).unwrap()
+}
+
+fn tenant() -> TenantId {
+    TenantId::new(Uuid::new_v4())
+}
+
+fn rule(name: Name, max: u32, window_s: u32) -> Rule {
+    Rule::new(name, max, Span::from_secs(window_s), keys::ANY)
+}
+
+fn key(tenant: TenantId, rule: &Rule) -> String {
+    let mut key = String::new();
+    keys::write(&mut key, tenant, rule.key_tail());
+    key
+}
+
+async fn run<T: redis::FromRedisValue>(link: &Link, line: &str) -> Result<T, Error> {
+    let mut words = line.split(' ');
+    let mut cmd = redis::cmd(words.next().unwrap());
+    cmd.arg(words.collect::<Vec<_>>());
+    link.query(&cmd).await
+}
+
+/// xorshift64*: the same costs on every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
+    }
+}
+
+/// Runs a trace for `for_ms` of Redis' time and gives the model the times that Redis reports: every verdict, count
+/// and wait must be the same. Limits change on the way.
+async fn check_against_the_model(seed: u64, limits: [u32; 3], for_ms: u64) {
+    let (limiter, tenant, mut random) = (limiter(), tenant(), Random(seed));
+    let mut windows = vec![Window::default(); 3];
+    let (mut first_ms, mut steps, mut denied) = (None, 0, 0);
+    loop {
+        let limit = |i: usize, random: &mut Random| match random.below(20) {
+            0 => limits[i] / 2,
+            _ => limits[i],
+        };
+        let rules = [
+            rule(Name::Tenant, limit(0, &mut random), 2),
+            rule(Name::Endpoint, limit(1, &mut random), 1),
+            rule(Name::Burst, limit(2, &mut random), 1),
+        ];
+        let cost = random.below(4) as u32;
+        let decided = limiter.decide(tenant, &rules, cost).await.unwrap();
+        let mut borrowed: Vec<&mut Window> = windows.iter_mut().collect();
+        let model = decision::decide(&rules, &mut borrowed, cost, decided.at);
+        assert_eq!(decided.decision, model, "seed {seed}, step {steps}");
+        steps += 1;
+        denied += u32::from(!model.allowed);
+        if decided.at.as_ms() > *first_ms.get_or_insert(decided.at.as_ms()) + for_ms {
+            break;
+        }
+    }
+    assert!(denied > 0 && denied < steps, "{denied} of {steps} denied: the trace shows nothing");
+}
+
+#[tokio::test]
+async fn redis_agrees_with_the_model_on_random_traces() {
+    let traces = [(1, [400, 300, 250]), (2, [9, 9, 4]), (3, [60, 1, 60]), (4, [70_000, 500, 90])];
+    let mut running = tokio::task::JoinSet::new();
+    for (seed, limits) in traces {
+        running.spawn(check_against_the_model(seed, limits, 4_500));
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap();
+    }
+}
+
+/// R1.
+#[tokio::test]
+async fn of_many_at_once_exactly_the_limit_pass() {
+    for limit in [1, 5, 40, 64, 100] {
+        let (limiter, tenant) = (limiter(), tenant());
+        let rules = Arc::new([rule(Name::Tenant, limit, 60), rule(Name::Endpoint, 1000, 60)]);
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..64 {
+            let (limiter, rules) = (limiter.clone(), Arc::clone(&rules));
+            asking.spawn(async move {
+                let mut passed = 0;
+                for _ in 0..3 {
+                    let decided = limiter.decide(tenant, &*rules, 1).await.unwrap();
+                    passed += u32::from(decided.decision.allowed);
+                }
+                passed
+            });
+        }
+        let mut passed = 0;
+        while let Some(one) = asking.join_next().await {
+            passed += one.unwrap();
+        }
+        assert_eq!(passed, limit.min(192));
+        let peek = limiter.decide(tenant, &*rules, 0).await.unwrap().decision;
+        let used: Vec<u32> = peek.standings.iter().map(|standing| standing.used).collect();
+        assert_eq!(used, [limit, limit], "both are charged or neither");
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_small_and_dies_after_its_window() {
+    let (limiter, link, tenant) = (limiter(), link(), tenant());
+    let longest = keys::route("DELETE", &format!("/{}", "x".repeat(300)));
+    for max in [60, 6000, gatehouse_ratelimit::policy::MAX_LIMIT] {
+        let rule = Rule::new(Name::Endpoint, max, Span::from_secs(60), &longest);
+        limiter.decide(tenant, std::slice::from_ref(&rule), 59).await.unwrap();
+        let key = key(tenant, &rule);
+        let bytes: u64 = run(&link, &format!("MEMORY USAGE {key}")).await.unwrap();
+        assert!(bytes <= 400, "{bytes} bytes at {max}");
+        let left_ms: u64 = run(&link, &format!("PTTL {key}")).await.unwrap();
+        assert!((60_000..=62_000).contains(&left_ms), "{left_ms}");
+    }
+    let denied = rule(Name::Burst, 0, 1);
+    limiter.decide(tenant, std::slice::from_ref(&denied), 1).await.unwrap();
+    limiter.decide(tenant, &[rule(Name::Tenant, 9, 1)], 0).await.unwrap();
+    let left: Vec<String> = run(&link, &format!("KEYS rl:{{{tenant}}}:*")).await.unwrap();
+    assert_eq!(left.len(), 1, "a denial and a peek write nothing: {left:?}");
+}
+
+#[tokio::test]
+async fn a_lost_function_is_loaded_again() {
+    let (limiter, link, tenant) = (limiter(), link(), tenant());
+    let rules = [rule(Name::Tenant, 1, 60)];
+    for expected in [true, false] {
+        // Another test may be about to load it, or may have deleted it: both are fine here.
+        if let Err(error) = run::<()>(&link, "FUNCTION DELETE gatehouse_rl").await {
+            assert!(error.code().is_some(), "{error}");
+        }
+        let decided = limiter.decide(tenant, &rules, 1).await.unwrap();
+        assert_eq!(decided.decision.allowed, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_value_is_no_obstacle() {
+    let (limiter, link, tenant) = (limiter(), link(), tenant());
+    let rule = rule(Name::Tenant, 1, 60);
+    let key = key(tenant, &rule);
+    run::<()>(&link, &format!("SET {key} nonsense")).await.unwrap();
+    let one = |decision: Decision| (decision.allowed, decision.standings[0].used);
+    for expected in [(true, 1), (false, 1)] {
+        let decided = limiter.decide(tenant, std::slice::from_ref(&rule), 1).await.unwrap();
+        assert_eq!(one(decided.decision), expected);
+    }
+    run::<()>(&link, &format!("DEL {key}")).await.unwrap();
+    run::<()>(&link, &format!("LPUSH {key} nonsense")).await.unwrap();
+    let refused = limiter.decide(tenant, std::slice::from_ref(&rule), 1).await;
+    assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    run::<()>(&link, &format!("DEL {key}")).await.unwrap();
+}
+
+/// A server that takes connections and never answers (a real one, stopped, looks the same).
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_given_up_at_the_deadline() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("redis://{}", silent.local_addr().unwrap()).parse().unwrap();
+    let limiter = Limiter::new(&address, Duration::from_millis(25)).unwrap();
+    let before = std::time::Instant::now();
+    let late = limiter.decide(tenant(), &[rule(Name::Tenant, 1, 60)], 1).await;
+    assert!(matches!(late, Err(Error::Late(_))), "{late:?}");
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_costs_no_attempt_for_a_moment() {
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("redis://{}", gone.local_addr().unwrap()).parse().unwrap();
+    drop(gone);
+    let limiter = Limiter::new(&address, DEADLINE).unwrap();
+    let first = limiter.ping().await;
+    assert!(matches!(first, Err(Error::Unreachable(_))), "{first:?}");
+    let second = limiter.ping().await;
+    assert!(matches!(second, Err(Error::Resting)), "{second:?}");
+}
+
+/// A user with a service's rights under a name of its own, so that tests do not share it.
+struct User {
+    admin: Link,
+    name: String,
+    url: String,
+}
+
+impl User {
+    async fn new(service: &acl::Service) -> Self {
+        let (admin, name) = (link(), format!("{}-{}", service.user, Uuid::new_v4()));
+        let rules = acl::rules(service, "test").unwrap();
+        run::<()>(&admin, &format!("ACL SETUSER {name} {rules}")).await.unwrap();
+        let (_, host) = url().rsplit_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let url = format!("redis://{name}:test@{host}");
+        Self { admin, name, url }
+    }
+
+    async fn denied(&self, lines: &[&str]) {
+        let link = Link::new(&self.url.parse().unwrap(), DEADLINE).unwrap();
+        for line in lines {
+            let outcome = run::<redis::Value>(&link, line).await;
+            let code = outcome.as_ref().err().and_then(Error::code);
+            assert_eq!(code, Some("NOPERM"), "{line}: {outcome:?}");
+        }
+    }
+
+    async fn end(self) {
+        run::<()>(&self.admin, &format!("ACL DELUSER {}", self.name)).await.unwrap();
+    }
+}
+
+/// What no service may do.
+const DANGEROUS: &[&str] = &[
+    "KEYS *",
+    "FLUSHALL",
+    "FLUSHDB",
+    "CONFIG GET *",
+    "ACL LIST",
+    "EVAL return(1) 0",
+    "FUNCTION DELETE gatehouse_rl",
+    "FUNCTION FLUSH",
+    "SCAN 0",
+    "MODULE LIST",
+    "SHUTDOWN",
+    "CLIENT LIST",
+    "SUBSCRIBE x",
+    "SWAPDB 0 1",
+];
+
+#[tokio::test]
+async fn the_sidecars_user_decides_limits_and_reaches_nothing_else() {
+    let user = User::new(&acl::SIDECAR).await;
+    let limiter = Limiter::new(&user.url.parse().unwrap(), DEADLINE).unwrap();
+    limiter.load().await.unwrap();
+    let rules = [rule(Name::Tenant, 1, 60), rule(Name::Burst, 5, 1)];
+    assert!(limiter.decide(tenant(), &rules, 1).await.unwrap().decision.allowed);
+    limiter.ping().await.unwrap();
+    let link = Link::new(&user.url.parse().unwrap(), DEADLINE).unwrap();
+    for readable in ["GET cred:x", "GET feed:x"] {
+        run::<Option<String>>(&link, readable).await.unwrap();
+    }
+    user.denied(DANGEROUS).await;
+    user.denied(&["GET queue:p0", "XLEN queue:p0", "GET cache:x", "GET x"]).await;
+    user.denied(&["SET cred:x 1", "SET feed:x 1", "SET queue:p0 1", "DEL rl:x"]).await;
+    // The function runs with the caller's rights: a key of another prefix is out of its reach, too.
+    user.denied(&["FCALL gatehouse_rl_check 1 queue:p0 1 1 1000"]).await;
+    user.end().await;
+}
+
+#[tokio::test]
+async fn the_workers_user_runs_the_queue_and_reaches_nothing_else() {
+    let user = User::new(&acl::WORKER).await;
+    let prefix = format!("queue:test:{}:", Uuid::new_v4());
+    let queue = Queue::connect_with_prefix(&user.url, DEADLINE, &prefix).await.unwrap();
+    let job = gatehouse_redis_kit::queue::Job {
+        tenant: tenant(),
+        execution: gatehouse_contract::ExecutionId::new(Uuid::new_v4()),
+    };
+    let priority = gatehouse_redis_kit::queue::Priority::P1;
+    queue.push(priority, &job).await.unwrap();
+    assert_eq!(queue.read("one", Duration::from_millis(10), 1).await.unwrap().len(), 1);
+    let claimed = queue.claim_stale("two", Duration::ZERO, 1).await.unwrap();
+    queue.ack(&claimed[0]).await.unwrap();
+    assert_eq!(queue.depth(priority).await.unwrap(), 0);
+    user.denied(DANGEROUS).await;
+    user.denied(&["GET rl:x", "XLEN rl:x", "XADD feed:x * a b", "GET cred:x", "XLEN x"]).await;
+    for priority in gatehouse_redis_kit::queue::Priority::ALL {
+        run::<()>(&user.admin, &format!("DEL {prefix}{priority}")).await.unwrap();
+    }
+    user.end().await;
+}
+
+#[tokio::test]
+async fn the_controls_user_reaches_neither_windows_nor_queue() {
+    let user = User::new(&acl::CONTROL).await;
+    user.denied(DANGEROUS).await;
+    user.denied(&["GET rl:x", "SET queue:p0 1", "XADD queue:p0 * a b", "GET x"]).await;
+    user.denied(&["FCALL gatehouse_rl_check 1 rl:x 1 1 1000"]).await;
+    user.end().await;
+}
