@@ -7,7 +7,7 @@ use gatehouse_contract::TenantId;
 
 use crate::{
     Refusal,
-    jws::Verified,
+    jws::{Header, Verified},
     strict::{Object, Value},
 };
 
@@ -65,8 +65,16 @@ pub struct NotAPointer;
 /// The order is fixed: kind of token, issuer, audience, times, binding, subject, tenant. The first thing that is
 /// wrong is the answer.
 pub fn judge(token: &Verified<'_>, rules: &Rules, now: Duration) -> Result<Claims, Refusal> {
-    let claims = token.claims();
-    kind(token, rules)?;
+    weigh(token.header(), token.claims(), rules, now)
+}
+
+pub(crate) fn weigh(
+    header: &Header,
+    claims: &Object,
+    rules: &Rules,
+    now: Duration,
+) -> Result<Claims, Refusal> {
+    kind(header, claims, rules)?;
     if claims.get("iss").and_then(Value::as_str) != Some(&rules.issuer) {
         return Err(Refusal::IssuerUnknown);
     }
@@ -90,8 +98,8 @@ pub fn judge(token: &Verified<'_>, rules: &Rules, now: Duration) -> Result<Claim
 }
 
 /// RFC 8725 §3.11: a token made for another purpose is refused, even if everything else fits.
-fn kind(token: &Verified<'_>, rules: &Rules) -> Result<(), Refusal> {
-    let typ = token.header().typ.as_deref().map(|typ| {
+fn kind(header: &Header, claims: &Object, rules: &Rules) -> Result<(), Refusal> {
+    let typ = header.typ.as_deref().map(|typ| {
         let typ = typ.to_ascii_lowercase();
         typ.strip_prefix("application/").map_or(typ.clone(), str::to_owned)
     });
@@ -100,7 +108,6 @@ fn kind(token: &Verified<'_>, rules: &Rules) -> Result<(), Refusal> {
         Some("jwt") | None => !rules.access_tokens_only,
         Some(_) => false,
     };
-    let claims = token.claims();
     let id_token = rules.access_tokens_only && (claims.has("nonce") || claims.has("at_hash"));
     if fits && !id_token { Ok(()) } else { Err(Refusal::TypeNotAllowed) }
 }
@@ -195,3 +202,6 @@ fn unescape(step: &str) -> Option<String> {
     }
     Some(plain)
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,7 +166,7 @@ impl<'p> Verified<'p> {
 // === impl Header ===
 
 impl Header {
-    fn read(members: &Object) -> Result<Self, Refusal> {
+    pub(crate) fn read(members: &Object) -> Result<Self, Refusal> {
         // We understand no extension, so that every `crit` is one too many, and `b64` is of no use without it.
         if members.has("crit") || members.has("b64") {
             return Err(Refusal::ExtensionUnsupported);
@@ -200,3 +200,6 @@ fn object(text: &[u8]) -> Result<Object, Refusal> {
         Fault::TooDeep => Refusal::TooDeep,
     })
 }
+
+#[cfg(test)]
+mod tests;

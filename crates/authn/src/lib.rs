@@ -19,8 +19,14 @@ pub mod portable;
 pub mod probe;
 pub mod refusal;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+
 mod der;
 mod strict;
+
+#[cfg(test)]
+mod testing;
 
 pub use algorithm::Algorithm;
 pub use claims::{Claims, Rules};
