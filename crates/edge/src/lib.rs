@@ -1,1 +1,28 @@
-//! The request path at the edge as a sans-IO policy.
+//! The request path at the edge as a sans-IO policy (design §3).
+//!
+//! [`Suite::compile`] turns the edge document into a policy, whole or not at all. A shell hands each request's
+//! headers to [`Suite::on_request`], does what the [`Step`] says, feeds the sidecar's answers to
+//! [`Suite::on_answer`], and asks [`Suite::on_response`] for the changes to every response.
+//!
+//! Pure: runs inside a Wasm VM, where a panic is an outage. Knows neither hosts' functions, clocks nor randomness;
+//! all three come by argument.
+
+#![warn(missing_docs)]
+
+mod baggage;
+mod config;
+mod flow;
+mod matrix;
+pub mod path;
+mod reply;
+mod request_id;
+mod state;
+mod step;
+mod version;
+mod view;
+
+pub use config::{Host, Sidecar, Signatures, Suite, Warning};
+pub use flow::Pending;
+pub use state::VmState;
+pub use step::{Answer, Call, Edit, GrpcStatus, Name, Reply, RequestRecord, Step};
+pub use view::{RequestView, protected_names};

@@ -1,0 +1,71 @@
+//! Questions to the sidecar as data (the wire types are `contract::sidecar`'s).
+//! Knows nothing of transport.
+
+use gatehouse_contract::sidecar::{CHECK_PATH, CheckAsk, JWKS_PATH, PRINCIPAL_PATH, PrincipalAsk};
+use serde::Serialize;
+
+use super::{Pending, Request, WaitsFor};
+use crate::{
+    config::Sidecar,
+    step::{Call, Step},
+};
+
+impl Sidecar {
+    pub(super) fn keys(&self, issuer: &str, key_id: Option<&str>) -> Call {
+        let mut path = format!("{JWKS_PATH}?issuer={}", query_encoded(issuer));
+        if let Some(key_id) = key_id {
+            path.push_str("&kid=");
+            path.push_str(&query_encoded(key_id));
+        }
+        Call { method: "GET", path, body: Vec::new(), timeout_ms: self.identity_timeout_ms }
+    }
+
+    pub(super) fn principal(&self, ask: &PrincipalAsk) -> Call {
+        post(PRINCIPAL_PATH, ask, self.identity_timeout_ms)
+    }
+
+    pub(super) fn check(&self, ask: &CheckAsk) -> Call {
+        post(CHECK_PATH, ask, self.timeout_ms)
+    }
+}
+
+impl Request {
+    pub(super) fn wait(self, call: Call, waits_for: WaitsFor) -> Step {
+        Step::Call { call, pending: Box::new(Pending { request: self, waits_for }) }
+    }
+}
+
+fn post(path: &str, ask: &impl Serialize, timeout_ms: u64) -> Call {
+    // These types have string keys only, so that this cannot fail; the sidecar refuses an empty body.
+    let body = serde_json::to_vec(ask).unwrap_or_default();
+    Call { method: "POST", path: path.to_owned(), body, timeout_ms }
+}
+
+/// Everything but RFC 3986's unreserved characters is escaped.
+fn query_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_key_id_reaches_the_query_unescaped() {
+        for (text, expected) in [
+            ("https://a.b/c", "https%3A%2F%2Fa.b%2Fc"),
+            ("k&issuer=x#y z%+", "k%26issuer%3Dx%23y%20z%25%2B"),
+            ("\u{e9}", "%C3%A9"),
+        ] {
+            assert_eq!(query_encoded(text), expected);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Refusals in the caller's dialect: problem documents (RFC 9457), or gRPC statuses without a body (acceptance
+//! X8, J34). Knows no policy: it is told what to say.
+
+use gatehouse_contract::{Problem, Reason, problem};
+
+use crate::{
+    config::Host,
+    step::{GrpcStatus, Reply, RequestRecord},
+    view::Dialect,
+};
+
+/// `realm` of our challenges (RFC 6750 §3).
+const REALM: &str = "Bearer realm=\"gatehouse\"";
+
+/// What to add to a 401.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// No credential came: no `error` either (RFC 6750 §3.1, acceptance J1).
+    Bare,
+    /// The credential is refused (J2). The description is fixed: nothing of the token, nothing of a library.
+    InvalidToken,
+    /// More than one credential, or one in a broken form (J4).
+    InvalidRequest,
+}
+
+impl Challenge {
+    fn header(self) -> String {
+        let (error, description) = match self {
+            Self::Bare => return REALM.to_owned(),
+            Self::InvalidToken => ("invalid_token", "The access token is not valid"),
+            Self::InvalidRequest => ("invalid_request", "The request has an ambiguous credential"),
+        };
+        format!("{REALM}, error=\"{error}\", error_description=\"{description}\"")
+    }
+}
+
+/// A refusal in the making.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    reason: Reason,
+    problem: Problem,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: Reason) -> Self {
+        let mut headers = Vec::new();
+        // Answers that depend on who asks or how often must not be kept by caches on the way.
+        if matches!(reason.status(), 401 | 403 | 429) {
+            headers.push(("cache-control", "no-store".to_owned()));
+        }
+        if reason.status() == 503 {
+            headers.push(("retry-after", "1".to_owned()));
+        }
+        Self { reason, problem: Problem::new(reason), headers }
+    }
+
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.problem = self.problem.detail(detail);
+        self
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: serde_json::Value) -> Self {
+        self.problem = self.problem.with(name, value);
+        self
+    }
+
+    pub(crate) fn challenge(self, challenge: Challenge) -> Self {
+        self.header("www-authenticate", challenge.header())
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(crate) fn into_reply(self, host: Host, dialect: Dialect, record: RequestRecord) -> Reply {
+        let Self { reason, problem, mut headers } = self;
+        headers.extend(record.headers());
+        let status = GrpcStatus { code: grpc_code(reason), message: reason.title() };
+        let content_type = match (dialect, host) {
+            (Dialect::Http, _) => {
+                headers.push(("content-type", problem::MEDIA_TYPE.to_owned()));
+                let body = problem.request_id(record.request_id.as_str()).to_json();
+                return Reply {
+                    status: reason.status(),
+                    headers,
+                    body,
+                    grpc: None,
+                    reason,
+                    record,
+                };
+            }
+            // Envoy makes a trailers-only reply of it, content type and encoding included.
+            (Dialect::Grpc, Host::Envoy) => {
+                let grpc = Some(status);
+                return Reply { status: 200, headers, body: Vec::new(), grpc, reason, record };
+            }
+            (Dialect::Grpc, Host::Kong) => "application/grpc",
+            (Dialect::GrpcWeb, _) => "application/grpc-web+proto",
+        };
+        headers.push(("content-type", content_type.to_owned()));
+        headers.push(("grpc-status", status.code.to_string()));
+        headers.push(("grpc-message", percent_encoded(status.message)));
+        Reply { status: 200, headers, body: Vec::new(), grpc: None, reason, record }
+    }
+}
+
+/// The gRPC code beside an HTTP status (gRPC "HTTP to gRPC Status Code Mapping", but for 400 and 429, which that
+/// table leaves to proxies).
+fn grpc_code(reason: Reason) -> u8 {
+    match reason.status() {
+        400 => 3,
+        401 => 16,
+        403 => 7,
+        404 | 405 => 12,
+        429 => 8,
+        503 => 14,
+        _ => 13,
+    }
+}
+
+/// `Status-Message` of the gRPC HTTP/2 protocol: printable ASCII but `%` stands for itself.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(reason: Reason, host: Host, dialect: Dialect) -> Reply {
+        let record = RequestRecord {
+            request_id: "r1".to_owned(),
+            version: "v1".to_owned(),
+            limit: None,
+            degraded: false,
+        };
+        Refusal::new(reason).into_reply(host, dialect, record)
+    }
+
+    fn header<'r>(reply: &'r Reply, name: &str) -> Option<&'r str> {
+        let mut values = reply.headers.iter().filter(|(ours, _)| *ours == name);
+        let value = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{name} twice");
+        value
+    }
+
+    #[test]
+    fn x8_refusals_are_problems_that_no_cache_keeps() {
+        let denied = reply(Reason::PermissionDenied, Host::Envoy, Dialect::Http);
+        assert_eq!(denied.status, 403);
+        assert_eq!(header(&denied, "content-type"), Some("application/problem+json"));
+        assert_eq!(header(&denied, "cache-control"), Some("no-store"));
+        assert_eq!(header(&denied, "x-request-id"), Some("r1"));
+        assert!(String::from_utf8(denied.body).unwrap().contains(r#""request_id":"r1""#));
+        let unknown = reply(Reason::NotFound, Host::Envoy, Dialect::Http);
+        assert_eq!(header(&unknown, "cache-control"), None);
+        let away = reply(Reason::IdentityUnavailable, Host::Envoy, Dialect::Http);
+        assert_eq!(header(&away, "retry-after"), Some("1"));
+    }
+
+    #[test]
+    fn j34_grpc_callers_get_a_status_and_no_body() {
+        for (reason, code) in [
+            (Reason::CredentialMissing, 16),
+            (Reason::PermissionDenied, 7),
+            (Reason::QuotaExceeded, 8),
+            (Reason::LimiterUnavailable, 14),
+            (Reason::NotFound, 12),
+            (Reason::PathInvalid, 3),
+        ] {
+            let by_envoy = reply(reason, Host::Envoy, Dialect::Grpc);
+            assert_eq!((by_envoy.status, by_envoy.body.as_slice()), (200, b"".as_slice()));
+            assert_eq!(by_envoy.grpc.map(|grpc| grpc.code), Some(code), "{reason:?}");
+            for (host, dialect) in [
+                (Host::Kong, Dialect::Grpc),
+                (Host::Kong, Dialect::GrpcWeb),
+                (Host::Envoy, Dialect::GrpcWeb),
+            ] {
+                let ours = reply(reason, host, dialect);
+                assert_eq!((ours.status, ours.body.as_slice()), (200, b"".as_slice()));
+                assert_eq!(header(&ours, "grpc-status"), Some(code.to_string().as_str()));
+                assert!(ours.grpc.is_none());
+            }
+        }
+        assert_eq!(percent_encoded("a b%\u{e9}\n"), "a b%25%C3%A9%0A");
+    }
+}

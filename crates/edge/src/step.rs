@@ -1,0 +1,170 @@
+//! What the policy tells its shell to do, as data, and what the shell brings back.
+//! Knows neither hosts nor transport.
+
+use std::borrow::Cow;
+
+use gatehouse_contract::{Reason, header, sidecar::LimitState};
+
+use crate::flow::Pending;
+
+/// What comes next for a request. Each variant ends the shell's turn: resume, reply or call, never two of them.
+#[derive(Debug)]
+pub enum Step {
+    /// Let it go on to the upstream.
+    Continue {
+        /// Changes to the request's headers, in their order.
+        edits: Vec<Edit>,
+        /// What the response needs later.
+        record: RequestRecord,
+    },
+    /// Answer it here.
+    Reply(Reply),
+    /// Ask the sidecar and come back with [`crate::Suite::on_answer`]. When the call cannot be made, come back
+    /// with [`Answer::Unavailable`].
+    Call {
+        /// What to ask.
+        call: Call,
+        /// What is known so far.
+        pending: Box<Pending>,
+    },
+}
+
+/// A header's name: ours, or a client's spelling of one of ours.
+pub type Name = Cow<'static, str>;
+
+/// One change to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// Replace every value of this header by one.
+    Set(Name, String),
+    /// Remove every value of this header. Only on hosts where that reaches the upstream.
+    Remove(Name),
+    /// Set the host's property for the upstream's path and query (Kong: `ngx.upstream_uri`).
+    UpstreamUri(String),
+}
+
+/// A call-out to the sidecar. The shell adds target and authority from [`crate::Sidecar`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// Path and query.
+    pub path: String,
+    /// JSON; empty on `GET`.
+    pub body: Vec<u8>,
+    /// How long to wait, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What came back from a call-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// The sidecar's own answer.
+    Sidecar {
+        /// Its HTTP status.
+        status: u16,
+        /// Its body.
+        body: &'a [u8],
+    },
+    /// Refused, timed out, made up by the host, or from somebody else.
+    Unavailable,
+}
+
+impl<'a> Answer<'a> {
+    /// Only what carries the sidecar's own marker header counts: hosts make up 503 and 504 of their own.
+    pub fn read<N: AsRef<[u8]>, V: AsRef<[u8]>>(headers: &[(N, V)], body: &'a [u8]) -> Self {
+        let find = |wanted: &str| {
+            headers.iter().find_map(|(name, value)| {
+                name.as_ref().eq_ignore_ascii_case(wanted.as_bytes()).then_some(value.as_ref())
+            })
+        };
+        let status = find(":status")
+            .and_then(|value| std::str::from_utf8(value).ok())
+            .and_then(|value| value.parse().ok());
+        match (status, find(header::SIDECAR_MARKER)) {
+            (Some(status), Some(b"1")) => Self::Sidecar { status, body },
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+/// An answer of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// All headers but `content-length`.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body; empty for gRPC.
+    pub body: Vec<u8>,
+    /// Set when the host must make the reply as gRPC itself: Envoy rewrites any reply to a gRPC request.
+    pub grpc: Option<GrpcStatus>,
+    /// For the access log and metrics.
+    pub reason: Reason,
+    /// What the response needs later.
+    pub record: RequestRecord,
+}
+
+/// A gRPC status (`grpc-status`, `grpc-message` before its percent-encoding).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcStatus {
+    /// The code, 1 to 16.
+    pub code: u8,
+    /// The message, ASCII.
+    pub message: &'static str,
+}
+
+/// What is kept of a request until its response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// The request's id.
+    pub request_id: String,
+    /// The API version that answers.
+    pub version: String,
+    /// The tightest limit's standing, once it was asked for.
+    pub limit: Option<LimitState>,
+    /// Whether the limiter was away and let the request pass.
+    pub degraded: bool,
+}
+
+/// Response header that says that the limiter was away ([`RequestRecord::degraded`]).
+pub(crate) const RATE_DEGRADED: &str = "x-ratelimit-degraded";
+
+impl RequestRecord {
+    /// The headers that every response carries, local ones included.
+    pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            (header::REQUEST_ID, self.request_id.clone()),
+            (header::API_VERSION, self.version.clone()),
+        ];
+        if let Some(limit) = &self.limit {
+            headers.push((header::RATE_LIMIT, limit.limit.to_string()));
+            headers.push((header::RATE_REMAINING, limit.remaining.to_string()));
+            headers.push((header::RATE_RESET, limit.reset_s.to_string()));
+        }
+        if self.degraded {
+            headers.push((RATE_DEGRADED, "true".to_owned()));
+        }
+        headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_marked_answers_are_the_sidecars() {
+        let marked = [(":status", "503"), ("X-Gatehouse-Sidecar", "1")];
+        assert_eq!(Answer::read(&marked, b"{}"), Answer::Sidecar { status: 503, body: b"{}" });
+        for unmarked in [
+            vec![],
+            vec![(":status", "200")],
+            vec![(":status", "503"), ("x-gatehouse-sidecar", "0")],
+            vec![("x-gatehouse-sidecar", "1")],
+            vec![(":status", "two"), ("x-gatehouse-sidecar", "1")],
+        ] {
+            assert_eq!(Answer::read(&unmarked, b"{}"), Answer::Unavailable, "{unmarked:?}");
+        }
+    }
+}
