@@ -113,6 +113,9 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
             found.path.add(value);
         } else if name.eq_ignore_ascii_case(b"authorization") {
             found.authorization.add(value);
+            if is_joined(value) {
+                found.authorization = Single::Many;
+            }
         } else if name.eq_ignore_ascii_case(b"content-type") {
             found.dialect = dialect(value);
         } else if name.eq_ignore_ascii_case(header::REQUEST_ID.as_bytes()) {
@@ -129,6 +132,15 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
     }
     found.connection = without_protected(&connection);
     found
+}
+
+/// Whether two `Authorization` headers were joined by a comma on the way, as Envoy's HTTP/1 codec does it: a token
+/// has no comma, so that a second `Bearer` behind one is a second credential (acceptance J4).
+fn is_joined(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').skip(1).any(|part| {
+        let part = part.trim_ascii_start();
+        part.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+    })
 }
 
 fn note_identity<'a>(found: &mut Scan<'a>, name: &'a [u8]) {
@@ -223,6 +235,21 @@ mod tests {
             assert_eq!(scan.authorization, Single::Many);
         });
         check(&[], |scan| assert_eq!(scan.authorization, Single::Absent));
+    }
+
+    #[test]
+    fn j4_two_credentials_that_were_joined_on_the_way_are_still_two() {
+        for (value, joined) in [
+            ("Bearer a,Bearer b", true),
+            ("Basic a, bearer b", true),
+            ("Bearer a,Basic b", false),
+            ("Digest realm=\"Bearer\", nonce=x", false),
+            ("Bearer a", false),
+        ] {
+            check(&[("authorization", value)], |scan| {
+                assert_eq!(scan.authorization == Single::Many, joined, "{value}");
+            });
+        }
     }
 
     #[test]
