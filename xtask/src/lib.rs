@@ -5,6 +5,7 @@ pub mod ci;
 pub mod codegen;
 pub mod command;
 pub mod fresh;
+pub mod http;
 pub mod image;
 pub mod install;
 pub mod paths;

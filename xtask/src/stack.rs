@@ -1,5 +1,420 @@
-//! Starts and stops the whole system on this machine.
+//! Starts and stops a whole private system on this machine: PostgreSQL, Redis, the control API, the sidecar,
+//! the worker and a real Envoy with the compiled filter. `up` runs one, and so do tests.
+//! Knows how each part is started; decides nothing that the product decides.
+//!
+//! An instance is a directory under `.gatehouse/run/`. Whoever holds its lock runs it; everything that a killed
+//! holder left is removed by the next one. Stopping ends exactly what was started.
 
 pub mod child;
+pub mod envoy;
+pub mod instance;
+pub mod ports;
+pub mod postgres;
 pub mod record;
+pub mod redis;
+pub mod services;
 pub mod sweep;
+pub mod user;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use self::{
+    child::Part,
+    instance::{Client, Instance, Limiter, Ports, Secrets, worker_id},
+    ports::Wish,
+    record::{Claim, Process, Run},
+    services::Services,
+    user::User,
+};
+use crate::{
+    install::{self, Tools},
+    paths,
+    render::{DOCUMENT, Document},
+    repo,
+    report::{Faults, Report, exit},
+    wasm,
+};
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The instance's name: a folder name.
+    pub name: String,
+    /// Where limits are counted.
+    pub limiter: Limiter,
+    /// The gateway's port; any free one when absent.
+    pub gateway_port: Option<u16>,
+    /// The control API's own port (behind the gateway).
+    pub control_port: Option<u16>,
+    /// PostgreSQL's port.
+    pub postgres_port: Option<u16>,
+    /// Redis' port.
+    pub redis_port: Option<u16>,
+    /// The filter's document; the repository's example when absent.
+    pub document: Option<PathBuf>,
+    /// Whether to begin with an empty database.
+    pub reset: bool,
+    /// One password for every role and user, instead of random ones: for tests, which get it by environment.
+    pub password: Option<String>,
+}
+
+impl Options {
+    /// An instance called `name`, on free ports.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            limiter: Limiter::Redis,
+            gateway_port: None,
+            control_port: None,
+            postgres_port: None,
+            redis_port: None,
+            document: None,
+            reset: false,
+            password: None,
+        }
+    }
+}
+
+/// A running system. Dropping it stops it.
+#[derive(Debug)]
+pub struct Stack {
+    /// What it is.
+    pub instance: Instance,
+    run: Run,
+    user: User,
+    /// Where the databases keep their files.
+    data: PathBuf,
+    /// In the order of their starts.
+    parts: Vec<Part>,
+    abandoned: bool,
+}
+
+/// The directory of the instance `name`.
+pub fn dir(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(paths::home()?.join("run").join(name))
+}
+
+/// The instance `name`, if somebody runs it now.
+pub fn running(name: &str) -> anyhow::Result<Option<Instance>> {
+    let dir = dir(name)?;
+    if !dir.is_dir() {
+        return Ok(None);
+    }
+    match Run::claim(&dir)? {
+        Claim::Taken => Instance::load(&dir),
+        Claim::Ours(_) => Ok(None),
+    }
+}
+
+/// How many steps [`Stack::start`] reports besides the installation.
+const STEPS: usize = 8;
+
+impl Stack {
+    /// Installs what is missing, builds, and starts everything.
+    pub fn start(options: &Options, report: &mut Report) -> anyhow::Result<Self> {
+        let policy = Policy::read(options.document.as_deref())?;
+        let run = claim(&options.name, report)?;
+        let ports = choose_ports(options)?;
+        report.expect(STEPS);
+        let tools = install::ensure(install::Part::ALL, report)?;
+        let mut stack = Self::new(options, run, ports, &tools)?;
+        let bin = report.step("Build the services", |_| services::build())?;
+        let suite = report.step("Build the filter", |_| build_filter())?;
+        // From here on an early return stops what was started.
+        stack.start_stores(&tools, report)?;
+
+        let instance = stack.instance.clone();
+        let services = Services {
+            instance: &instance,
+            bin: &bin,
+            runsc: tools.runsc()?,
+            issuer: &policy.issuer,
+            audience: &policy.audience,
+        };
+        report.step("Control API", |_| {
+            services.migrate()?;
+            stack.instance.platform = services.bootstrap()?;
+            stack.parts.push(services.control(&stack.run)?);
+            Ok(())
+        })?;
+        report.step("Rate-limit sidecar", |_| {
+            if options.limiter == Limiter::Redis {
+                services.load_functions()?;
+            }
+            stack.parts.push(services.sidecar(&stack.run)?);
+            Ok(())
+        })?;
+        report.step("Execution worker", |_| {
+            stack.parts.push(services.worker(&stack.run)?);
+            Ok(())
+        })?;
+        report.step("Envoy 1.40 with the filter", |_| {
+            let gateway = envoy::Gateway {
+                instance: &instance,
+                envoy: tools.envoy()?,
+                suite: &suite,
+                document: &policy.document,
+            };
+            stack.parts.push(gateway.start(&stack.run)?);
+            stack.instance.save()
+        })?;
+        Ok(stack)
+    }
+
+    /// Installs and starts only PostgreSQL (with the roles and the database, but no tables) and Redis.
+    pub fn stores(options: &Options, report: &mut Report) -> anyhow::Result<Self> {
+        let run = claim(&options.name, report)?;
+        let ports = choose_ports(options)?;
+        report.expect(2);
+        let tools = install::ensure(&[install::Part::Postgres, install::Part::Redis], report)?;
+        let mut stack = Self::new(options, run, ports, &tools)?;
+        stack.start_stores(&tools, report)?;
+        stack.instance.save()?;
+        Ok(stack)
+    }
+
+    fn new(options: &Options, run: Run, ports: Ports, tools: &Tools) -> anyhow::Result<Self> {
+        let dir = run.dir().to_owned();
+        let user = User::unprivileged()?;
+        let data = user.data_dir(&dir)?;
+        if options.reset {
+            remove_state(&dir, &data)?;
+        }
+        let instance = Instance {
+            name: options.name.clone(),
+            ports,
+            limiter: options.limiter,
+            secrets: match &options.password {
+                Some(password) => Secrets::all(password)?,
+                None => Secrets::of(&dir)?,
+            },
+            platform: Client::none(),
+            psql: tools.pg("psql")?,
+            redis_cli: tools.redis_cli()?.to_owned(),
+            dir,
+        };
+        Ok(Self { instance, run, user, data, parts: Vec::new(), abandoned: false })
+    }
+
+    fn start_stores(&mut self, tools: &Tools, report: &mut Report) -> anyhow::Result<()> {
+        report.step("PostgreSQL 15", |_| {
+            let cluster = postgres::Cluster {
+                tools,
+                user: self.user,
+                data: &self.data,
+                port: self.instance.ports.postgres,
+                secrets: &self.instance.secrets,
+            };
+            self.parts.push(cluster.start(&self.run)?);
+            cluster.prepare()
+        })?;
+        report.step("Redis 7", |_| {
+            let server = redis::Server {
+                tools,
+                user: self.user,
+                data: &self.data,
+                port: self.instance.ports.redis,
+                secrets: &self.instance.secrets,
+            };
+            self.parts.push(server.start(&self.run)?);
+            Ok(())
+        })
+    }
+
+    /// Why a part ended on its own, if one did.
+    pub fn broken(&mut self) -> Option<anyhow::Error> {
+        self.parts.iter_mut().find_map(Part::ended)
+    }
+
+    /// The processes that it started.
+    pub fn processes(&self) -> Vec<Process> {
+        self.run.noted()
+    }
+
+    /// Lets go of everything without stopping it, as a SIGKILL of this process would: for tests of the next start.
+    pub fn abandon(mut self) {
+        // The children stay unreaped until this process ends: `Process::runs` does not count zombies.
+        self.parts.clear();
+        self.abandoned = true;
+    }
+
+    /// Stops everything: those that use others first.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.end()
+    }
+
+    /// Stops everything and removes all that the instance kept, as if it had never been.
+    pub fn discard(mut self) -> anyhow::Result<()> {
+        self.end()?;
+        remove_state(&self.instance.dir, &self.data)?;
+        for dir in [&self.data, &self.instance.dir] {
+            if dir.exists() {
+                fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
+            }
+        }
+        // Its directory is gone, so that the end has nothing left to look at.
+        self.abandoned = true;
+        Ok(())
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        if self.abandoned {
+            return Ok(());
+        }
+        // PostgreSQL and Redis go last, so that the services can finish what they do.
+        let services = self.parts.split_off(self.parts.len().min(2));
+        for mut group in [services, std::mem::take(&mut self.parts)] {
+            for part in group.iter().rev() {
+                part.ask_to_stop();
+            }
+            for part in group.iter_mut().rev() {
+                part.stop();
+            }
+        }
+        sweep::sweep(&self.run, &self.instance.worker_id()).map(drop)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("xtask: stopping {}: {error:#}", self.instance.name);
+        }
+    }
+}
+
+/// Takes the instance `name` and removes what a killed holder left of it.
+fn claim(name: &str, report: &mut Report) -> anyhow::Result<Run> {
+    let dir = dir(name)?;
+    let Claim::Ours(run) = Run::claim(&dir)? else {
+        let line = format!(
+            "the instance {name} runs already; end it with Ctrl-C where it was started, or choose another with --name"
+        );
+        return Err(Faults::one(exit::UNAVAILABLE, line).into());
+    };
+    let left = sweep::sweep(&run, &worker_id(&dir))?.words();
+    if !left.is_empty() {
+        report.step("Remove what a killed run left", |note| {
+            note.push_str(&left);
+            Ok(())
+        })?;
+    }
+    Ok(run)
+}
+
+fn choose_ports(options: &Options) -> anyhow::Result<Ports> {
+    let any = Wish { flag: "any", port: None };
+    let wish = |flag, port| Wish { flag, port };
+    let [
+        gateway,
+        control,
+        postgres,
+        redis,
+        envoy_admin,
+        control_internal,
+        control_admin,
+        sidecar,
+        sidecar_admin,
+        worker_admin,
+        capture,
+    ] = ports::choose([
+        wish("port", options.gateway_port),
+        wish("control-port", options.control_port),
+        wish("postgres-port", options.postgres_port),
+        wish("redis-port", options.redis_port),
+        any,
+        any,
+        any,
+        any,
+        any,
+        any,
+        any,
+    ])?;
+    Ok(Ports {
+        gateway,
+        envoy_admin,
+        control,
+        control_internal,
+        control_admin,
+        sidecar,
+        sidecar_admin,
+        worker_admin,
+        postgres,
+        redis,
+        capture,
+    })
+}
+
+fn build_filter() -> anyhow::Result<PathBuf> {
+    wasm::build(&repo::root()?)?
+        .into_iter()
+        .find(|artifact| artifact.host == wasm::Host::Envoy)
+        .map(|artifact| artifact.path)
+        .context("the build made no module for Envoy")
+}
+
+fn remove_state(dir: &Path, data: &Path) -> anyhow::Result<()> {
+    for old in [
+        data.join("postgres"),
+        data.join("redis"),
+        dir.join("images"),
+        dir.join("secrets.json"),
+        dir.join("platform.json"),
+        dir.join("demo.json"),
+        dir.join("signing.key"),
+    ] {
+        let removed = if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", old.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The filter's document, and what of it the control API must agree with.
+struct Policy {
+    document: Document,
+    issuer: String,
+    audience: String,
+}
+
+impl Policy {
+    fn read(file: Option<&Path>) -> anyhow::Result<Self> {
+        let file = match file {
+            Some(file) => file.to_owned(),
+            None => repo::root()?.join(DOCUMENT),
+        };
+        let shown = file.display();
+        let text = fs::read_to_string(&file).map_err(|error| {
+            let line = format!("config {shown}: cannot be read: {error}; name an existing file");
+            Faults::one(exit::USAGE, line)
+        })?;
+        // Judged by the very code that the filter runs: what passes here, Envoy takes.
+        if let Err(mistakes) = gatehouse_edge::Suite::compile(&text) {
+            let lines =
+                mistakes.iter().map(|mistake| format!("config {shown}: {mistake}")).collect();
+            return Err(Faults { lines, exit: exit::USAGE }.into());
+        }
+        let document = Document::parse(&text)?;
+        let member = |pointer: &str| {
+            let found = document.value().pointer(pointer).and_then(Value::as_str);
+            found.map(str::to_owned).with_context(|| format!("config {shown}: no {pointer}"))
+        };
+        let issuer = member("/issuers/0/issuer")?;
+        let audience = member("/issuers/0/audiences/0")?;
+        Ok(Self { document, issuer, audience })
+    }
+}
+
+/// How long a stop may take in all, for those who wait for one.
+pub const STOP: Duration = Duration::from_secs(40);
