@@ -245,19 +245,16 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<(Public, Vec<u8>), Unusable> {
     let exponent = without_zeros(exponent);
     let top_bits = modulus.first().map_or(0, |first| 8 - first.leading_zeros() as usize);
     let bits = modulus.len().saturating_sub(1).saturating_mul(8).saturating_add(top_bits);
-    let odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
-    if !RSA_BITS.contains(&bits) || !odd(modulus) {
+    if !RSA_BITS.contains(&bits) || modulus.last().is_none_or(|last| last & 1 == 0) {
         return Err(Unusable::Modulus);
     }
-    if exponent == [1] || !odd(exponent) {
-        return Err(Unusable::Exponent);
-    }
+    // This refuses exponents that are 0, 1, even or larger than 33 bits.
     let key = RsaPublicKey::try_from(&JsonWebKey::Rsa {
         modulus: modulus.into(),
         public_exponent: exponent.into(),
         private_parts: None,
     })
-    .map_err(|_too_large| Unusable::Exponent)?;
+    .map_err(|_refused| Unusable::Exponent)?;
     let spki = der::rsa_spki(modulus, exponent);
     Ok((Public::Rsa { key, modulus_bytes: modulus.len() }, spki))
 }

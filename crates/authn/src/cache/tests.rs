@@ -72,6 +72,18 @@ fn j31_holds_its_bounds_and_drops_what_was_not_used() {
 }
 
 #[test]
+fn an_expired_entry_gets_no_second_chance() {
+    let mut cache = cache(2, 10_000);
+    put(&mut cache, "old", 1, 110);
+    put(&mut cache, "young", 2, 200);
+    check(&mut cache, "old", 1, 109, Some(1));
+    let fresh = Fresh { value: 3, value_bytes: 4, expires_at: S(200) };
+    cache.insert(b"new", 1, S(110), fresh);
+    check(&mut cache, "young", 1, 110, Some(2));
+    check(&mut cache, "new", 1, 110, Some(3));
+}
+
+#[test]
 fn j31_holds_its_bytes_with_tokens_of_any_size() {
     let mut cache = cache(1000, 4096);
     for round in 0..500_usize {

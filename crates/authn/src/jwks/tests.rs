@@ -105,6 +105,10 @@ fn j11_points_off_the_curve_and_other_curves_are_skipped() {
     check(&point(&t::encode([0xff; 32]), y), Err(Unusable::Point));
     check(&point(&t::encode([1; 31]), y), Err(Unusable::Point));
     check(&point("", ""), Err(Unusable::Point));
+    // The same 64 bytes, cut one byte too early.
+    let whole = [URL_SAFE_NO_PAD.decode(x).unwrap(), URL_SAFE_NO_PAD.decode(y).unwrap()].concat();
+    let (early_x, early_y) = whole.split_at(31);
+    check(&point(&t::encode(early_x), &t::encode(early_y)), Err(Unusable::Point));
     check(&t::ec(r#"{"alg":"ES256"}"#), Ok(()));
     check(&t::ec(r#"{"alg":"RS256"}"#), Err(Unusable::Unsupported));
     for crv in ["P-384", "P-521", "secp256k1", "p-256", ""] {

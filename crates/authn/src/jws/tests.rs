@@ -239,6 +239,34 @@ fn ec_of_rfc7515(kid: &str) -> String {
     )
 }
 
+/// What a host makes of signatures of the wrong form is its own affair: it never sees one.
+#[test]
+fn j7_no_verifier_is_asked_about_a_signature_of_the_wrong_form() {
+    struct Trusting;
+    impl Verifier for Trusting {
+        fn verify(&self, _: Algorithm, _: &Key, _: &[u8], _: &[u8]) -> Result<bool, Unavailable> {
+            Ok(true)
+        }
+    }
+    let keys = t::set(&[t::rsa("{}"), t::ec("{}")]);
+    for (algorithm, signature, expected) in [
+        ("RS256", vec![7; 256], Ok(())),
+        ("RS256", vec![7; 255], Err(Refusal::SignatureInvalid)),
+        ("RS256", vec![7; 257], Err(Refusal::SignatureInvalid)),
+        ("RS256", vec![], Err(Refusal::SignatureInvalid)),
+        ("ES256", vec![7; 64], Ok(())),
+        ("ES256", vec![7; 63], Err(Refusal::SignatureInvalid)),
+        ("ES256", vec![0; 64], Err(Refusal::SignatureInvalid)),
+        ("ES256", vec![0xff; 64], Err(Refusal::SignatureInvalid)),
+    ] {
+        let header = t::encode(format!(r#"{{"alg":"{algorithm}"}}"#));
+        let token = format!("{header}.{}.{}", t::encode(CLAIMS), t::encode(&signature));
+        let token = parse(token.as_bytes()).unwrap();
+        let got = verify(&token, &keys, ALL, &Trusting).map(drop);
+        assert_eq!(got, expected, "{algorithm} {}", signature.len());
+    }
+}
+
 #[test]
 fn a_verifier_without_an_answer_is_no_verdict() {
     struct Away;
