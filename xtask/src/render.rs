@@ -30,9 +30,12 @@ impl Document {
         let path = root.join(DOCUMENT);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {}", path.display()))?;
-        let value: Value =
-            serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Self(sorted(value)))
+        Self::parse(&text).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// Reads a document's text.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        Ok(Self(sorted(serde_json::from_str(text)?)))
     }
 
     /// The same policy with another sidecar, named in the host's way.
