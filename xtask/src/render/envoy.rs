@@ -30,6 +30,17 @@ pub struct Gateway<'a> {
 
 /// The bootstrap, as JSON (Envoy reads it from a `.json` file).
 pub fn bootstrap(gateway: &Gateway<'_>) -> Value {
+    let suite = filter(gateway.document, &gateway.suite.display().to_string());
+    let sidecar = cluster(gateway.document.sidecar_target(), gateway.sidecar);
+    with(gateway, vec![suite], vec![sidecar])
+}
+
+/// The same proxy as a mesh has it before our documents: it routes, and nothing of ours is in it.
+pub fn bare(gateway: &Gateway<'_>) -> Value {
+    with(gateway, Vec::new(), Vec::new())
+}
+
+fn with(gateway: &Gateway<'_>, filters: Vec<Value>, clusters: Vec<Value>) -> Value {
     let routes: Vec<Value> = ROUTED
         .iter()
         .map(|prefix| {
@@ -39,6 +50,13 @@ pub fn bootstrap(gateway: &Gateway<'_>) -> Value {
             })
         })
         .collect();
+    let mut filters = filters;
+    filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }));
+    let mut clusters = clusters;
+    clusters.push(cluster("control-api", gateway.control_api));
     sorted(json!({
         "admin": {"address": address(gateway.admin)},
         "node": {"id": "gatehouse", "cluster": "gatehouse"},
@@ -60,20 +78,11 @@ pub fn bootstrap(gateway: &Gateway<'_>) -> Value {
                             "name": "gateway",
                             "virtual_hosts": [{"name": "api", "domains": ["*"], "routes": routes}],
                         },
-                        "http_filters": [
-                            filter(gateway.document, &gateway.suite.display().to_string()),
-                            {
-                                "name": "envoy.filters.http.router",
-                                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-                            },
-                        ],
+                        "http_filters": filters,
                     },
                 }]}],
             }],
-            "clusters": [
-                cluster("control-api", gateway.control_api),
-                cluster(gateway.document.sidecar_target(), gateway.sidecar),
-            ],
+            "clusters": clusters,
         },
     }))
 }

@@ -45,19 +45,26 @@ pub fn declarative(document: &Document) -> Value {
 /// Says what the filter's own reader says, as far as a schema can; the reader has the last word.
 pub fn meta() -> Value {
     let text = || json!({"type": "string", "minLength": 1});
-    let texts = || json!({"type": "array", "items": {"type": "string", "minLength": 1}});
+    let list = |items: Value| json!({"type": "array", "minItems": 1, "items": items});
+    let integer =
+        |least: u64, most: u64| json!({"type": "integer", "minimum": least, "maximum": most});
+    let uuid = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
     let issuer = json!({
         "type": "object",
         "additionalProperties": false,
-        "required": ["issuer", "audiences"],
+        "required": ["issuer", "algorithms"],
         "properties": {
             "issuer": text(),
-            "audiences": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-            "algorithms": texts(),
-            "leeway_s": {"type": "integer", "minimum": 0},
-            "tenants": {},
+            "audiences": {"type": "array", "items": text()},
+            "algorithms": list(json!({"enum": ["RS256", "RS384", "RS512", "ES256"]})),
+            "leeway_s": integer(0, 300),
+            "tenants": {"anyOf": [
+                {"enum": ["any", "from_record"]},
+                {"type": "array", "items": {"type": "string", "pattern": uuid}},
+            ]},
             "platform": {"type": "boolean"},
             "max_role": {"enum": ["admin", "developer", "operator", "viewer"]},
+            "access_tokens_only": {"type": "boolean"},
             "tenant_claim": {"type": "string", "pattern": "^/"},
         },
     });
@@ -66,7 +73,7 @@ pub fn meta() -> Value {
             "$schema": "http://json-schema.org/draft-04/schema#",
             "type": "object",
             "additionalProperties": false,
-            "required": ["host", "sidecar", "issuers"],
+            "required": ["host", "signatures", "sidecar", "issuers", "versions"],
             "properties": {
                 // The same document with `envoy` here would look for headers and paths in the wrong places.
                 "host": {"enum": ["kong"]},
@@ -76,19 +83,21 @@ pub fn meta() -> Value {
                     "additionalProperties": false,
                     "required": ["target"],
                     "properties": {
-                        "target": text(),
+                        "target": {"type": "string", "pattern": "^(unix:/.+|[^/ ]+:[0-9]{1,5})$"},
                         "authority": text(),
-                        "timeout_ms": {"type": "integer", "minimum": 1},
+                        "timeout_ms": integer(1, 10_000),
+                        "identity_timeout_ms": integer(1, 10_000),
                     },
                 },
-                "issuers": {"type": "array", "minItems": 1, "items": issuer},
+                "issuers": list(issuer),
                 "versions": {
                     "type": "object",
                     "additionalProperties": false,
-                    "properties": {"served": texts(), "default": text()},
+                    "required": ["served", "default"],
+                    "properties": {"served": list(text()), "default": text()},
                 },
-                "principal_ttl_ms": {"type": "integer", "minimum": 0},
-                "limiter": {"enum": ["closed"]},
+                "principal_ttl_ms": integer(0, 300_000),
+                "limiter": {"enum": ["closed", "open"]},
             },
         },
     }))

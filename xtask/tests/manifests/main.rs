@@ -1,0 +1,8 @@
+//! The documents that operators apply: each is held by the schema of what reads it, beside a misspelt copy that is
+//! refused. Knows the committed files, not how they were made.
+
+mod crd;
+mod documents;
+mod envoy;
+mod kong;
+mod mesh;
