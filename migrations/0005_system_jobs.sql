@@ -16,8 +16,8 @@ CREATE POLICY job_sweep ON executions TO gatehouse_system
         AND state IN ('queued', 'running', 'pending', 'dead_letter'))
     WITH CHECK ((SELECT current_setting('app.current_job', true)) = 'sweep'
         AND state IN ('queued', 'pending', 'dead_letter'));
-GRANT SELECT (attempt, max_attempts, worker, queued_at, lease_epoch),
-    UPDATE (lease_epoch, end_reason, error, completed_at) ON executions TO gatehouse_system;
+GRANT SELECT (attempt, max_attempts, worker, queued_at), UPDATE (end_reason, error, completed_at) ON executions
+    TO gatehouse_system;
 
 -- heartbeat: one row per incarnation of a worker.
 CREATE POLICY job_heartbeat ON worker_heartbeats TO gatehouse_system

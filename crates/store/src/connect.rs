@@ -160,7 +160,9 @@ async fn judge(door: &'static str, expected: &'static str, pool: &PgPool) -> Res
                         ON n.oid = c.relnamespace WHERE c.relowner = r.oid
                         AND n.nspname NOT IN ('pg_catalog', 'information_schema')
                         AND n.nspname NOT LIKE 'pg\\_toast%'))) AS becomes,
-            pg_catalog.to_regclass('public.worker_heartbeats') IS NOT NULL AS migrated
+            EXISTS (
+                SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = 'public' AND c.relname = 'worker_heartbeats') AS migrated
         FROM pg_catalog.pg_roles me WHERE me.rolname = current_user",
     )
     .fetch_one(pool)

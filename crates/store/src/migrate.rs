@@ -1,7 +1,12 @@
 //! Applies the migrations that this build carries. Runs as the schema's owner; no service does.
 //! Knows nothing of roles: `migrations/bootstrap/roles.sql` makes them before the first migration.
 
-use sqlx::{Connection, PgConnection, migrate::Migrator};
+use std::time::Duration;
+
+use sqlx::{migrate::Migrator, postgres::PgPoolOptions};
+
+/// Waited for a connection at most this long.
+const CONNECT: Duration = Duration::from_secs(10);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
@@ -22,18 +27,20 @@ pub enum Error {
 /// Applies what is missing to the database at `url`; a second run changes nothing. Returns how many migrations
 /// the schema has then.
 pub async fn run(url: &str) -> Result<usize, Error> {
-    let mut connection = PgConnection::connect(url).await.map_err(Error::Unreachable)?;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(CONNECT)
+        .connect(url)
+        .await
+        .map_err(Error::Unreachable)?;
     let role: String = sqlx::query_scalar("SELECT current_user::text")
-        .fetch_one(&mut connection)
+        .fetch_one(&pool)
         .await
         .map_err(Error::Unreachable)?;
     if role != "gatehouse_owner" {
         return Err(Error::Role(role));
     }
-    MIGRATIONS.run(&mut connection).await.map_err(Error::Failed)?;
-    // The schema is in place; a connection that does not close nicely changes nothing.
-    if let Err(error) = connection.close().await {
-        tracing::debug!(%error, "closing the migrations' connection");
-    }
+    MIGRATIONS.run(&pool).await.map_err(Error::Failed)?;
+    pool.close().await;
     Ok(MIGRATIONS.iter().count())
 }

@@ -1,0 +1,254 @@
+//! The life of an execution in the database: offered, claimed once, reported under its epoch, healed after a loss.
+
+use std::time::Duration;
+
+use gatehouse_contract::ExecutionId;
+use gatehouse_execution::{EndReason, ExecutionState, outcome::Outcome};
+use gatehouse_store::{Job, OpCtx, executions::Claimed, system::Swept};
+use serde_json::json;
+
+use crate::harness::{Db, run, with_db};
+
+fn completed() -> Outcome {
+    Outcome { reason: EndReason::Completed, output: Some(json!({"kg": 2.3})), message: None }
+}
+
+fn ended(reason: EndReason) -> Outcome {
+    Outcome { reason, output: None, message: Some("why".to_owned()) }
+}
+
+async fn offer(db: &Db) -> usize {
+    let mut tx = db.store.system(Job::Feeder).await.unwrap();
+    let offers = tx.take_pending(100).await.unwrap();
+    tx.mark_queued(&offers).await.unwrap();
+    tx.commit().await.unwrap();
+    offers.len()
+}
+
+async fn claim(db: &Db, op: &OpCtx, id: ExecutionId, worker: &str) -> Option<Claimed> {
+    let mut tx = db.store.tenant(op).await.unwrap();
+    let claimed = tx.claim_execution(id, worker).await.unwrap();
+    tx.commit().await.unwrap();
+    claimed
+}
+
+async fn report(
+    db: &Db,
+    op: &OpCtx,
+    claimed: &Claimed,
+    outcome: &Outcome,
+) -> Option<ExecutionState> {
+    let mut tx = db.store.tenant(op).await.unwrap();
+    let state = tx.complete_execution(claimed.execution, claimed.lease_epoch, outcome).await;
+    tx.commit().await.unwrap();
+    state.unwrap()
+}
+
+async fn state(db: &Db, op: &OpCtx, id: ExecutionId) -> ExecutionState {
+    db.store.tenant(op).await.unwrap().execution(id).await.unwrap().unwrap().state
+}
+
+async fn sweep(db: &Db, lease: Duration, offered: Duration) -> (Swept, u64) {
+    let mut tx = db.store.system(Job::Sweep).await.unwrap();
+    let swept = tx.expire_leases(lease).await.unwrap();
+    let stale = tx.unqueue_stale(offered).await.unwrap();
+    tx.commit().await.unwrap();
+    (swept, stale)
+}
+
+async fn beat(db: &Db, worker: &str) {
+    let mut tx = db.store.system(Job::Heartbeat).await.unwrap();
+    tx.beat(worker).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_execution_goes_from_pending_to_completed() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let id = db.execution(&a, db.agent(&a, "fuel").await).await;
+        assert_eq!(state(&db, &a, id).await, ExecutionState::Pending);
+        assert!(claim(&db, &a, id, "w1").await.is_none(), "not offered yet");
+        assert_eq!(offer(&db).await, 1);
+        assert_eq!(offer(&db).await, 0, "once");
+        let claimed = claim(&db, &a, id, "w1").await.unwrap();
+        assert_eq!((claimed.lease_epoch, claimed.attempt), (1, 1));
+        assert_eq!((claimed.agent_name.as_str(), claimed.version.as_str()), ("fuel", "1.0.0"));
+        assert_eq!(claimed.image.name.as_str(), "fuel");
+        assert_eq!(claimed.input, json!({"litres": 1}));
+        assert!(claim(&db, &a, id, "w2").await.is_none(), "another worker");
+        let done = report(&db, &a, &claimed, &completed()).await;
+        assert_eq!(done, Some(ExecutionState::Completed));
+        let stored = db.store.tenant(&a).await.unwrap().execution(id).await.unwrap().unwrap();
+        assert_eq!(stored.output, Some(json!({"kg": 2.3})));
+        assert!(stored.started_at.is_some() && stored.completed_at.is_some());
+        assert_eq!(report(&db, &a, &claimed, &completed()).await, None, "reported once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_workers_claim_and_one_has_it() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let id = db.execution(&a, db.agent(&a, "fuel").await).await;
+        offer(&db).await;
+        let mut workers = tokio::task::JoinSet::new();
+        for n in 0..12 {
+            let (db, a) = (db.clone(), a.clone());
+            workers.spawn(async move { claim(&db, &a, id, &format!("w{n}")).await.is_some() });
+        }
+        let won = workers.join_all().await.into_iter().filter(|won| *won).count();
+        assert_eq!(won, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_tenants_execution_cannot_be_claimed_or_ended() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let b = db.tenant("tenant-b").await;
+        let id = db.execution(&a, db.agent(&a, "fuel").await).await;
+        offer(&db).await;
+        assert!(claim(&db, &b, id, "w1").await.is_none());
+        let claimed = claim(&db, &a, id, "w1").await.unwrap();
+        assert_eq!(report(&db, &b, &claimed, &completed()).await, None);
+        assert_eq!(db.store.tenant(&b).await.unwrap().execution(id).await.unwrap(), None);
+        assert_eq!(state(&db, &a, id).await, ExecutionState::Running);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_faster_than_the_feeders_commit_waits_for_it() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let id = db.execution(&a, db.agent(&a, "fuel").await).await;
+        let mut feeder = db.store.system(Job::Feeder).await.unwrap();
+        let offers = feeder.take_pending(1).await.unwrap();
+        let mut other = db.store.system(Job::Feeder).await.unwrap();
+        assert_eq!(
+            other.take_pending(1).await.unwrap(),
+            [],
+            "what one feeder holds is passed over"
+        );
+        let (fast, again) = (db.clone(), a.clone());
+        let worker = tokio::spawn(async move { claim(&fast, &again, id, "w1").await });
+        // The worker is at the row's lock: that is the state to wait for, not a time.
+        let mut root = db.root().await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut root).await.unwrap() == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the claim waits for the feeder's lock");
+        feeder.mark_queued(&offers).await.unwrap();
+        feeder.commit().await.unwrap();
+        assert!(worker.await.unwrap().is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_worker_loses_its_lease_and_its_late_result_does_not_count() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let id = db.execution(&a, db.agent(&a, "fuel").await).await;
+        let minute = Duration::from_secs(60);
+        beat(&db, "w1").await;
+        offer(&db).await;
+        let first = claim(&db, &a, id, "w1").await.unwrap();
+        assert_eq!(sweep(&db, minute, minute).await, (Swept::default(), 0), "it beats");
+        run(&mut db.root().await, "UPDATE worker_heartbeats SET beat_at = now() - interval '61 s'")
+            .await;
+        let requeued = Swept { requeued: 1, given_up: 0 };
+        assert_eq!(sweep(&db, minute, minute).await, (requeued, 1), "and is offered again at once");
+        assert_eq!(state(&db, &a, id).await, ExecutionState::Pending);
+        offer(&db).await;
+        beat(&db, "w2").await;
+        let second = claim(&db, &a, id, "w2").await.unwrap();
+        assert_eq!((second.lease_epoch, second.attempt), (2, 2));
+        let mut tx = db.store.tenant(&a).await.unwrap();
+        assert!(!tx.holds_lease(id, first.lease_epoch).await.unwrap());
+        assert!(tx.holds_lease(id, second.lease_epoch).await.unwrap());
+        drop(tx);
+        assert_eq!(report(&db, &a, &first, &ended(EndReason::Failed)).await, None);
+        let done = report(&db, &a, &second, &completed()).await;
+        assert_eq!(done, Some(ExecutionState::Completed));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_execution_that_loses_every_worker_is_given_up() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let id = db.execution(&a, db.agent(&a, "fuel").await).await;
+        for attempt in 1..=3 {
+            offer(&db).await;
+            assert_eq!(claim(&db, &a, id, "never beats").await.unwrap().attempt, attempt);
+            let (swept, _) = sweep(&db, Duration::ZERO, Duration::from_secs(60)).await;
+            assert_eq!(swept.given_up, u64::from(attempt == 3));
+        }
+        let stored = db.store.tenant(&a).await.unwrap().execution(id).await.unwrap().unwrap();
+        assert_eq!(stored.state, ExecutionState::DeadLetter);
+        assert_eq!(stored.end_reason, Some(EndReason::Lost));
+        assert!(stored.completed_at.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_retry_is_offered_when_it_is_due_and_a_released_one_does_not_count() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let id = db.execution(&a, db.agent(&a, "fuel").await).await;
+        offer(&db).await;
+        let claimed = claim(&db, &a, id, "w1").await.unwrap();
+        let next = report(&db, &a, &claimed, &ended(EndReason::RetryAsked)).await;
+        assert_eq!(next, Some(ExecutionState::Retry));
+        let mut root = db.root().await;
+        run(&mut root, "UPDATE executions SET due_at = now() + interval '1 hour'").await;
+        assert_eq!(offer(&db).await, 0, "not due");
+        run(&mut root, "UPDATE executions SET due_at = now()").await;
+        assert_eq!(offer(&db).await, 1);
+        let claimed = claim(&db, &a, id, "w1").await.unwrap();
+        assert_eq!(claimed.attempt, 2);
+        let mut tx = db.store.tenant(&a).await.unwrap();
+        assert!(!tx.release_execution(id, claimed.lease_epoch + 1).await.unwrap());
+        assert!(tx.release_execution(id, claimed.lease_epoch).await.unwrap());
+        tx.commit().await.unwrap();
+        assert_eq!(claim(&db, &a, id, "w2").await.unwrap().attempt, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_queued_and_never_taken_is_offered_again() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let id = db.execution(&a, db.agent(&a, "fuel").await).await;
+        offer(&db).await;
+        assert_eq!(sweep(&db, Duration::ZERO, Duration::from_secs(60)).await.1, 0);
+        assert_eq!(sweep(&db, Duration::ZERO, Duration::ZERO).await.1, 1);
+        assert_eq!(state(&db, &a, id).await, ExecutionState::Pending);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_submission_wakes_the_feeder_when_it_commits() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let agent = db.agent(&a, "fuel").await;
+        let mut listener = db.store.pending_listener().await.unwrap();
+        assert!(!listener.wait(Duration::from_millis(20)).await.unwrap());
+        db.execution(&a, agent).await;
+        assert!(listener.wait(Duration::from_secs(5)).await.unwrap());
+    })
+    .await;
+}

@@ -1,0 +1,148 @@
+//! A database per test, and hands for each role.
+//! Knows nothing of what is tested.
+
+use std::{panic::resume_unwind, sync::Arc};
+
+use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId, TenantId, Tier};
+use gatehouse_store::{OffsetDateTime, OpCtx, Store, Urls, executions::NewExecution, migrate};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
+
+/// One database.
+pub struct Db {
+    server: String,
+    name: String,
+    pub store: Store,
+}
+
+/// The superuser's URL of a private cluster whose roles have the password `test`.
+pub fn superuser_url() -> String {
+    std::env::var("GATEHOUSE_TEST_POSTGRES")
+        .expect("GATEHOUSE_TEST_POSTGRES is not set: run `cargo xtask test`")
+}
+
+/// `host:port` of the cluster.
+fn server() -> String {
+    let url = superuser_url();
+    let rest = url.split_once('@').map_or(url.as_str(), |(_, rest)| rest);
+    rest.split('/').next().unwrap().to_owned()
+}
+
+/// Runs `test` with a fresh database and drops it, whatever becomes of the test.
+pub async fn with_db<F: Future<Output = ()> + Send + 'static>(
+    test: impl FnOnce(Arc<Db>) -> F + Send + 'static,
+) {
+    let name = format!("gatehouse_t_{}", Uuid::new_v4().simple());
+    let mut root = PgConnection::connect(&superuser_url()).await.expect("the superuser connects");
+    let make = format!("CREATE DATABASE {name} OWNER gatehouse_owner");
+    sqlx::query(AssertSqlSafe(make)).execute(&mut root).await.unwrap();
+    let inner_name = name.clone();
+    let ended = tokio::spawn(async move {
+        let server = server();
+        let url = |role: &str| format!("postgres://gatehouse_{role}:test@{server}/{inner_name}");
+        migrate::run(&url("owner")).await.expect("the migrations apply");
+        let urls = Urls { app: url("app"), admin: Some(url("admin")), system: Some(url("system")) };
+        let store = Store::connect(&urls).await.expect("the store opens");
+        test(Arc::new(Db { server, name: inner_name, store })).await;
+    })
+    .await;
+    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+    sqlx::query(AssertSqlSafe(drop)).execute(&mut root).await.unwrap();
+    if let Err(error) = ended {
+        resume_unwind(error.into_panic());
+    }
+}
+
+impl Db {
+    pub fn url(&self, role: &str) -> String {
+        format!("postgres://{role}:test@{}/{}", self.server, self.name)
+    }
+
+    pub fn database(&self) -> &str {
+        &self.name
+    }
+
+    /// The superuser's URL for this database.
+    pub fn root_url(&self) -> String {
+        let url = superuser_url();
+        let (before, _) = url.rsplit_once('/').unwrap();
+        format!("{before}/{}", self.name)
+    }
+
+    /// A raw session as one of our roles.
+    pub async fn raw(&self, role: &str) -> PgConnection {
+        PgConnection::connect(&self.url(role)).await.expect("the role connects")
+    }
+
+    /// A raw session of the superuser.
+    pub async fn root(&self) -> PgConnection {
+        PgConnection::connect(&self.root_url()).await.expect("the superuser connects")
+    }
+
+    /// A new tenant and an operation within it.
+    pub async fn tenant(&self, slug: &str) -> OpCtx {
+        let op = op(TenantId::new(Uuid::new_v4()));
+        let mut tx = self.store.admin(&op, "a test's tenant").await.unwrap();
+        tx.create_tenant(op.tenant, slug, slug, Tier::Free).await.unwrap();
+        tx.commit().await.unwrap();
+        op
+    }
+
+    /// A new agent with one version.
+    pub async fn agent(&self, op: &OpCtx, name: &str) -> (AgentId, AgentVersionId) {
+        let (agent, version) = (AgentId::new(Uuid::new_v4()), AgentVersionId::new(Uuid::new_v4()));
+        let mut tx = self.store.tenant(op).await.unwrap();
+        tx.create_agent(agent, name, None).await.unwrap();
+        let image = format!("{name}@sha256:{}", "a".repeat(64));
+        tx.create_version(version, agent, "1.0.0", &image).await.unwrap();
+        tx.commit().await.unwrap();
+        (agent, version)
+    }
+
+    /// A new pending execution.
+    pub async fn execution(&self, op: &OpCtx, of: (AgentId, AgentVersionId)) -> ExecutionId {
+        let id = ExecutionId::new(Uuid::new_v4());
+        let new = NewExecution {
+            id,
+            agent: of.0,
+            version: of.1,
+            input: serde_json::json!({"litres": 1}),
+        };
+        let mut tx = self.store.tenant(op).await.unwrap();
+        tx.submit_execution(&new).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+}
+
+pub fn op(tenant: TenantId) -> OpCtx {
+    OpCtx {
+        tenant,
+        subject: "tester".to_owned(),
+        request_id: "r1".to_owned(),
+        now: OffsetDateTime::UNIX_EPOCH,
+    }
+}
+
+/// The SQLSTATE of a statement that must fail.
+pub async fn refused(connection: &mut PgConnection, statement: &str) -> String {
+    let error = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+        .execute(connection)
+        .await
+        .expect_err(statement);
+    let error = error.as_database_error().unwrap_or_else(|| panic!("{statement}: {error}"));
+    error.code().unwrap().into_owned()
+}
+
+/// Rows that a statement returns or touches.
+pub async fn rows(connection: &mut PgConnection, statement: &str) -> usize {
+    sqlx::query(AssertSqlSafe(statement.to_owned()))
+        .fetch_all(connection)
+        .await
+        .expect(statement)
+        .len()
+}
+
+pub async fn run(connection: &mut PgConnection, statement: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(connection).await.expect(statement);
+}

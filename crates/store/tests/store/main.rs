@@ -1,0 +1,15 @@
+//! The store against a real PostgreSQL: what the roles can see, what the doors do, what starts are refused.
+//! Every test has a database of its own, made from the migrations and dropped afterwards.
+
+#[cfg(test)]
+mod catalog;
+#[cfg(test)]
+mod doors;
+#[cfg(test)]
+mod executions;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
+mod refusals;
