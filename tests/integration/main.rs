@@ -1,1 +1,4 @@
-//! The integration tests.
+//! The integration tests: the compiled filter in a wasmtime host and in real Envoy, and the whole stack.
+
+#[cfg(test)]
+mod filter;

@@ -1,0 +1,71 @@
+//! What a request costs in host calls and memory: budgets, since both creep silently.
+
+use gatehouse_tests::vm::Headers;
+
+use super::gate::{Gate, forwarded, request, token};
+
+/// Host calls of a request whose token and principal are remembered: the header map, the limit's call and its
+/// answer (headers, body, context, resume), and one per header that is set, six of them, and the request id.
+const CALLS_REMEMBERED: u64 = 20;
+/// Bytes that cross for it beside the header map itself: the call-out both ways and the headers that are set.
+const BYTES_REMEMBERED: u64 = 2048;
+/// Host calls of the first request: two more call-outs and one signature.
+const CALLS_FIRST: u64 = 40;
+/// Requests for the memory test.
+const MANY: usize = 2000;
+
+#[test]
+fn a_request_reads_its_header_map_once_and_keeps_its_budget() {
+    let mut gate = Gate::open();
+    let bearer = format!("Bearer {}", token());
+    let mut headers = request("GET", "/api/v1/registry/agents", Some(&bearer));
+    headers.push(("x-tenant-id", "x"));
+    let map: usize = headers.iter().map(|(n, v)| n.len() + v.len() + 10).sum::<usize>() + 4;
+    for (name, calls, reads) in [("first", CALLS_FIRST, 4), ("remembered", CALLS_REMEMBERED, 2)] {
+        gate.vm.take_counts();
+        forwarded(gate.send(&headers));
+        let counts = gate.vm.take_counts();
+        let all: u64 = counts.values().map(|count| count.calls).sum();
+        let bytes: u64 = counts.values().map(|count| count.bytes).sum();
+        println!("{name}: {all} host calls, {bytes} bytes: {counts:#?}");
+        // One read for the request, and one per call-out for the sidecar's marker.
+        assert_eq!(counts["proxy_get_header_map_pairs"].calls, reads, "{name}: {counts:#?}");
+        assert!(!counts.contains_key("proxy_get_header_map_value"), "{name}: {counts:#?}");
+        assert!(all <= calls, "{name}: {all} host calls: {counts:#?}");
+        if name == "remembered" {
+            let own = bytes - u64::try_from(map).unwrap();
+            assert!(own <= BYTES_REMEMBERED, "{own} bytes: {counts:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_costs_less_than_a_pass() {
+    let mut gate = Gate::open();
+    gate.vm.take_counts();
+    gate.send(&request("GET", "/api/v1/registry/agents", None));
+    let counts = gate.vm.take_counts();
+    let all: u64 = counts.values().map(|count| count.calls).sum();
+    println!("refusal: {all} host calls: {counts:#?}");
+    assert!(all <= CALLS_REMEMBERED, "{counts:#?}");
+}
+
+#[test]
+fn x11_memory_stays_flat_over_many_requests() {
+    let mut gate = Gate::open();
+    let bearer = format!("Bearer {}", token());
+    let headers = request("GET", "/api/v1/registry/agents", Some(&bearer));
+    let run = |gate: &mut Gate, count: usize| {
+        for _ in 0..count {
+            let stream = gate.vm.request(Headers::new(headers.iter().copied()), true).unwrap();
+            forwarded(gate.finish(stream));
+            gate.vm.respond(stream, Headers::new([(":status", "200")])).unwrap();
+            gate.vm.finish(stream).unwrap();
+            gate.asked.clear();
+            gate.vm.take_log();
+        }
+        gate.vm.memory_bytes()
+    };
+    let warm = run(&mut gate, 50);
+    assert_eq!(run(&mut gate, MANY), warm);
+}

@@ -1,0 +1,272 @@
+//! A configured VM with a sidecar of data around it: every call-out is answered as the test says, and noted.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use gatehouse_contract::{
+    Role, Roles, TenantStatus, Tier, header,
+    sidecar::{
+        CHECK_PATH, CheckAnswer, CheckAsk, JWKS_PATH, JwksAnswer, LimitState, PRINCIPAL_PATH,
+        PrincipalAsk, PrincipalFacts,
+    },
+};
+use gatehouse_tests::{
+    token::{Key, jwks},
+    vm::{Answer, Call, ENVOY, Filter, Headers, Reply, Standing, StreamId, Surroundings, Vm},
+};
+use serde_json::{Value, json};
+
+pub const ISSUER: &str = "https://auth.greenlang.local";
+pub const AUDIENCE: &str = "https://api.greenlang.local";
+pub const TENANT: &str = "0191d6b0-7c3e-7aaa-8bbb-0123456789ab";
+pub const SUBJECT: &str = "client-1";
+/// The time in every test, seconds since the epoch.
+pub const NOW_S: u64 = 1_800_000_000;
+/// The one cluster that the filter may ask.
+const SIDECAR: &str = "gatehouse-sidecar";
+/// No request needs more call-outs than this.
+const MOST_CALLS: usize = 8;
+
+/// How one of the sidecar's surfaces behaves.
+#[derive(Debug, Clone)]
+pub enum Fate {
+    /// 200 with this body, marked as the sidecar's own.
+    Says(Value),
+    /// This status with this body, marked.
+    Status(u16, Value),
+    /// 200 with this body, but by somebody else.
+    Unmarked(Value),
+    Refused,
+    TimedOut,
+    Nothing,
+}
+
+impl Fate {
+    fn answer(&self) -> Answer {
+        let own = |status: u16, body: &Value| {
+            let status = status.to_string();
+            let headers = [(":status", status.as_str()), (header::SIDECAR_MARKER, "1")];
+            Answer::new(Headers::new(headers), body.to_string())
+        };
+        match self {
+            Self::Says(body) => own(200, body),
+            Self::Status(status, body) => own(*status, body),
+            Self::Unmarked(body) => {
+                Answer::new(Headers::new([(":status", "200")]), body.to_string())
+            }
+            Self::Refused => Answer::refused(),
+            Self::TimedOut => Answer::timed_out(),
+            Self::Nothing => Answer::nothing(),
+        }
+    }
+}
+
+/// The sidecar's three surfaces.
+#[derive(Debug, Clone)]
+pub struct Sidecar {
+    pub keys: Fate,
+    pub principal: Fate,
+    pub check: Fate,
+}
+
+impl Default for Sidecar {
+    fn default() -> Self {
+        Self {
+            keys: Fate::Says(keys_answer(&[key()])),
+            principal: Fate::Says(facts(&[Role::Developer])),
+            check: Fate::Says(allowed(59)),
+        }
+    }
+}
+
+pub struct Gate {
+    pub vm: Vm,
+    pub sidecar: Sidecar,
+    /// `METHOD /path body` of every call-out so far.
+    pub asked: Vec<Call>,
+}
+
+impl Gate {
+    /// With the repository's own document.
+    pub fn open() -> Self {
+        Self::with(&document(), true)
+    }
+
+    pub fn with(document: &Value, native_signatures: bool) -> Self {
+        let mut vm = start(native_signatures);
+        assert!(vm.configure(&document.to_string()).unwrap(), "refused: {:?}", vm.take_log());
+        Self { vm, sidecar: Sidecar::default(), asked: Vec::new() }
+    }
+
+    /// Takes a request to its end.
+    pub fn send(&mut self, headers: &[(&str, &str)]) -> Standing {
+        let stream = self.vm.request(Headers::new(headers.iter().copied()), true).unwrap();
+        let standing = self.finish(stream);
+        self.vm.finish(stream).unwrap();
+        standing
+    }
+
+    /// Answers its call-outs until the stream stands somewhere; it stays open.
+    pub fn finish(&mut self, stream: StreamId) -> Standing {
+        for _ in 0..MOST_CALLS {
+            let standing = self.vm.standing(stream).unwrap().clone();
+            if standing != Standing::Held {
+                assert_eq!(self.vm.calls(), [], "call-outs left behind");
+                return standing;
+            }
+            self.answer_next();
+        }
+        panic!("more than {MOST_CALLS} call-outs: {:?}", self.asked)
+    }
+
+    /// Answers the one call-out that waits.
+    pub fn answer_next(&mut self) {
+        let calls = self.vm.calls();
+        let [call] = calls.as_slice() else { panic!("held with {} calls", calls.len()) };
+        self.asked.push(call.clone());
+        let answer = self.fate(call).answer();
+        self.vm.answer(call.token, answer).unwrap();
+    }
+
+    fn fate(&self, call: &Call) -> Fate {
+        assert_eq!(call.target, SIDECAR);
+        assert_eq!(call.headers.all(":authority"), [SIDECAR]);
+        assert_eq!(call.headers.all(":scheme"), ["http"]);
+        let line = call.line();
+        if line.starts_with(&format!("GET {JWKS_PATH}?")) {
+            self.sidecar.keys.clone()
+        } else if line == format!("POST {PRINCIPAL_PATH}") {
+            serde_json::from_slice::<PrincipalAsk>(&call.body).unwrap();
+            self.sidecar.principal.clone()
+        } else if line == format!("POST {CHECK_PATH}") {
+            serde_json::from_slice::<CheckAsk>(&call.body).unwrap();
+            self.sidecar.check.clone()
+        } else {
+            panic!("asks {line}")
+        }
+    }
+
+    /// What was asked since the last time, a line each.
+    pub fn take_asked(&mut self) -> Vec<String> {
+        self.asked.drain(..).map(|call| call.line()).collect()
+    }
+}
+
+/// A started VM that has no configuration yet.
+pub fn start(native_signatures: bool) -> Vm {
+    let around = Surroundings {
+        personality: ENVOY,
+        targets: vec![SIDECAR.to_owned()],
+        native_signatures,
+        now: now(),
+    };
+    Vm::start(Filter::suite().unwrap(), &around).unwrap()
+}
+
+pub fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(NOW_S)
+}
+
+/// The repository's document.
+pub fn document() -> Value {
+    serde_json::from_str(include_str!("../../../examples/gateway/suite.json")).unwrap()
+}
+
+/// The issuer's key.
+pub fn key() -> &'static Key {
+    static KEY: OnceLock<Key> = OnceLock::new();
+    KEY.get_or_init(|| Key::generate("key-1").unwrap())
+}
+
+pub fn keys_answer(keys: &[&Key]) -> Value {
+    let jwks = jwks(keys).unwrap().to_string();
+    serde_json::to_value(JwksAnswer { generation: 1, jwks, max_age_ms: 300_000 }).unwrap()
+}
+
+pub fn facts(roles: &[Role]) -> Value {
+    let roles: Roles = roles.iter().copied().collect();
+    let facts = PrincipalFacts {
+        status: TenantStatus::Active,
+        tier: Tier::Free,
+        roles,
+        platform: false,
+        epoch: 1,
+    };
+    serde_json::to_value(facts).unwrap()
+}
+
+fn tenant_limit(remaining: u32, reset_s: u32) -> LimitState {
+    LimitState { name: "tenant".to_owned(), limit: 60, window_s: 60, remaining, reset_s }
+}
+
+pub fn allowed(remaining: u32) -> Value {
+    let limits = vec![tenant_limit(remaining, 0)];
+    serde_json::to_value(CheckAnswer { allowed: true, retry_after_s: None, limits }).unwrap()
+}
+
+pub fn denied(retry_after_s: u32) -> Value {
+    let limits = vec![tenant_limit(0, retry_after_s)];
+    let answer = CheckAnswer { allowed: false, retry_after_s: Some(retry_after_s), limits };
+    serde_json::to_value(answer).unwrap()
+}
+
+/// The claims of a good access token.
+pub fn claims() -> Value {
+    json!({
+        "iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "client_id": SUBJECT, "tenant_id": TENANT,
+        "iat": NOW_S - 10, "nbf": NOW_S - 10, "exp": NOW_S + 890, "jti": "token-1",
+    })
+}
+
+/// A good token.
+pub fn token() -> String {
+    key().jwt(&key().header(), &claims()).unwrap()
+}
+
+/// The headers of a request, with a bearer token if one is given.
+pub fn request<'a>(
+    method: &'a str,
+    path: &'a str,
+    authorization: Option<&'a str>,
+) -> Vec<(&'a str, &'a str)> {
+    let mut headers = vec![
+        (":authority", "api.greenlang.local"),
+        (":method", method),
+        (":path", path),
+        (":scheme", "http"),
+    ];
+    headers.extend(authorization.map(|value| ("authorization", value)));
+    headers
+}
+
+#[track_caller]
+pub fn forwarded(standing: Standing) -> Headers {
+    match standing {
+        Standing::Forwarded(headers) => headers,
+        other => panic!("not forwarded: {other:?}"),
+    }
+}
+
+#[track_caller]
+pub fn replied(standing: Standing) -> Reply {
+    match standing {
+        Standing::Replied(reply) => reply,
+        other => panic!("not answered here: {other:?}"),
+    }
+}
+
+/// `STATUS code` of a refusal, after a look at its form: media type, type, request id in body and header.
+#[track_caller]
+pub fn refusal(standing: Standing) -> String {
+    let reply = replied(standing);
+    assert_eq!(reply.headers.all("content-type"), ["application/problem+json"]);
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(body["status"], reply.status);
+    assert_eq!(body["request_id"], reply.headers.one("x-request-id").unwrap());
+    let code = body["code"].as_str().unwrap();
+    let kind = format!("https://docs.greenlang.ai/problems#{}", code.replace('_', "-"));
+    assert_eq!(body["type"], kind);
+    format!("{} {code}", reply.status)
+}
