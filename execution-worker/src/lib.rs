@@ -2,5 +2,8 @@
 //! A library so that its tests drive the parts; the binary is `main.rs`.
 //! Has no client route: what it listens on are liveness and readiness.
 
+pub mod capture;
 pub mod cgroup;
 pub mod image;
+pub mod sandbox;
+pub mod state_dir;

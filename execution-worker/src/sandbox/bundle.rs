@@ -1,0 +1,142 @@
+//! The folder of one run: the runtime configuration, runsc's log, and the small file system through which input and
+//! result pass. What the agent leaves there is a stranger's: no link is followed, no more than asked for is read.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use gatehouse_execution::{
+    outcome::{Captured, Exit},
+    sandbox::{self, INPUT_FILE, OUTPUT_FILE, Places},
+};
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+};
+
+use super::{Error, Job, io_error};
+
+const RUNSC_LOG: &str = "runsc.log";
+const EXCHANGE: &str = "agent";
+/// More is not read of what runsc logged.
+const MAX_LOG_BYTES: u64 = 64 << 10;
+
+/// The folder, mounted and filled.
+#[derive(Debug)]
+pub struct Bundle {
+    path: PathBuf,
+}
+
+impl Bundle {
+    /// Makes the bundle of `job` below `home`. On an error nothing is left.
+    pub fn create(home: &Path, job: &Job<'_>, cgroup: &str) -> Result<Self, Error> {
+        let bundle = Self { path: home.join(job.id.to_string()) };
+        match bundle.fill(job, cgroup) {
+            Ok(()) => Ok(bundle),
+            Err(error) => {
+                remove(&bundle.path)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, job: &Job<'_>, cgroup: &str) -> Result<(), Error> {
+        let failed = || io_error(format!("making the bundle {}", self.path.display()));
+        let exchange = self.exchange();
+        fs::create_dir(&self.path).and_then(|()| fs::create_dir(&exchange)).map_err(failed())?;
+        // A file system of its own, since nothing else bounds what the agent can fill. Sticky: the agent's user
+        // may write here, but neither change nor remove the input, which is root's.
+        let options = format!("size={},nr_inodes=1024,mode=1777", job.limits.exchange_bytes);
+        let options = CString::new(options).map_err(|error| failed()(error.into()))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("gatehouse-agent", &exchange, "tmpfs", flags, options.as_c_str())
+            .map_err(|error| io_error("mounting the exchange")(error.into()))?;
+        let mut input = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o444)
+            .open(exchange.join(INPUT_FILE))
+            .map_err(failed())?;
+        input.write_all(job.input.to_string().as_bytes()).map_err(failed())?;
+        let text = |path: &Path| path.to_str().map(str::to_owned);
+        let (Some(rootfs), Some(exchange)) = (text(job.rootfs), text(&exchange)) else {
+            return Err(failed()(io::Error::other("a path that is not UTF-8")));
+        };
+        let places = Places { rootfs: &rootfs, exchange: &exchange, cgroup };
+        let document = sandbox::document(job.id, job.start, job.limits, &places)?;
+        fs::write(self.path.join("config.json"), document.to_string()).map_err(failed())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn runsc_log(&self) -> PathBuf {
+        self.path.join(RUNSC_LOG)
+    }
+
+    fn exchange(&self) -> PathBuf {
+        self.path.join(EXCHANGE)
+    }
+
+    /// The result file, where the agent has left one: at most `most` bytes of it.
+    pub fn result(&self, most: usize) -> Result<Option<Captured>, Error> {
+        let path = self.exchange().join(OUTPUT_FILE);
+        // Not blocking: it may be a pipe.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(CWD, &path, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            // A link, a socket, or something else that is no result.
+            Err(_) => return Ok(Some(Captured::default())),
+        };
+        let failed = || io_error("reading the result file");
+        let meta = file.metadata().map_err(failed())?;
+        let mut captured = Captured { bytes: Vec::new(), total_bytes: meta.size() };
+        if meta.is_file() {
+            file.take(most as u64).read_to_end(&mut captured.bytes).map_err(failed())?;
+        }
+        Ok(Some(captured))
+    }
+
+    /// What runsc's exit code 128 means. The agent can end with it, too, but cannot write into this log.
+    pub fn why_runsc_failed(&self) -> Exit {
+        let mut log = String::new();
+        let read = File::open(self.runsc_log())
+            .and_then(|file| file.take(MAX_LOG_BYTES).read_to_string(&mut log));
+        if read.is_err() {
+            return Exit::Sandbox;
+        }
+        match log.lines().rfind(|line| line.contains("\"level\":\"error\"")) {
+            None => Exit::Agent(super::RUNSC_FAILED),
+            Some(line) if line.contains("starting container") => Exit::NotStarted,
+            Some(_) => Exit::Sandbox,
+        }
+    }
+
+    /// Unmounts and removes everything.
+    pub fn remove(self) -> Result<(), Error> {
+        remove(&self.path)
+    }
+}
+
+/// Removes the bundle at `path`, whatever state it is in.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    let exchange = path.join(EXCHANGE);
+    match unmount(&exchange, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // Not mounted, or not there.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+        Err(error) => return Err(io_error("unmounting the exchange")(error.into())),
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error(format!("removing {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}

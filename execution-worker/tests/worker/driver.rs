@@ -1,0 +1,197 @@
+//! The sandbox driver with real runsc: what an agent can see, how each end is told apart, and that nothing is left.
+
+use std::{fs, time::Duration};
+
+use gatehouse_execution::{EndReason, Limits, oci::Start};
+use serde_json::json;
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::support::{Bench, limits, new_id, processes_of, rootfs};
+
+async fn check(args: &[&str], limits: &Limits, reason: EndReason, message: &str) {
+    let run = Bench::new().run(args, limits).await;
+    let outcome = run.outcome();
+    assert_eq!(outcome.reason, reason, "{args:?}: {run:?}");
+    let said = outcome.message.unwrap_or_default();
+    assert!(said.contains(message), "{args:?}: {said:?} lacks {message:?}");
+}
+
+#[tokio::test]
+async fn an_agent_sees_its_input_and_little_else() {
+    let run = Bench::new().run(&["look"], &limits()).await;
+    let output = run.outcome().output.unwrap_or_else(|| panic!("{run:?}"));
+    let kernel = String::from_utf8_lossy(&run.stdout.bytes).lines().next().unwrap().to_owned();
+    assert!(kernel.starts_with("Linux version 4.4.0"), "not gVisor's kernel: {kernel}");
+    assert_ne!(kernel, fs::read_to_string("/proc/version").unwrap().trim());
+    let expected = json!({
+        "same": true,
+        "uid": "1000 1000 1000 1000",
+        "caps": "0000000000000000 0000000000000000",
+        "write_root": "ReadOnlyFilesystem",
+        "write_input": "PermissionDenied",
+        "remove_input": "PermissionDenied",
+        "write_tmp": "done",
+        "env": ["HOME", "PATH"],
+        "mounts": output["mounts"],
+        "links": ["lo"],
+    });
+    assert_eq!(output, expected);
+    assert!(run.usage.cpu_us > 1000 && run.usage.memory_peak_bytes > 1 << 20, "{run:?}");
+}
+
+#[tokio::test]
+async fn each_end_has_its_reason() {
+    check(&["exit", "3"], &limits(), EndReason::Failed, "exit code 3: the last words").await;
+    check(&["exit", "75"], &limits(), EndReason::RetryAsked, "the last words").await;
+    check(&["exit", "128"], &limits(), EndReason::Failed, "exit code 128").await;
+    check(&["print", "no json"], &limits(), EndReason::OutputInvalid, "not acceptable").await;
+    check(&["print", ""], &limits(), EndReason::OutputInvalid, "no result").await;
+    check(&["print", "{\"a\":1}"], &limits(), EndReason::Completed, "").await;
+}
+
+#[tokio::test]
+async fn the_result_file_is_taken_before_standard_output() {
+    let run = Bench::new().run(&["file", "{\"from\":\"file\"}"], &limits()).await;
+    assert_eq!(run.outcome().output, Some(json!({"from": "file"})), "{run:?}");
+    let small = Limits { output_bytes: 10, ..limits() };
+    check(&["file", "{\"a\":\"0123456789\"}"], &small, EndReason::OutputInvalid, "at most 10")
+        .await;
+}
+
+#[tokio::test]
+async fn a_result_that_is_a_link_is_not_followed() {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secret.path(), "{\"stolen\":true}").unwrap();
+    let target = secret.path().to_str().unwrap();
+    check(&["link", target], &limits(), EndReason::OutputInvalid, "no result").await;
+    check(&["link", "/proc/self/environ"], &limits(), EndReason::OutputInvalid, "no result").await;
+}
+
+#[tokio::test]
+async fn a_flood_of_output_is_counted_and_cut() {
+    let bench = Bench::new();
+    let run = bench.run(&["spam", "lines"], &limits()).await;
+    assert_eq!(run.outcome().output, Some(json!({"after": "the flood"})));
+    assert!(run.stdout.total_bytes > 64 << 20 && run.stdout.bytes.len() == 1 << 20);
+    check(&["spam", "line"], &limits(), EndReason::OutputInvalid, "the last line").await;
+}
+
+#[tokio::test]
+async fn the_memory_limit_kills_and_is_told_by_its_counter() {
+    let small = Limits { memory_bytes: 96 << 20, ..limits() };
+    let run = Bench::new().run(&["memory"], &small).await;
+    let outcome = run.outcome();
+    assert_eq!(outcome.reason, EndReason::OomKilled, "{run:?}");
+    assert!(run.usage.oom_kills >= 1 && run.usage.memory_peak_bytes <= 96 << 20, "{run:?}");
+    // The nearest that fits.
+    check(&["print", "1"], &small, EndReason::Completed, "").await;
+}
+
+#[tokio::test]
+async fn the_time_limit_ends_everything() {
+    let short = Limits { timeout: Duration::from_secs(2), ..limits() };
+    let started = Instant::now();
+    check(&["sleep"], &short, EndReason::Timeout, "time limit").await;
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_caller_can_stop_a_run() {
+    let bench = Bench::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let id = new_id();
+    let start = Start {
+        entrypoint: Some(vec!["/agent".to_owned(), "sleep".to_owned()]),
+        ..Start::default()
+    };
+    let (input, limits) = (json!({}), limits());
+    let job = gatehouse_execution_worker::sandbox::Job {
+        id,
+        start: &start,
+        rootfs: rootfs(),
+        input: &input,
+        limits: &limits,
+    };
+    let watch = async {
+        // Not before the sandbox is there.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while processes_of(&id.to_string()).len() < 2 {
+            assert!(Instant::now() < deadline, "no sandbox appeared");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stop.send(()).unwrap();
+    };
+    let (run, ()) = tokio::join!(
+        bench.sandboxes.run(job, async {
+            stopped.await.unwrap();
+        }),
+        watch
+    );
+    assert_eq!(run.unwrap().outcome().reason, EndReason::Cancelled);
+    bench.assert_nothing_left(id);
+}
+
+#[tokio::test]
+async fn what_an_agent_leaves_running_dies_with_its_run() {
+    let started = Instant::now();
+    check(&["orphan"], &limits(), EndReason::Completed, "").await;
+    assert!(started.elapsed() < Duration::from_secs(10), "waited for an orphan");
+}
+
+#[tokio::test]
+async fn disks_and_processes_are_bounded_inside() {
+    let small =
+        Limits { scratch_bytes: 4 << 20, exchange_bytes: 4 << 20, processes: 8, ..limits() };
+    let bench = Bench::new();
+    for dir in ["/tmp", "/run/agent"] {
+        let run = bench.run(&["fill", dir], &small).await;
+        assert_eq!(run.outcome().output, Some(json!({"refused": "StorageFull"})), "{dir}: {run:?}");
+    }
+    let run = bench.run(&["forks"], &small).await;
+    let output = run.outcome().output.unwrap_or_else(|| panic!("{run:?}"));
+    assert_eq!(output["refused"], "WouldBlock", "{output}");
+    assert!(output["children"].as_u64().unwrap() < 8, "{output}");
+}
+
+#[tokio::test]
+async fn an_entry_point_that_is_not_there_is_the_images_fault() {
+    let start = Start { entrypoint: Some(vec!["/missing".to_owned()]), ..Start::default() };
+    let bench = Bench::new();
+    let run = bench.start(&start, &limits(), std::future::pending()).await.unwrap();
+    assert_eq!(run.outcome().reason, EndReason::ImageError, "{run:?}");
+}
+
+#[tokio::test]
+async fn a_start_removes_what_an_earlier_one_left_and_nothing_else() {
+    let (ours, other) = (Bench::new(), Bench::new());
+    let sleeping = |bench: &Bench| {
+        let id = new_id();
+        let group = gatehouse_execution_worker::cgroup::Groups::open(
+            std::path::Path::new(gatehouse_execution_worker::cgroup::ROOT),
+            bench.state.worker(),
+        )
+        .unwrap()
+        .create(&id.to_string(), &limits())
+        .unwrap();
+        // Any process in the group stands for a sandbox that its worker lost.
+        let child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        for tree in crate::support::groups_of(&id.to_string()) {
+            fs::write(tree.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        fs::create_dir_all(bench.state.bundles().join(id.to_string()).join("agent")).unwrap();
+        (id, group, child)
+    };
+    let (our_id, _, mut our_child) = sleeping(&ours);
+    let (other_id, other_group, mut other_child) = sleeping(&other);
+    let reaped = tokio::task::spawn_blocking(move || our_child.wait().unwrap());
+    let swept = ours.sandboxes.sweep().await.unwrap();
+    assert_eq!((swept.groups, swept.bundles), (1, 1));
+    assert!(!reaped.await.unwrap().success(), "the process was not killed");
+    ours.assert_nothing_left(our_id);
+    assert!(other_child.try_wait().unwrap().is_none(), "another worker's process was killed");
+    assert!(other.state.bundles().join(other_id.to_string()).exists());
+    assert_eq!(ours.sandboxes.sweep().await.unwrap(), Default::default());
+    other_child.kill().unwrap();
+    other_child.wait().unwrap();
+    other_group.remove(Duration::from_secs(5)).await.unwrap();
+}

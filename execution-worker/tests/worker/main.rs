@@ -1,0 +1,9 @@
+//! The worker on real parts: runsc, and for the whole worker PostgreSQL and Redis.
+//! What a test needs comes from the environment that `cargo xtask test` sets; a missing part fails the test.
+
+#[cfg(test)]
+mod driver;
+#[cfg(test)]
+mod images;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,182 @@
+//! What the tests share: the parts named by the environment, state folders, the test agent.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use gatehouse_contract::ExecutionId;
+use gatehouse_execution::{
+    Limits,
+    oci::Start,
+    outcome::Run,
+    sandbox::{MOUNT_POINTS, SandboxId},
+};
+use gatehouse_execution_worker::{
+    cgroup,
+    sandbox::{Error, Job, Sandboxes},
+    state_dir::StateDir,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// A part from the environment.
+pub fn part(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run `cargo xtask test`"))
+}
+
+pub fn runsc() -> PathBuf {
+    part("GATEHOUSE_TEST_RUNSC").into()
+}
+
+/// A root file system with the test agent in it, compiled once per test process.
+pub fn rootfs() -> &'static Path {
+    static ROOTFS: OnceLock<PathBuf> = OnceLock::new();
+    ROOTFS.get_or_init(|| {
+        // Below the build folder: found and replaced by the next run, whoever ends this one.
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("agent-rootfs");
+        let aside =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("agent-{}", Uuid::new_v4()));
+        for point in MOUNT_POINTS {
+            fs::create_dir_all(root.join(point)).unwrap();
+        }
+        // Where only the mount's being read-only stands between the agent and the image.
+        fs::create_dir_all(root.join("open")).unwrap();
+        fs::set_permissions(root.join("open"), fs::Permissions::from_mode(0o777)).unwrap();
+        let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let status = Command::new(rustc)
+            .args(["--edition=2024", "-Copt-level=1", "-Ctarget-feature=+crt-static"])
+            .args(["--target=x86_64-unknown-linux-gnu", "-o"])
+            .arg(&aside)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agent/agent.rs"))
+            .status()
+            .unwrap();
+        assert!(status.success(), "the test agent does not compile");
+        fs::rename(&aside, root.join("agent")).unwrap();
+        root
+    })
+}
+
+/// Sandboxes of a worker of this test's own.
+pub struct Bench {
+    pub sandboxes: Sandboxes,
+    pub state: StateDir,
+    _dir: TempDir,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::take(dir.path()).unwrap();
+        let sandboxes = Sandboxes::new(&runsc(), &state, Path::new(cgroup::ROOT)).unwrap();
+        Self { sandboxes, state, _dir: dir }
+    }
+
+    /// Runs the test agent with `args` to its end.
+    pub async fn run(&self, args: &[&str], limits: &Limits) -> Run {
+        self.try_run(args, limits, std::future::pending()).await.unwrap()
+    }
+
+    pub async fn try_run(
+        &self,
+        args: &[&str],
+        limits: &Limits,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Run, Error> {
+        let start = Start {
+            entrypoint: Some(vec!["/agent".to_owned()]),
+            cmd: Some(args.iter().map(|arg| (*arg).to_owned()).collect()),
+            ..Start::default()
+        };
+        self.start(&start, limits, stop).await
+    }
+
+    pub async fn start(
+        &self,
+        start: &Start,
+        limits: &Limits,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Run, Error> {
+        let input: Value = serde_json::json!({"fuel": "diesel", "litres": 12.5});
+        let job = Job { id: new_id(), start, rootfs: rootfs(), input: &input, limits };
+        let run = self.sandboxes.run(job, stop).await;
+        self.assert_nothing_left(job.id);
+        run
+    }
+
+    /// No process, group, mount, bundle or memory of `id`.
+    pub fn assert_nothing_left(&self, id: SandboxId) {
+        let id = id.to_string();
+        assert_eq!(processes_of(&id), Vec::<String>::new(), "processes are left");
+        assert_eq!(groups_of(&id), Vec::<PathBuf>::new(), "control groups are left");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&id), "a mount is left");
+        for dir in [self.state.bundles(), self.state.runsc()] {
+            let left: Vec<_> = fs::read_dir(dir)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .filter(|name| name.to_string_lossy().contains(&id))
+                .collect();
+            assert!(left.is_empty(), "{left:?} is left");
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // The worker's own empty groups.
+        for path in groups_of(self.state.worker()) {
+            drop(fs::remove_dir(path));
+        }
+    }
+}
+
+pub fn new_id() -> SandboxId {
+    SandboxId { execution: ExecutionId::new(Uuid::new_v4()), epoch: 1 }
+}
+
+/// Short limits for a test; everything in it is over within seconds.
+pub fn limits() -> Limits {
+    Limits { timeout: Duration::from_secs(30), ..Limits::default() }
+}
+
+/// Command lines that name `id`.
+pub fn processes_of(id: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path().join("cmdline");
+        if let Ok(line) = fs::read(&path) {
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(id) {
+                found.push(line);
+            }
+        }
+    }
+    found
+}
+
+/// Control groups with `name` in any tree.
+pub fn groups_of(name: &str) -> Vec<PathBuf> {
+    fn walk(below: &Path, name: &str, depth: usize, found: &mut Vec<PathBuf>) {
+        let Ok(entries) = fs::read_dir(below) else { return };
+        for entry in entries.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if depth < 4 {
+                walk(&entry.path(), name, depth + 1, found);
+            }
+            if entry.file_name() == name {
+                found.push(entry.path());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new(cgroup::ROOT), name, 0, &mut found);
+    found
+}
