@@ -55,6 +55,7 @@ pub struct Parsed<'t> {
     header: Header,
     signed: &'t [u8],
     signature: Vec<u8>,
+    payload: Vec<u8>,
     claims: Object,
 }
 
@@ -62,6 +63,7 @@ pub struct Parsed<'t> {
 #[derive(Debug, Clone, Copy)]
 pub struct Verified<'p> {
     header: &'p Header,
+    payload: &'p [u8],
     claims: &'p Object,
 }
 
@@ -78,11 +80,11 @@ pub fn parse(token: &[u8]) -> Result<Parsed<'_>, Refusal> {
     };
     let part = |from: usize, to: usize| token.get(from..to).unwrap_or_default();
     let header = decode(part(0, first))?;
-    let claims = decode(part(first.saturating_add(1), second))?;
+    let payload = decode(part(first.saturating_add(1), second))?;
     let signature = decode(part(second.saturating_add(1), token.len()))?;
     let header = Header::read(&object(&header)?)?;
-    let claims = object(&claims)?;
-    Ok(Parsed { header, signed: part(0, second), signature, claims })
+    let claims = object(&payload)?;
+    Ok(Parsed { header, signed: part(0, second), signature, payload, claims })
 }
 
 /// Checks the signature with the keys of the token's issuer.
@@ -110,7 +112,10 @@ pub fn verify<'p>(
             continue;
         }
         match verifier.verify(*algorithm, key, token.signed, &token.signature) {
-            Ok(true) => return Ok(Verified { header: &token.header, claims: &token.claims }),
+            Ok(true) => {
+                let Parsed { header, payload, claims, .. } = token;
+                return Ok(Verified { header, payload, claims });
+            }
             Ok(false) => {}
             Err(Unavailable) => return Err(Refusal::VerifierUnavailable),
         }
@@ -156,6 +161,11 @@ impl<'p> Verified<'p> {
     /// What the header says.
     pub fn header(&self) -> &'p Header {
         self.header
+    }
+
+    /// The claims as they were signed: the text of one JSON object, for people to read.
+    pub fn payload(&self) -> &'p [u8] {
+        self.payload
     }
 
     pub(crate) fn claims(&self) -> &'p Object {
