@@ -1,3 +1,140 @@
 //! What the filters ask: limits, key sets, principals.
+//! Knows Redis and the control API's internal listener; never PostgreSQL, never a client's credential.
 
-fn main() {}
+mod app;
+mod check;
+mod config;
+mod keysets;
+mod metrics;
+mod principal;
+mod store;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::{Parser, Subcommand};
+use gatehouse_redis_kit::{Address, Error, Limiter};
+use gatehouse_service::{
+    Shutdown, Stop, admin, app as service_app, config as service_config, exit, listen, telemetry,
+};
+use tracing::{info, warn};
+
+use crate::{
+    app::{App, Listener},
+    config::{Config, Listen, StoreKind},
+    store::{MemoryStore, RedisStore, Store},
+};
+
+const NAME: &str = "ratelimit-sidecar";
+/// How long `load-functions` may take.
+const LOAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Answers the filters beside it: rate limits, issuers' key sets, principals.
+#[derive(Parser)]
+#[command(
+    name = "gatehouse-ratelimit-sidecar",
+    version,
+    after_help = "Examples:\n  gatehouse-ratelimit-sidecar serve --config sidecar.json\n  \
+                  gatehouse-ratelimit-sidecar load-functions --url redis://admin:PASSWORD@127.0.0.1:6379"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves until SIGTERM or SIGINT.
+    Serve {
+        /// The configuration, a JSON document.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Puts the rate limit function into Redis, for installations whose sidecar may not do so itself.
+    LoadFunctions {
+        /// Where Redis is, as a user who may load functions.
+        #[arg(long, value_name = "URL", env = "GATEHOUSE_REDIS_URL", hide_env_values = true)]
+        url: Address,
+    },
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    exit::run(NAME, async {
+        match command {
+            Command::Serve { config } => serve(service_config::load(&config, config::read)?).await,
+            Command::LoadFunctions { url } => load_functions(&url).await,
+        }
+    })
+}
+
+async fn load_functions(url: &Address) -> Result<(), Stop> {
+    let loaded = match Limiter::new(url, LOAD_DEADLINE) {
+        Ok(limiter) => limiter.load().await,
+        Err(error) => Err(error),
+    };
+    loaded.map_err(|error| {
+        Stop::unavailable(format!("{url}: {}; check the server and the user", exit::chain(&error)))
+    })
+}
+
+async fn serve(config: Config) -> Result<(), Stop> {
+    telemetry::init();
+    info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    match &config.store {
+        StoreKind::Memory => run(Arc::new(MemoryStore::new()), config).await,
+        StoreKind::Redis { address, deadline } => {
+            let limiter = Limiter::new(address, *deadline)
+                .map_err(|error| Stop::refused(format!("$.store.url: {error}")))?;
+            prepare(&limiter, address).await?;
+            run(Arc::new(RedisStore::new(limiter)), config).await
+        }
+    }
+}
+
+/// Puts this build's function in place. A Redis that is away is no reason not to start: checks are answered with
+/// 503 until it is there. A Redis that refuses us is one, since that does not mend itself.
+async fn prepare(limiter: &Limiter, address: &Address) -> Result<(), Stop> {
+    match limiter.load().await {
+        Ok(()) => Ok(()),
+        Err(error) if error.code() == Some("NOPERM") => {
+            warn!("the Redis user may not load functions; `load-functions` must have done it");
+            Ok(())
+        }
+        Err(error @ (Error::Login(_) | Error::Refused(_))) => Err(Stop::refused(format!(
+            "$.store.url: {address}: {}; check the user, its password and its rights",
+            exit::chain(&error)
+        ))),
+        Err(error) => {
+            warn!(error = %exit::chain(&error), "Redis is away, starting without it");
+            Ok(())
+        }
+    }
+}
+
+async fn run<S: Store>(store: Arc<S>, config: Config) -> Result<(), Stop> {
+    let (_trigger, shutdown) = Shutdown::on_signals()?;
+    let public = match &config.listen {
+        Listen::Loopback(address) => Listener::Tcp(listen::bind("listen", *address).await?),
+        Listen::Unix(path) => Listener::Unix(app::bind_unix("listen", path).await?),
+    };
+    let admin_listener = listen::bind("admin_listen", config.admin_listen).await?;
+    let app = App::new(Arc::clone(&store), &config)
+        .map_err(|error| Stop::unavailable(format!("cannot make an HTTP client: {error}")))?;
+    let readiness = admin::Readiness::new(shutdown.clone()).check("limits", move || {
+        let store = Arc::clone(&store);
+        async move { store.is_up().await }
+    });
+    let admin_router = admin::router(readiness).merge(app.metrics_router());
+    let admin_router = service_app::finish(admin_router, service_app::Bounds::default());
+    let admin =
+        tokio::spawn(listen::serve("admin_listen", admin_listener, admin_router, shutdown.clone()));
+    let router = app.router();
+    match public {
+        Listener::Tcp(tcp) => listen::serve("listen", tcp, router, shutdown).await,
+        Listener::Unix(unix) => listen::serve("listen", unix, router, shutdown).await,
+    }
+    if let Listen::Unix(path) = &config.listen {
+        app::remove_socket(path);
+    }
+    admin.await.map_err(|error| Stop::software(&error))
+}

@@ -35,6 +35,9 @@ pub enum Error {
     /// No connection, or it broke. Whether the last command ran is unknown.
     #[error("redis cannot be reached")]
     Unreachable(#[source] redis::RedisError),
+    /// The server does not know the user or the password.
+    #[error("redis refused the login")]
+    Login(#[source] redis::RedisError),
     /// A connection attempt failed a moment ago; nothing was sent.
     #[error("redis could not be reached a moment ago")]
     Resting,
@@ -71,6 +74,7 @@ impl Error {
 
     fn from_redis(source: redis::RedisError) -> Self {
         match source.kind() {
+            ErrorKind::AuthenticationFailed => Self::Login(source),
             ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(source),
             ErrorKind::UnexpectedReturnType | ErrorKind::Parse => Self::Shape(source),
             _ => Self::Unreachable(source),
