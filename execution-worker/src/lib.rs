@@ -4,6 +4,11 @@
 
 pub mod capture;
 pub mod cgroup;
+pub mod config;
+pub mod execute;
+pub mod feeder;
 pub mod image;
+pub mod pulse;
 pub mod sandbox;
 pub mod state_dir;
+pub mod worker;

@@ -1,3 +1,47 @@
-//! Claims executions and runs them in gVisor.
+//! `gatehouse-execution-worker`: reads the command line and the configuration, and serves.
 
-fn main() {}
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use gatehouse_execution_worker::{config, worker};
+use gatehouse_service::{Shutdown, config::load, exit, telemetry};
+
+#[derive(Parser)]
+#[command(
+    name = "gatehouse-execution-worker",
+    version,
+    about = "Claims executions and runs them in gVisor",
+    after_help = "Examples:\n  gatehouse-execution-worker serve --config worker.json\n\n\
+        worker.json:\n  {\"admin_listen\": \"127.0.0.1:8093\",\n   \
+        \"database\": {\"app\": \"postgres://gatehouse_app:PASSWORD@127.0.0.1:5432/gatehouse\",\n                \
+        \"system\": \"postgres://gatehouse_system:PASSWORD@127.0.0.1:5432/gatehouse\"},\n   \
+        \"redis\": \"redis://worker:PASSWORD@127.0.0.1:6379\",\n   \
+        \"image_store\": \"/var/lib/gatehouse/images\", \"state_dir\": \"/var/lib/gatehouse/worker\",\n   \
+        \"runsc\": \"/usr/bin/runsc\", \"concurrency\": 2, \"worker_id\": \"worker\",\n   \
+        \"drain_s\": 30, \"lease_s\": 15}\n\n\
+        SIGTERM drains for drain_s, then hands executions back; a second SIGTERM does so at once."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the worker until SIGTERM or SIGINT.
+    Serve {
+        /// The configuration document (JSON).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Serve { config } = Cli::parse().command;
+    exit::run("execution-worker", async move {
+        let config = load(&config, config::read)?;
+        telemetry::init();
+        let (_trigger, shutdown) = Shutdown::on_signals()?;
+        worker::serve(config, shutdown).await
+    })
+}

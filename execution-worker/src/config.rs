@@ -1,0 +1,117 @@
+//! The worker's configuration document. Knows nothing of what is done with it.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use gatehouse_contract::Document;
+use gatehouse_service::config::{loopback, secret_url};
+
+/// Everything that can be set.
+pub struct Config {
+    /// `/livez` and `/readyz`.
+    pub admin_listen: SocketAddr,
+    /// As `gatehouse_app`.
+    pub database_app: String,
+    /// As `gatehouse_system`.
+    pub database_system: String,
+    /// As the user `worker`.
+    pub redis: String,
+    /// Layouts, `<tenant>/<name>`.
+    pub image_store: PathBuf,
+    /// This worker's own folder.
+    pub state_dir: PathBuf,
+    /// gVisor.
+    pub runsc: PathBuf,
+    /// Runs at the same time.
+    pub concurrency: usize,
+    /// What logs and leases call this worker; every start adds an incarnation.
+    pub worker_id: String,
+    /// How long a shutdown waits for runs.
+    pub drain: Duration,
+    /// A worker that has not beaten for this long has lost what it runs.
+    pub lease: Duration,
+}
+
+/// Reads the document.
+pub fn read(doc: &Document<'_>) -> Option<Config> {
+    let admin_listen = loopback(doc, "admin_listen");
+    let database = doc.object("database", |doc| {
+        let app = secret_url(doc, "app", &["postgres", "postgresql"]);
+        let system = secret_url(doc, "system", &["postgres", "postgresql"]);
+        Some((app?, system?))
+    });
+    let redis = secret_url(doc, "redis", &["redis", "redis+unix"]);
+    let image_store = folder(doc, "image_store", "an absolute folder");
+    let state_dir = folder(doc, "state_dir", "an absolute folder of this worker alone");
+    let runsc = folder(doc, "runsc", "the absolute path of gVisor's runsc");
+    let concurrency = doc.integer("concurrency", Some(2), 1..=256);
+    let worker_id = doc.text_or("worker_id", "worker").filter(|id| {
+        let fits = id.len() <= 63 && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+        if !fits {
+            doc.note("worker_id", "not a plain name", "write up to 63 of a-z, A-Z, 0-9 and '-'");
+        }
+        fits
+    });
+    let drain_s = doc.integer("drain_s", Some(30), 0..=3600);
+    let lease_s = doc.integer("lease_s", Some(15), 3..=600);
+    let (database_app, database_system) = database?;
+    Some(Config {
+        admin_listen: admin_listen?,
+        database_app,
+        database_system,
+        redis: redis?,
+        image_store: image_store?,
+        state_dir: state_dir?,
+        runsc: runsc?,
+        concurrency: usize::try_from(concurrency?).ok()?,
+        worker_id: worker_id?,
+        drain: Duration::from_secs(drain_s?),
+        lease: Duration::from_secs(lease_s?),
+    })
+}
+
+fn folder(doc: &Document<'_>, name: &'static str, expected: &str) -> Option<PathBuf> {
+    let path: PathBuf = doc.parsed(name, expected)?;
+    if path.is_absolute() {
+        return Some(path);
+    }
+    doc.note(name, format!("\"{}\" is relative", path.display()), format!("write {expected}"));
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gatehouse_contract::document;
+
+    const GOOD: &str = r#"{"admin_listen":"127.0.0.1:9","database":{"app":"postgres://a:b@h/d",
+        "system":"postgres://s:b@h/d"},"redis":"redis://worker:p@h:1","image_store":"/i",
+        "state_dir":"/s","runsc":"/r"}"#;
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let config = document::read(GOOD, read).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+        assert_eq!((config.concurrency, config.worker_id.as_str()), (2, "worker"));
+        assert_eq!(config.drain, Duration::from_secs(30));
+        assert_eq!(config.lease, Duration::from_secs(15));
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let bad = r#"{"admin_listen":"0.0.0.0:9","database":{"app":"mysql://x"},"redis":"redis://h",
+            "image_store":"images","state_dir":"/s","runsc":"runsc","concurrency":0,
+            "worker_id":"a b","drain":1}"#;
+        let mistakes = document::read(bad, read).map(drop).unwrap_err();
+        let paths: Vec<_> = mistakes.iter().map(|mistake| mistake.path.as_str()).collect();
+        let expected = [
+            "$.admin_listen",
+            "$.database.app",
+            "$.database.system",
+            "$.image_store",
+            "$.runsc",
+            "$.concurrency",
+            "$.worker_id",
+            "$.drain",
+        ];
+        assert_eq!(paths, expected);
+    }
+}

@@ -1,0 +1,261 @@
+//! One message of the queue: claim the execution, run it, report its end under the epoch of the claim.
+//! PostgreSQL decides at both ends; the message only says where to look.
+
+use std::{sync::Arc, time::Duration};
+
+use gatehouse_contract::TenantId;
+use gatehouse_execution::{
+    EndReason, Limits,
+    outcome::{Exit, Outcome, Run},
+    sandbox::SandboxId,
+};
+use gatehouse_redis_kit::queue;
+use gatehouse_service::exit::chain;
+use gatehouse_store::{Error as StoreError, OffsetDateTime, OpCtx, Store, executions::Claimed};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::{
+    image::{self, Image, Images},
+    pulse::Pulse,
+    sandbox::{self, Job, Sandboxes},
+};
+
+/// How often a run's lease is looked up, so that a cancelled run ends.
+const LOOK: Duration = Duration::from_secs(2);
+/// Between attempts to report, while the database is away.
+const REPORT_AGAIN: Duration = Duration::from_millis(500);
+/// How long a result is kept for a database that is away.
+const REPORT: Duration = Duration::from_secs(60);
+
+/// What every message needs.
+pub struct Shared {
+    pub store: Store,
+    pub sandboxes: Sandboxes,
+    pub images: Arc<Images>,
+    pub pulse: Pulse,
+    /// Of this start of the worker.
+    pub incarnation: String,
+    /// Turns true when runs must end now and go back to the queue.
+    pub hand_back: watch::Receiver<bool>,
+}
+
+/// Why a run was ended from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    /// The lease is another's, or the execution was cancelled: nothing may be reported.
+    LeaseLost,
+    /// The worker goes away: the execution goes back, its attempt not counted.
+    HandBack,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    /// Done with it: acknowledge.
+    Yes,
+    /// The database is away: leave it to be claimed again.
+    NotNow,
+}
+
+impl Shared {
+    /// Handles one message to its end.
+    pub async fn handle(&self, job: queue::Job) -> Handled {
+        let op = self.op(job.tenant);
+        let claimed = match self.claim(&op, job).await {
+            Ok(Some(claimed)) => claimed,
+            // Somebody else's, ended, or cancelled: a message twice is the ordinary case.
+            Ok(None) => return Handled::Yes,
+            Err(error) if error.is_unavailable() => {
+                warn!(execution.id = %job.execution, error = %chain(&error), "could not claim");
+                return Handled::NotNow;
+            }
+            Err(error) => {
+                // The row stays queued: it is offered again, a minute from now.
+                error!(execution.id = %job.execution, error = %chain(&error), "could not claim");
+                return Handled::Yes;
+            }
+        };
+        let started = Instant::now();
+        match self.run(&op, &claimed).await {
+            Ok(outcome) => self.report(&op, &claimed, &outcome, started).await,
+            Err(Stopped::HandBack) => self.hand_back(&op, &claimed).await,
+            Err(Stopped::LeaseLost) => {
+                warn!(execution.id = %claimed.execution, epoch = claimed.lease_epoch,
+                    "ended a run whose lease is lost");
+            }
+        }
+        Handled::Yes
+    }
+
+    fn op(&self, tenant: TenantId) -> OpCtx {
+        OpCtx {
+            tenant,
+            subject: format!("worker:{}", self.incarnation),
+            request_id: Uuid::new_v4().to_string(),
+            now: OffsetDateTime::now_utc(),
+        }
+    }
+
+    async fn claim(&self, op: &OpCtx, job: queue::Job) -> Result<Option<Claimed>, StoreError> {
+        let mut tx = self.store.tenant(op).await?;
+        let claimed = tx.claim_execution(job.execution, &self.incarnation).await?;
+        tx.commit().await?;
+        Ok(claimed)
+    }
+
+    async fn run(&self, op: &OpCtx, claimed: &Claimed) -> Result<Outcome, Stopped> {
+        let Ok(epoch) = u32::try_from(claimed.lease_epoch) else {
+            return Ok(broken("the lease epoch is beyond what a sandbox id holds"));
+        };
+        let image = match self.fetch(op.tenant, claimed).await {
+            Ok(image) => image,
+            Err(outcome) => return Ok(outcome),
+        };
+        let limits = Limits { timeout: claimed.timeout, ..Limits::default() };
+        let job = Job {
+            id: SandboxId { execution: claimed.execution, epoch },
+            start: &image.config.config,
+            rootfs: &image.rootfs,
+            input: &claimed.input,
+            limits: &limits,
+        };
+        let mut why = None;
+        let stop = async { why = Some(self.stopped(op, claimed).await) };
+        let ran = self.sandboxes.run(job, stop).await;
+        match (ran, why) {
+            (Ok(Run { exit: Exit::Cancelled, .. }) | Err(_), Some(why)) => Err(why),
+            (Ok(run), _) => {
+                info!(execution.id = %claimed.execution, exit = ?run.exit, cpu.us = run.usage.cpu_us,
+                    memory.peak_bytes = run.usage.memory_peak_bytes, "ran");
+                Ok(run.outcome())
+            }
+            (Err(error @ sandbox::Error::Start(_)), None) => {
+                Ok(ended(EndReason::ImageError, error.to_string()))
+            }
+            (Err(error), None) => {
+                error!(execution.id = %claimed.execution, error = %chain(&error),
+                    "the sandbox failed");
+                Ok(broken("the sandbox could not be made"))
+            }
+        }
+    }
+
+    async fn fetch(&self, tenant: TenantId, claimed: &Claimed) -> Result<Image, Outcome> {
+        let (images, reference) = (Arc::clone(&self.images), claimed.image.clone());
+        let fetched = tokio::task::spawn_blocking(move || images.fetch(tenant, &reference)).await;
+        match fetched {
+            Ok(Ok(image)) => Ok(image),
+            Ok(Err(error @ image::Error::Io { .. })) => {
+                error!(execution.id = %claimed.execution, error = %chain(&error), "no image");
+                Err(broken("the image could not be unpacked"))
+            }
+            Ok(Err(error)) => Err(ended(EndReason::ImageError, chain(&error))),
+            Err(error) => {
+                error!(execution.id = %claimed.execution, %error, "unpacking an image failed");
+                Err(broken("the image could not be unpacked"))
+            }
+        }
+    }
+
+    /// Ends when the run must.
+    async fn stopped(&self, op: &OpCtx, claimed: &Claimed) -> Stopped {
+        let mut hand_back = self.hand_back.clone();
+        let lease_taken = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                // Away is not taken: how long away is bearable is the pulse's to say.
+                if matches!(self.holds_lease(op, claimed).await, Ok(false)) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.pulse.lost() => Stopped::LeaseLost,
+            () = lease_taken => Stopped::LeaseLost,
+            asked = hand_back.wait_for(|asked| *asked) => {
+                drop(asked);
+                Stopped::HandBack
+            }
+        }
+    }
+
+    async fn holds_lease(&self, op: &OpCtx, claimed: &Claimed) -> Result<bool, StoreError> {
+        let mut tx = self.store.tenant(op).await?;
+        tx.holds_lease(claimed.execution, claimed.lease_epoch).await
+    }
+
+    /// Stores the outcome, again and again while the database is away. A commit whose fate is unknown is repeated,
+    /// too: the second one finds that the execution is not running any more.
+    async fn report(&self, op: &OpCtx, claimed: &Claimed, outcome: &Outcome, started: Instant) {
+        let until = Instant::now() + REPORT;
+        let stored = timeout_at(until, async {
+            loop {
+                match self.complete(op, claimed, outcome).await {
+                    Err(error) if error.is_unavailable() => {
+                        warn!(execution.id = %claimed.execution, error = %chain(&error),
+                            "could not report, trying again");
+                        tokio::time::sleep(REPORT_AGAIN).await;
+                    }
+                    other => return other,
+                }
+            }
+        });
+        match stored.await {
+            Ok(Ok(Some(state))) => {
+                info!(execution.id = %claimed.execution, attempt = claimed.attempt, state = %state,
+                    reason = %outcome.reason, took_ms = started.elapsed().as_millis(), "ended");
+            }
+            Ok(Ok(None)) => {
+                warn!(execution.id = %claimed.execution, epoch = claimed.lease_epoch,
+                    "the result came after the lease was lost");
+            }
+            Ok(Err(error)) => {
+                error!(execution.id = %claimed.execution, error = %chain(&error), "could not report");
+            }
+            Err(_) => {
+                error!(execution.id = %claimed.execution, "gave up reporting: the database is away");
+            }
+        }
+    }
+
+    async fn complete(
+        &self,
+        op: &OpCtx,
+        claimed: &Claimed,
+        outcome: &Outcome,
+    ) -> Result<Option<gatehouse_execution::ExecutionState>, StoreError> {
+        let mut tx = self.store.tenant(op).await?;
+        let state = tx.complete_execution(claimed.execution, claimed.lease_epoch, outcome).await?;
+        tx.commit().await?;
+        Ok(state)
+    }
+
+    async fn hand_back(&self, op: &OpCtx, claimed: &Claimed) {
+        let released = async {
+            let mut tx = self.store.tenant(op).await?;
+            let released = tx.release_execution(claimed.execution, claimed.lease_epoch).await?;
+            tx.commit().await.map(|()| released)
+        };
+        match released.await {
+            Ok(released) => {
+                info!(execution.id = %claimed.execution, released, "handed an execution back");
+            }
+            Err(error) => warn!(execution.id = %claimed.execution, error = %chain(&error),
+                "could not hand an execution back; its lease will run out"),
+        }
+    }
+}
+
+fn ended(reason: EndReason, message: String) -> Outcome {
+    Outcome { reason, output: None, message: Some(message) }
+}
+
+/// Our fault: tried again. The cause is in the log, not in what the tenant reads.
+fn broken(message: &str) -> Outcome {
+    ended(EndReason::SandboxError, message.to_owned())
+}

@@ -1,0 +1,264 @@
+//! The process: checks at start, the loops, the drain. Knows the order of things and none of their insides.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use gatehouse_redis_kit::queue::{Delivery, Queue};
+use gatehouse_service::{
+    Shutdown, Stop,
+    admin::{self, Readiness},
+    app::{self, Bounds},
+    exit::chain,
+    listen,
+};
+use gatehouse_store::{Store, Urls, connect};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::{
+    cgroup,
+    config::Config,
+    execute::{Handled, Shared},
+    feeder,
+    image::{self, Images},
+    pulse::{self, Pulse},
+    sandbox::Sandboxes,
+    state_dir::{self, StateDir},
+};
+
+/// How long one Redis operation may take.
+const REDIS: Duration = Duration::from_secs(3);
+/// How long a read waits for a message.
+const BLOCK: Duration = Duration::from_secs(1);
+/// A message that its consumer has held for this long is looked at by others. Harmless for one that is still
+/// being worked on: PostgreSQL says that it is running.
+const STALE: Duration = Duration::from_secs(30);
+/// How often to look for those.
+const LOOK_FOR_STALE: Duration = Duration::from_secs(10);
+/// How many of those to take at once.
+const STALE_AT_ONCE: usize = 8;
+/// How long to rest after Redis has failed.
+const REST: Duration = Duration::from_secs(1);
+/// How long ended runs may take to be cleaned up and handed back.
+const HAND_BACK: Duration = Duration::from_secs(15);
+
+/// Runs the worker until `shutdown`.
+pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
+    let state = take(&config.state_dir)?;
+    let sandboxes = sandboxes(&config, &state).await?;
+    let images = Images::new(config.image_store, state.images(), image::Bounds::default());
+    images.sweep().map_err(|error| Stop::unavailable(chain(&error)))?;
+    let listener = listen::bind("admin_listen", config.admin_listen).await?;
+    let store = open_store(config.database_app, config.database_system).await?;
+    let queue = open_queue(&config.redis).await?;
+    // A name that was never used before: leases of an earlier start are not ours.
+    let incarnation = format!("{}-{}", config.worker_id, Uuid::new_v4());
+    let pulse = Pulse::start(store.clone(), incarnation.clone(), config.lease)
+        .await
+        .map_err(|error| Stop::unavailable(format!("$.database.system: {}", chain(&error))))?;
+    info!(worker = incarnation, cgroup = sandboxes.cgroup_version(), "started");
+
+    let (hand_back, asked) = watch::channel(false);
+    let shared = Arc::new(Shared {
+        store: store.clone(),
+        sandboxes,
+        images: Arc::new(images),
+        pulse: pulse.clone(),
+        incarnation: incarnation.clone(),
+        hand_back: asked,
+    });
+    let mut loops = JoinSet::new();
+    let beating = pulse.clone();
+    let beats = tokio::spawn(async move { beating.run().await });
+    loops.spawn(feeder::run(store.clone(), queue.clone(), shutdown.clone()));
+    let depths = queue.clone();
+    loops.spawn(pulse::sweep(store.clone(), config.lease, shutdown.clone(), move || {
+        let queue = depths.clone();
+        async move { feeder::depth(&queue).await.is_ok_and(|depth| depth == 0) }
+    }));
+    let readiness = readiness(&shutdown, &store, &queue, &pulse);
+    let router = app::finish(admin::router(readiness), Bounds::default());
+    loops.spawn(listen::serve("admin_listen", listener, router, shutdown.clone()));
+
+    let runs = consume(&shared, &queue, config.concurrency, &shutdown).await;
+    drain(runs, config.drain, &hand_back, &shutdown).await;
+    while loops.join_next().await.is_some() {}
+    // Last: until here the leases had to stand.
+    beats.abort();
+    store.close().await;
+    drop(state);
+    info!(worker = incarnation, "ended");
+    Ok(())
+}
+
+fn take(path: &Path) -> Result<StateDir, Stop> {
+    StateDir::take(path).map_err(|error| {
+        let mend = match error {
+            state_dir::Error::Taken(_) => "stop it or choose another folder",
+            state_dir::Error::Io { .. } => "choose a folder that this user can write",
+        };
+        Stop::unavailable(format!("$.state_dir: {}; {mend}", chain(&error)))
+    })
+}
+
+async fn sandboxes(config: &Config, state: &StateDir) -> Result<Sandboxes, Stop> {
+    let sandboxes = Sandboxes::new(&config.runsc, state, Path::new(cgroup::ROOT));
+    let sandboxes = sandboxes.map_err(|error| {
+        let mend = "run the worker as root on a machine with control groups of version 1 or 2";
+        Stop::unavailable(format!("control groups cannot be used: {}; {mend}", chain(&error)))
+    })?;
+    let version = sandboxes.runtime().version().await.map_err(|error| {
+        let mend = "write the absolute path of gVisor's runsc";
+        Stop::unavailable(format!("$.runsc: {error}; {mend}"))
+    })?;
+    info!(runsc = version, "sandboxes can be made");
+    sandboxes.sweep().await.map_err(|error| {
+        let mend = "end them by hand";
+        Stop::unavailable(format!("leftovers of an earlier start: {}; {mend}", chain(&error)))
+    })?;
+    Ok(sandboxes)
+}
+
+async fn open_store(app: String, system: String) -> Result<Store, Stop> {
+    Store::connect(&Urls { app, admin: None, system: Some(system) }).await.map_err(|error| {
+        let line = format!("$.database: {}", chain(&error));
+        match error {
+            connect::Error::Refused { .. } => Stop::refused(line),
+            connect::Error::Url { .. } => Stop::usage(vec![line]),
+            connect::Error::Unreachable { .. } => {
+                Stop::unavailable(format!("{line}; start PostgreSQL or correct the URL"))
+            }
+            connect::Error::NotMigrated => Stop::unavailable(line),
+        }
+    })
+}
+
+async fn open_queue(url: &str) -> Result<Queue, Stop> {
+    Queue::connect(url, REDIS).await.map_err(|error| {
+        let mend = "start Redis or correct the URL and the user's rights";
+        Stop::unavailable(format!("$.redis: {}; {mend}", chain(&error)))
+    })
+}
+
+fn readiness(shutdown: &Shutdown, store: &Store, queue: &Queue, pulse: &Pulse) -> Readiness {
+    let (store, queue, pulse) = (store.clone(), queue.clone(), pulse.clone());
+    Readiness::new(shutdown.clone())
+        .check("database", move || {
+            let store = store.clone();
+            async move { store.is_reachable().await }
+        })
+        .check("redis", move || {
+            let queue = queue.clone();
+            async move { feeder::depth(&queue).await.is_ok() }
+        })
+        .check("lease", move || {
+            let alive = pulse.is_alive();
+            async move { alive }
+        })
+}
+
+/// Takes messages until the shutdown and returns the runs that are still going.
+async fn consume(
+    shared: &Arc<Shared>,
+    queue: &Queue,
+    concurrency: usize,
+    shutdown: &Shutdown,
+) -> JoinSet<()> {
+    let free = Arc::new(Semaphore::new(concurrency));
+    let mut runs = JoinSet::new();
+    let mut stale_at = tokio::time::Instant::now();
+    let taking = async {
+        loop {
+            while runs.try_join_next().is_some() {}
+            // A place first, then a message: what cannot be run is left to others.
+            let Ok(place) = Arc::clone(&free).acquire_owned().await else { return };
+            if !shared.pulse.is_alive() {
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+            let look_for_stale = tokio::time::Instant::now() >= stale_at;
+            let found = if look_for_stale {
+                stale_at = tokio::time::Instant::now() + LOOK_FOR_STALE;
+                queue.claim_stale(&shared.incarnation, STALE, STALE_AT_ONCE).await
+            } else {
+                queue.read(&shared.incarnation, BLOCK, 1).await
+            };
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    warn!(error = %chain(&error), "could not read the queue");
+                    tokio::time::sleep(REST).await;
+                    continue;
+                }
+            };
+            let mut place = Some(place);
+            for delivery in found {
+                let place = match place.take() {
+                    Some(place) => place,
+                    None => match Arc::clone(&free).acquire_owned().await {
+                        Ok(place) => place,
+                        Err(_) => return,
+                    },
+                };
+                let (shared, queue) = (Arc::clone(shared), queue.clone());
+                runs.spawn(async move {
+                    one(&shared, &queue, delivery).await;
+                    drop(place);
+                });
+            }
+        }
+    };
+    tokio::select! {
+        () = taking => {}
+        () = shutdown.requested() => {}
+    }
+    runs
+}
+
+async fn one(shared: &Shared, queue: &Queue, delivery: Delivery) {
+    let handled = match delivery.job {
+        Ok(job) => shared.handle(job).await,
+        Err(refused) => {
+            error!(message = delivery.id, priority = %delivery.priority, error = %refused,
+                "dropped a message");
+            Handled::Yes
+        }
+    };
+    if handled == Handled::Yes
+        && let Err(error) = queue.ack(&delivery).await
+    {
+        // Delivered again later, and found to be done.
+        warn!(message = delivery.id, error = %chain(&error), "could not acknowledge");
+    }
+}
+
+/// Lets runs end within `bound`, then ends them and gives their executions back. A second signal does so at once.
+async fn drain(
+    mut runs: JoinSet<()>,
+    bound: Duration,
+    hand_back: &watch::Sender<bool>,
+    shutdown: &Shutdown,
+) {
+    let going = runs.len();
+    let ended = tokio::select! {
+        () = all(&mut runs) => true,
+        () = tokio::time::sleep(bound) => false,
+        () = shutdown.insisted() => false,
+    };
+    if ended {
+        info!(runs = going, "drained");
+        return;
+    }
+    warn!(runs = runs.len(), "handing back what still runs");
+    hand_back.send_replace(true);
+    if tokio::time::timeout(HAND_BACK, all(&mut runs)).await.is_err() {
+        error!(runs = runs.len(), "left runs to the next start's sweep");
+    }
+}
+
+async fn all(runs: &mut JoinSet<()>) {
+    while runs.join_next().await.is_some() {}
+}
