@@ -1,3 +1,68 @@
-//! gatehouse: lint, explain, convert, verify.
+//! `gatehouse`: the command line for people who configure the gateway. It runs the gateway's own code over files:
+//! what it says of a document, a token or a request is what the filter would say.
+//! Parses arguments and prints; judges nothing itself.
 
-fn main() {}
+mod explain;
+mod lint;
+mod outcome;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::outcome::{EXIT_USAGE, Outcome};
+
+const EXAMPLES: &str = "\
+Examples:
+  gatehouse lint examples/gateway/suite.json
+  gatehouse verify token --jwks jwks.json < token.txt
+  gatehouse explain --config suite.json POST /api/v1/registry/agents --role viewer
+
+Exit codes: 0 good, 1 refused, 64 wrong usage, 66 a file cannot be read or used.";
+
+#[derive(Parser)]
+#[command(
+    name = "gatehouse",
+    version,
+    about = "Checks edge documents and tokens as the gateway does"
+)]
+#[command(after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compiles edge documents and lists every mistake and warning
+    Lint(lint::Args),
+    /// Checks signed things offline
+    #[command(subcommand)]
+    Verify(Verify),
+    /// Says what the gateway does with a request, and which rule decides
+    Explain(explain::Args),
+}
+
+#[derive(Subcommand)]
+enum Verify {
+    /// Judges an access token from stdin against a key set
+    Token(verify::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` arrive here too, for stdout. If nobody reads, there is nobody to tell.
+            let _unread = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    let outcome: Outcome = match cli.command {
+        Command::Lint(args) => lint::run(&args),
+        Command::Verify(Verify::Token(args)) => verify::run(&args),
+        Command::Explain(args) => explain::run(&args),
+    };
+    outcome.print()
+}

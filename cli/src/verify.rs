@@ -1,0 +1,128 @@
+//! `gatehouse verify token`: judges a token offline, with the filter's own code and the portable verifier.
+//! The token comes on stdin, never as an argument, which other users of the machine could read.
+
+use std::{
+    io::Read,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use gatehouse_authn::{
+    Algorithm, Claims, KeySet, Portable, Refusal, Rules,
+    claims::{self, DEFAULT_LEEWAY, MAX_LEEWAY, Pointer},
+    jws::{self, MAX_TOKEN_BYTES},
+};
+
+use crate::outcome::{self, EXIT_INPUT, EXIT_REFUSED, Outcome};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatehouse verify token --jwks jwks.json < token.txt
+  gatehouse verify token --jwks jwks.json --issuer https://auth.example \\
+      --audience https://api.example --payload-only < token.txt
+  gatehouse verify token --jwks jwks.json --now 1700000000 < token.txt
+
+What is not given is not compared: without --issuer any issuer passes, without --audience any audience.")]
+pub struct Args {
+    /// The issuer's key set (RFC 7517)
+    #[arg(long, value_name = "FILE")]
+    jwks: PathBuf,
+    /// Print the claims alone, as they were signed
+    #[arg(long)]
+    payload_only: bool,
+    /// The exact `iss`
+    #[arg(long, value_name = "ISSUER")]
+    issuer: Option<String>,
+    /// An `aud` that is expected; one of several is enough
+    #[arg(long, value_name = "AUDIENCE")]
+    audience: Vec<String>,
+    /// An algorithm that is allowed; all that the gateway knows unless given
+    #[arg(long, value_name = "ALG")]
+    algorithm: Vec<Algorithm>,
+    /// Where the tenant's id stands, as a JSON pointer
+    #[arg(long, value_name = "POINTER", default_value = "/tenant_id")]
+    tenant_claim: Pointer,
+    /// Tolerance on times, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_LEEWAY.as_secs(),
+          value_parser = clap::value_parser!(u64).range(..=MAX_LEEWAY.as_secs()))]
+    leeway: u64,
+    /// The time to judge at, in seconds since 1970; the machine's time unless given
+    #[arg(long, value_name = "SECONDS")]
+    now: Option<u64>,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let jwks = args.jwks.display();
+    let keys = match outcome::read(&args.jwks).map(|text| KeySet::parse(text.as_bytes())) {
+        Ok(Ok(keys)) => keys,
+        Ok(Err(bad)) => return Outcome::failed(EXIT_INPUT, format_args!("{jwks}: {bad}")),
+        Err(line) => return Outcome::failed(EXIT_INPUT, line),
+    };
+    let token = match read_token() {
+        Ok(token) => token,
+        Err(error) => {
+            return Outcome::failed(EXIT_INPUT, format_args!("stdin: cannot be read: {error}"));
+        }
+    };
+    let now = args.now.map_or_else(machine_time, Duration::from_secs);
+    let mut outcome = Outcome::default();
+    for skipped in keys.skipped() {
+        outcome.warn(format_args!("{jwks}: warning: $.keys[{}]: {}", skipped.index, skipped.cause));
+    }
+    if let Err(refusal) = judge(args, &keys, token.trim_ascii_end(), now, &mut outcome) {
+        let code = refusal.word();
+        outcome.fail(EXIT_REFUSED, format_args!("refused: {code}: {refusal}"));
+    }
+    outcome
+}
+
+fn judge(
+    args: &Args,
+    keys: &KeySet,
+    token: &[u8],
+    now: Duration,
+    outcome: &mut Outcome,
+) -> Result<(), Refusal> {
+    let parsed = jws::parse(token)?;
+    let allowed = if args.algorithm.is_empty() { Algorithm::ALL } else { &args.algorithm };
+    let verified = jws::verify(&parsed, keys, allowed, &Portable)?;
+    let claimed = parsed.claimed_issuer().ok_or(Refusal::IssuerUnknown)?;
+    let rules = Rules {
+        issuer: args.issuer.clone().unwrap_or_else(|| claimed.to_owned()),
+        audiences: args.audience.clone(),
+        leeway: Duration::from_secs(args.leeway),
+        tenant_claim: args.tenant_claim.clone(),
+        access_tokens_only: false,
+    };
+    let Claims { issuer, subject, tenant, expires_at, token_id: _ } =
+        claims::judge(&verified, &rules, now)?;
+    if !args.payload_only {
+        let header = verified.header();
+        outcome.say("valid");
+        outcome.say(format_args!("algorithm  {}", header.algorithm));
+        outcome.say(format_args!("key        {}", header.key_id.as_deref().unwrap_or("(no kid)")));
+        // Printed as a JSON string: what an issuer is called may have any character.
+        outcome.say(format_args!("issuer     {}", serde_json::Value::from(issuer)));
+        outcome.say(format_args!("subject    {subject}"));
+        outcome.say(format_args!("tenant     {tenant}"));
+        let left = expires_at.as_secs().saturating_sub(now.as_secs());
+        outcome.say(format_args!("expires    {} (in {left} s)", expires_at.as_secs()));
+    }
+    // It was read as JSON, so that this is UTF-8.
+    outcome.say(String::from_utf8_lossy(verified.payload()));
+    Ok(())
+}
+
+/// One byte more than the longest token and its line end, so that a longer one is seen to be longer.
+fn read_token() -> std::io::Result<Vec<u8>> {
+    let mut token = Vec::new();
+    let bound = u64::try_from(MAX_TOKEN_BYTES).unwrap_or(u64::MAX).saturating_add(3);
+    std::io::stdin().lock().take(bound).read_to_end(&mut token)?;
+    Ok(token)
+}
+
+fn machine_time() -> Duration {
+    // A clock before 1970 makes every token one from the future, which is refused.
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

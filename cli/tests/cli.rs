@@ -1,0 +1,164 @@
+//! The command line from outside: arguments and stdin in; stdout, stderr and the exit code out, whole, as goldens.
+//! They are renewed with `UPDATE_GOLDEN=1 cargo test -p gatehouse-cli` and read in review.
+
+#![cfg(test)]
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+fn here(part: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(part)
+}
+
+/// Runs `gatehouse` with these words as arguments, in the folder of the test data, and shows what came of it.
+fn run(arguments: &str, stdin: &[u8], environment: &[(&str, &str)]) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gatehouse"))
+        .args(arguments.split_whitespace())
+        .current_dir(here("data"))
+        .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR_FORCE")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Commands that read no stdin may be gone already.
+    let _gone = child.stdin.take().unwrap().write_all(stdin);
+    let output = child.wait_with_output().unwrap();
+    let code = output.status.code().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    format!("$ gatehouse {arguments}\nexit {code}\n--- stdout\n{stdout}--- stderr\n{stderr}")
+}
+
+/// Compares one run with `goldens/<name>.txt`; `exit` stands here too, so that renewing goldens cannot change it.
+fn check_with(name: &str, exit: i32, arguments: &str, stdin: &[u8]) {
+    let got = run(arguments, stdin, &[]);
+    assert!(got.contains(&format!("\nexit {exit}\n")), "{got}");
+    let golden = here("goldens").join(format!("{name}.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, &got).unwrap();
+    }
+    let reviewed = fs::read_to_string(&golden).expect("the golden is committed");
+    assert_eq!(got, reviewed, "{}", golden.display());
+}
+
+fn check(name: &str, exit: i32, arguments: &str) {
+    check_with(name, exit, arguments, b"");
+}
+
+/// Verifies the token of `data/<token>` within its lifetime.
+fn check_token(name: &str, exit: i32, token: &str, arguments: &str) {
+    let arguments = format!("verify token --jwks jwks.json {arguments}");
+    check_with(name, exit, arguments.trim(), &fs::read(here("data").join(token)).unwrap());
+}
+
+#[test]
+fn help_has_examples_and_wrong_usage_is_64() {
+    check("help", 0, "--help");
+    check("lint-help", 0, "lint --help");
+    check("verify-token-help", 0, "verify token --help");
+    check("explain-help", 0, "explain --help");
+    check("no-command", 64, "");
+    check("unknown-flag", 64, "lint --frobnicate x.json");
+    check("unknown-role", 64, "explain --config warnings.json GET / --role owner");
+    check("leeway-too-large", 64, "verify token --jwks jwks.json --leeway 301");
+}
+
+#[test]
+fn lint_prints_every_mistake_and_warning() {
+    check("lint-good", 0, "lint ../../../examples/gateway/suite.json");
+    check("lint-warnings", 0, "lint warnings.json");
+    check("lint-strict", 1, "lint --strict warnings.json");
+    check("lint-mistakes", 1, "lint mistakes.json");
+    check("lint-not-json", 1, "lint not.json");
+    check("lint-many", 66, "lint two-issuers.json mistakes.json absent.json");
+}
+
+#[test]
+fn a_good_token_is_valid_for_its_issuer_audience_and_time() {
+    check_token("token-good", 0, "good.jwt", "--now 1700000100");
+    let exact = "--issuer https://auth.example --audience https://api.example --algorithm RS256";
+    check_token("token-exact", 0, "good.jwt", &format!("--now 1700000100 --payload-only {exact}"));
+    check_token(
+        "token-other-issuer",
+        1,
+        "good.jwt",
+        "--now 1700000100 --issuer https://auth.example/",
+    );
+    check_token("token-other-audience", 1, "good.jwt", "--now 1700000100 --audience other");
+    check_token("token-other-algorithm", 1, "good.jwt", "--now 1700000100 --algorithm ES256");
+    check_token("token-last-second", 0, "good.jwt", "--now 1700000959 --payload-only");
+    check_token("token-expired", 1, "good.jwt", "--now 1700000960");
+    check_token("token-expired-long-ago", 1, "good.jwt", "");
+    check_token("token-from-the-future", 1, "good.jwt", "--now 1699999000");
+}
+
+#[test]
+fn a_bad_token_is_refused_with_its_reason() {
+    check_token("token-forged", 1, "forged.jwt", "--now 1700000100");
+    check_token("token-none", 1, "none.jwt", "--now 1700000100");
+    check_token("token-unknown-key", 1, "unknown-key.jwt", "--now 1700000100");
+    check_token("token-no-tenant", 1, "no-tenant.jwt", "--now 1700000100");
+    check_token("token-not-a-token", 1, "jwks.json", "");
+    check_with("token-empty", 1, "verify token --jwks jwks.json", b"");
+    check_with("token-too-long", 1, "verify token --jwks jwks.json", &[b'a'; 9000]);
+    check("keys-absent", 66, "verify token --jwks absent.json");
+    check("keys-private", 66, "verify token --jwks private.json");
+    check("keys-not-a-set", 66, "verify token --jwks mistakes.json");
+}
+
+#[test]
+fn explain_names_the_rule_and_the_verdict() {
+    let explain = |name: &str, exit: i32, request: &str| {
+        let arguments = format!("explain --config ../../../examples/gateway/suite.json {request}");
+        check(name, exit, &arguments);
+    };
+    explain("explain-allowed", 0, "POST /api/v1/registry/agents --role developer");
+    explain("explain-denied", 1, "POST /api/v1/registry/agents --role viewer");
+    explain("explain-no-credential", 1, "GET /api/v1/registry/agents");
+    explain("explain-public", 0, "POST /oauth2/token");
+    explain("explain-platform", 0, "POST /api/v1/factory/tenants --platform");
+    explain("explain-admin-is-not-platform", 1, "POST /api/v1/factory/tenants --role admin");
+    explain("explain-head", 0, "HEAD /api/v1/registry/%61gents/7?x=1 --role viewer");
+    explain("explain-dots", 1, "GET /api/v1/../v1/registry/agents --role admin");
+    explain("explain-unknown-version", 1, "GET /api/v9/registry/agents --role admin");
+    explain("explain-unknown-path", 1, "GET /internal/v1/principal --role admin --platform");
+    explain("explain-other-method", 1, "PATCH /api/v1/registry/agents --role admin");
+    explain("explain-unknown-issuer", 66, "GET / --role admin --issuer https://x.example");
+}
+
+#[test]
+fn explain_applies_what_an_issuer_may_grant() {
+    let explain = |name: &str, exit: i32, request: &str| {
+        let issuer = "--config two-issuers.json --issuer https://foreign.example";
+        check(name, exit, &format!("explain {issuer} {request}"));
+    };
+    explain("explain-capped", 1, "POST /api/v1/registry/agents --role developer");
+    explain("explain-within-the-cap", 0, "POST /api/v1/runtime/executions --role operator");
+    explain("explain-foreign-platform", 1, "POST /api/v1/factory/tenants --platform");
+    check("explain-broken-document", 66, "explain --config mistakes.json GET / --role viewer");
+}
+
+#[test]
+fn no_color_wins_over_forced_colour() {
+    let forced = run("lint --help", b"", &[("CLICOLOR_FORCE", "1")]);
+    assert!(forced.contains('\u{1b}'), "{forced}");
+    let plain = run("lint --help", b"", &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]);
+    assert!(!plain.contains('\u{1b}'), "{plain}");
+}
+
+#[test]
+fn every_golden_belongs_to_a_case() {
+    let cases = include_str!("cli.rs");
+    for entry in fs::read_dir(here("goldens")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(cases.contains(&format!("\"{name}\"")), "{}", path.display());
+    }
+}
