@@ -190,3 +190,6 @@ impl Suite {
 fn other_method(allow: &str) -> Refusal {
     Refusal::new(Reason::MethodNotAllowed).header("allow", allow.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Rate decisions and what clients see of them.
+
+use super::*;
+
+fn send(world: &mut World) -> End {
+    world.send("POST", AGENTS, &[("authorization", &good())])
+}
+
+fn seen(suite: &Suite, end: &End, status: u16) -> BTreeMap<String, String> {
+    let sets = suite.on_response(end.record(), Some(status)).into_iter();
+    sets.filter_map(|edit| match edit {
+        Edit::Set(name, value) => Some((name.into_owned(), value)),
+        Edit::Remove(_) | Edit::UpstreamUri(_) => None,
+    })
+    .collect()
+}
+
+#[test]
+fn r7_the_question_names_the_template_and_method_not_the_raw_path() {
+    let mut world = World::new().roles(&[Role::Admin], false);
+    let path = format!("{AGENTS}/%37?x=1");
+    let end = world.send("DELETE", &path, &[("authorization", &good())]);
+    assert_eq!(end.verdict(), "passed");
+    let expected = format!(
+        r#"/v1/check {{"tenant":"{TENANT}","tier":"pro","method":"DELETE","route":"{AGENTS}/{{agent}}","cost":1}}"#
+    );
+    assert_eq!(world.calls.last(), Some(&expected));
+}
+
+#[test]
+fn r9_the_tightest_limit_is_on_every_response() {
+    let mut world = World::new();
+    let end = send(&mut world);
+    let headers = seen(&world.suite, &end, 304);
+    assert_eq!(headers["x-ratelimit-limit"], "600");
+    assert_eq!(headers["x-ratelimit-remaining"], "599");
+    assert_eq!(headers["x-ratelimit-reset"], "0");
+    assert_eq!(headers["api-version"], "v1");
+    assert_eq!(headers["x-request-id"], end.record().request_id);
+    assert!(!headers.contains_key("cache-control"));
+    for status in [401, 403, 429] {
+        assert_eq!(seen(&world.suite, &end, status)["cache-control"], "no-store");
+    }
+}
+
+#[test]
+fn r10_a_denial_says_when_a_retry_passes() {
+    let mut world = World::new();
+    let denied = |retry_after_s: Value, reset_s: u32| {
+        json!({"allowed": false, "retry_after_s": retry_after_s, "limits": [
+            {"name": "tenant", "limit": 60, "window_s": 60, "remaining": 0, "reset_s": reset_s},
+        ]})
+    };
+    for (answer, retry_after) in [
+        (denied(json!(7), 7), "7"),
+        (denied(json!(3), 9), "9"),
+        (denied(json!(0), 0), "1"),
+        (denied(Value::Null, 0), "1"),
+        (json!({"allowed": false, "limits": []}), "1"),
+    ] {
+        world.check = answer;
+        let end = send(&mut world);
+        assert_eq!(end.verdict(), "429 quota_exceeded");
+        assert_eq!(end.header("retry-after"), Some(retry_after));
+        assert_eq!(end.header("cache-control"), Some("no-store"));
+        assert_eq!(end.header("x-envoy-ratelimited"), Some("true"));
+    }
+    world.check = denied(json!(7), 7);
+    let end = send(&mut world);
+    assert_eq!(end.header("x-ratelimit-limit"), Some("60"));
+    assert_eq!(end.header("x-ratelimit-remaining"), Some("0"));
+    assert_eq!(end.header("x-ratelimit-reset"), Some("7"));
+}
+
+#[test]
+fn r14_a_limiter_that_is_away_follows_the_declared_policy() {
+    let away = |limiter: &str| {
+        let limiter = limiter.to_owned();
+        let mut world = World::with(move |document| document["limiter"] = limiter.into());
+        world.away = vec!["/v1/check"];
+        world
+    };
+    let mut closed = away("closed");
+    let end = send(&mut closed);
+    assert_eq!(end.verdict(), "503 limiter_unavailable");
+    assert_eq!(end.header("retry-after"), Some("1"));
+    let mut open = away("open");
+    let end = send(&mut open);
+    assert_eq!(end.verdict(), "passed");
+    let headers = seen(&open.suite, &end, 200);
+    assert_eq!(headers["x-ratelimit-degraded"], "true");
+    assert!(!headers.contains_key("x-ratelimit-limit"));
+    open.away.clear();
+    let end = send(&mut open);
+    assert!(!seen(&open.suite, &end, 200).contains_key("x-ratelimit-degraded"));
+}
+
+#[test]
+fn r14_an_answer_that_is_no_decision_counts_as_away() {
+    let mut world = World::new();
+    for broken in [json!({}), json!([]), json!({"allowed": "yes", "limits": []})] {
+        world.check = broken;
+        assert_eq!(send(&mut world).verdict(), "503 limiter_unavailable");
+    }
+}
+
+#[test]
+fn t5_responses_carry_no_identity_headers() {
+    let mut world = World::new();
+    let end = send(&mut world);
+    let removed: Vec<_> = world
+        .suite
+        .on_response(end.record(), None)
+        .into_iter()
+        .filter_map(|edit| match edit {
+            Edit::Remove(name) => Some(name.into_owned()),
+            Edit::Set(..) | Edit::UpstreamUri(_) => None,
+        })
+        .collect();
+    assert_eq!(removed, gatehouse_contract::header::IDENTITY);
+}
