@@ -76,6 +76,7 @@ fn lint_prints_every_mistake_and_warning() {
     check("lint-warnings", 0, "lint warnings.json");
     check("lint-strict", 1, "lint --strict warnings.json");
     check("lint-mistakes", 1, "lint mistakes.json");
+    check("lint-twice", 1, "lint twice.json");
     check("lint-not-json", 1, "lint not.json");
     check("lint-many", 66, "lint two-issuers.json mistakes.json absent.json");
 }

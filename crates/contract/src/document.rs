@@ -11,6 +11,8 @@ use std::{
 
 use serde_json::{Map, Value};
 
+mod twins;
+
 /// One thing that is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -36,7 +38,8 @@ pub struct Document<'a> {
     mistakes: &'a RefCell<Vec<Mistake>>,
 }
 
-/// Reads `text` with `build`. `Err` holds every mistake, in the order of the getters' calls.
+/// Reads `text` with `build`. `Err` holds every mistake: members that stand twice, then the others in the order of
+/// the getters' calls.
 pub fn read<T>(
     text: &str,
     build: impl FnOnce(&Document<'_>) -> Option<T>,
@@ -49,7 +52,7 @@ pub fn read<T>(
     let Value::Object(members) = &value else {
         return Err(whole("not an object".to_owned(), "write one JSON object"));
     };
-    let mistakes = RefCell::new(Vec::new());
+    let mistakes = RefCell::new(twins::find(text));
     let built = Document::descend(members, "$".to_owned(), &mistakes, build);
     let mistakes = mistakes.into_inner();
     match built {
@@ -339,6 +342,15 @@ mod tests {
                 "$.limits[1].per-min: unknown field; did you mean \"per_min\"?",
                 "$.limits[2]: 7 does not fit; write an object",
                 "$.nmae: unknown field; remove it; known here: limits, name",
+            ]),
+        );
+        check(
+            r#"{"name":"a","limits":[{"per_min":5,"note":"n","per_min":6}],"name":"b","x":{"y":1,"\u0079":2}}"#,
+            Err(&[
+                "$.limits[0].per_min: stands twice; keep one of them",
+                "$.name: stands twice; keep one of them",
+                "$.x.y: stands twice; keep one of them",
+                "$.x: unknown field; remove it; known here: limits, name",
             ]),
         );
         check(r"[]", Err(&["$: not an object; write one JSON object"]));
