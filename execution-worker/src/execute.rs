@@ -5,17 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use gatehouse_contract::TenantId;
 use gatehouse_execution::{
-    EndReason, Limits,
+    EndReason, ExecutionState, Limits,
     outcome::{Exit, Outcome, Run},
     sandbox::SandboxId,
 };
 use gatehouse_redis_kit::queue;
 use gatehouse_service::exit::chain;
 use gatehouse_store::{Error as StoreError, OffsetDateTime, OpCtx, Store, executions::Claimed};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -29,8 +26,6 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(2);
 /// Between attempts to report, while the database is away.
 const REPORT_AGAIN: Duration = Duration::from_millis(500);
-/// How long a result is kept for a database that is away.
-const REPORT: Duration = Duration::from_secs(60);
 
 /// What every message needs.
 pub struct Shared {
@@ -192,33 +187,24 @@ impl Shared {
     /// Stores the outcome, again and again while the database is away. A commit whose fate is unknown is repeated,
     /// too: the second one finds that the execution is not running any more.
     async fn report(&self, op: &OpCtx, claimed: &Claimed, outcome: &Outcome, started: Instant) {
-        let until = Instant::now() + REPORT;
-        let stored = timeout_at(until, async {
-            loop {
-                match self.complete(op, claimed, outcome).await {
-                    Err(error) if error.is_unavailable() => {
-                        warn!(execution.id = %claimed.execution, error = %chain(&error),
-                            "could not report, trying again");
-                        tokio::time::sleep(REPORT_AGAIN).await;
-                    }
-                    other => return other,
-                }
-            }
-        });
-        match stored.await {
-            Ok(Ok(Some(state))) => {
+        let mut stored = self.complete(op, claimed, outcome).await;
+        if let Err(error) = &stored {
+            error!(execution.id = %claimed.execution, error = %chain(error), "could not report");
+            // The database refuses this result: without it the execution would be running for ever.
+            let without = ended(EndReason::OutputInvalid, "the result cannot be stored".to_owned());
+            stored = self.complete(op, claimed, &without).await;
+        }
+        match stored {
+            Ok(Some(state)) => {
                 info!(execution.id = %claimed.execution, attempt = claimed.attempt, state = %state,
                     reason = %outcome.reason, took_ms = started.elapsed().as_millis(), "ended");
             }
-            Ok(Ok(None)) => {
+            Ok(None) => {
                 warn!(execution.id = %claimed.execution, epoch = claimed.lease_epoch,
                     "the result came after the lease was lost");
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 error!(execution.id = %claimed.execution, error = %chain(&error), "could not report");
-            }
-            Err(_) => {
-                error!(execution.id = %claimed.execution, "gave up reporting: the database is away");
             }
         }
     }
@@ -228,7 +214,25 @@ impl Shared {
         op: &OpCtx,
         claimed: &Claimed,
         outcome: &Outcome,
-    ) -> Result<Option<gatehouse_execution::ExecutionState>, StoreError> {
+    ) -> Result<Option<ExecutionState>, StoreError> {
+        loop {
+            match self.complete_once(op, claimed, outcome).await {
+                Err(error) if error.is_unavailable() => {
+                    warn!(execution.id = %claimed.execution, error = %chain(&error),
+                        "could not report, trying again");
+                    tokio::time::sleep(REPORT_AGAIN).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn complete_once(
+        &self,
+        op: &OpCtx,
+        claimed: &Claimed,
+        outcome: &Outcome,
+    ) -> Result<Option<ExecutionState>, StoreError> {
         let mut tx = self.store.tenant(op).await?;
         let state = tx.complete_execution(claimed.execution, claimed.lease_epoch, outcome).await?;
         tx.commit().await?;

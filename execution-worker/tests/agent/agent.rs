@@ -109,6 +109,14 @@ fn main() {
             Command::new("/agent").arg("sleep").spawn().expect("child");
             println!("{{\"left\":1}}");
         }
+        // For as long as the input says.
+        "wait" => {
+            let mut stdin = String::new();
+            io::stdin().read_to_string(&mut stdin).expect("stdin");
+            let digits: String = stdin.chars().filter(char::is_ascii_digit).collect();
+            thread::sleep(Duration::from_millis(digits.parse().expect("milliseconds")));
+            println!("{{\"waited\":{digits}}}");
+        }
         "sleep" => thread::sleep(Duration::from_secs(3600)),
         other => {
             eprintln!("unknown mode {other}");

@@ -6,4 +6,12 @@ mod driver;
 #[cfg(test)]
 mod images;
 #[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod system;
+#[cfg(test)]
+mod whole;

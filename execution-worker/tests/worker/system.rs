@@ -1,0 +1,367 @@
+//! The worker's process with everything around it: a database and a Redis of its own, an image store, and the
+//! worker itself as its binary. All of it is gone when the value is dropped.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use flate2::{Compression, write::GzEncoder};
+use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId, TenantId, Tier, acl};
+use gatehouse_execution::{
+    Digest, ExecutionState,
+    oci::{self, Descriptor, ImageConfig, Index, LAYER_TAR_GZIP, Manifest, RootFs, Start},
+};
+use gatehouse_store::{
+    OffsetDateTime, OpCtx, Store, Urls,
+    executions::{Execution, NewExecution},
+    migrate,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::{
+    images::copy,
+    support::{part, rootfs},
+};
+
+/// How long anything may take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct System {
+    pub dir: TempDir,
+    pub store: Store,
+    pub redis: Redis,
+    database: String,
+}
+
+/// A process that dies with its value.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+pub struct Redis {
+    port: u16,
+    dir: PathBuf,
+    process: Option<Process>,
+}
+
+/// The worker's process.
+pub struct Worker {
+    pub process: Process,
+    pub admin: u16,
+    log: PathBuf,
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Looks until there is something, or fails with what was seen last.
+pub async fn wait_for<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(Instant::now() < deadline, "waited for {what}, saw {seen}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn psql(command: &str) {
+    let status = Command::new("psql")
+        .arg(part("GATEHOUSE_TEST_POSTGRES"))
+        .args(["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--command", command])
+        .status()
+        .expect("psql runs");
+    assert!(status.success(), "{command}");
+}
+
+impl Redis {
+    fn start(dir: &Path) -> Self {
+        let dir = dir.join("redis");
+        fs::create_dir_all(&dir).unwrap();
+        let passwords =
+            acl::Passwords { admin: "test", sidecar: "test", control: "test", worker: "test" };
+        fs::write(dir.join("users.acl"), acl::file(&passwords).unwrap()).unwrap();
+        let mut redis = Self { port: free_port(), dir, process: None };
+        redis.restart();
+        redis
+    }
+
+    /// Ends the server, if it runs, and starts one that has nothing, on the same port.
+    pub fn restart(&mut self) {
+        self.process = None;
+        let child = Command::new(part("GATEHOUSE_TEST_REDIS_SERVER"))
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--appendonly", "no", "--maxmemory-policy", "noeviction", "--aclfile"])
+            .arg(self.dir.join("users.acl"))
+            .arg("--dir")
+            .arg(&self.dir)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server starts");
+        self.process = Some(Process(child));
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < deadline, "redis does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://worker:test@127.0.0.1:{}", self.port)
+    }
+}
+
+impl System {
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let database = format!("gatehouse_w_{}", Uuid::new_v4().simple());
+        psql(&format!("CREATE DATABASE {database} OWNER gatehouse_owner"));
+        let url = |role: &str| database_url(&database, role);
+        migrate::run(&url("owner")).await.unwrap();
+        let urls = Urls { app: url("app"), admin: Some(url("admin")), system: Some(url("system")) };
+        let store = Store::connect(&urls).await.unwrap();
+        fs::create_dir(dir.path().join("store")).unwrap();
+        let redis = Redis::start(dir.path());
+        Self { dir, store, redis, database }
+    }
+
+    pub fn database_url(&self, role: &str) -> String {
+        database_url(&self.database, role)
+    }
+
+    /// A new tenant's operations.
+    pub async fn tenant(&self) -> OpCtx {
+        let op = OpCtx {
+            tenant: TenantId::new(Uuid::new_v4()),
+            subject: "tester".to_owned(),
+            request_id: "r1".to_owned(),
+            now: OffsetDateTime::UNIX_EPOCH,
+        };
+        let slug = format!("t-{}", &op.tenant.to_string()[..8]);
+        let mut tx = self.store.admin(&op, "a test's tenant").await.unwrap();
+        tx.create_tenant(op.tenant, &slug, &slug, Tier::Free).await.unwrap();
+        tx.commit().await.unwrap();
+        op
+    }
+
+    /// An agent of the tenant whose only version names `image`.
+    pub async fn agent(&self, op: &OpCtx, image: &str) -> (AgentId, AgentVersionId) {
+        let (agent, version) = (AgentId::new(Uuid::new_v4()), AgentVersionId::new(Uuid::new_v4()));
+        let name = format!("a-{}", &agent.to_string()[..8]);
+        let mut tx = self.store.tenant(op).await.unwrap();
+        tx.create_agent(agent, &name, None).await.unwrap();
+        tx.create_version(version, agent, "1.0.0", image).await.unwrap();
+        tx.commit().await.unwrap();
+        (agent, version)
+    }
+
+    /// Publishes the sample agent for the tenant and returns the reference.
+    pub fn publish_sample(&self, op: &OpCtx) -> String {
+        let to = self.layout(op, "fuel-emissions");
+        copy(Path::new(&part("GATEHOUSE_TEST_AGENT")), &to);
+        let index: Index =
+            serde_json::from_slice(&fs::read(to.join("index.json")).unwrap()).unwrap();
+        format!("fuel-emissions@{}", index.manifests[0].digest)
+    }
+
+    /// Publishes the test agent, started with `args`.
+    pub fn publish_test_agent(&self, op: &OpCtx, args: &[&str]) -> String {
+        let to = self.layout(op, "test-agent");
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_path_with_name(rootfs().join("agent"), "agent").unwrap();
+        let plain = archive.into_inner().unwrap();
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(&plain).unwrap();
+        let blob = |media_type: &str, bytes: &[u8]| {
+            let digest = Digest::of(bytes);
+            let path: PathBuf = digest.blob_parts().iter().collect();
+            fs::create_dir_all(to.join("blobs/sha256")).unwrap();
+            fs::write(to.join(path), bytes).unwrap();
+            let size = bytes.len() as u64;
+            Descriptor { media_type: media_type.to_owned(), digest, size }
+        };
+        let config = ImageConfig {
+            architecture: "amd64".to_owned(),
+            os: "linux".to_owned(),
+            config: Start {
+                entrypoint: Some(vec!["/agent".to_owned()]),
+                cmd: Some(args.iter().map(|arg| (*arg).to_owned()).collect()),
+                ..Start::default()
+            },
+            rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![Digest::of(&plain)] },
+        };
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: None,
+            config: blob(oci::CONFIG, &serde_json::to_vec(&config).unwrap()),
+            layers: vec![blob(LAYER_TAR_GZIP, &packed.finish().unwrap())],
+        };
+        let manifest = blob(oci::MANIFEST, &serde_json::to_vec(&manifest).unwrap());
+        let reference = format!("test-agent@{}", manifest.digest);
+        let index = Index { schema_version: 2, media_type: None, manifests: vec![manifest] };
+        fs::write(to.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+        fs::write(to.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        reference
+    }
+
+    fn layout(&self, op: &OpCtx, name: &str) -> PathBuf {
+        self.dir.path().join("store").join(op.tenant.to_string()).join(name)
+    }
+
+    /// Submits and returns the execution's id.
+    pub async fn submit(
+        &self,
+        op: &OpCtx,
+        (agent, version): (AgentId, AgentVersionId),
+        input: Value,
+    ) -> ExecutionId {
+        let id = ExecutionId::new(Uuid::new_v4());
+        let mut tx = self.store.tenant(op).await.unwrap();
+        tx.submit_execution(&NewExecution { id, agent, version, input }).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    pub async fn execution(&self, op: &OpCtx, id: ExecutionId) -> Execution {
+        self.store.tenant(op).await.unwrap().execution(id).await.unwrap().unwrap()
+    }
+
+    /// Waits until the execution is in `state`.
+    pub async fn reaches(&self, op: &OpCtx, id: ExecutionId, state: ExecutionState) -> Execution {
+        wait_for(&format!("state {state}"), || async {
+            let seen = self.execution(op, id).await;
+            if seen.state == state {
+                return Ok(seen);
+            }
+            assert!(!seen.state.is_settled(), "waited for {state}, it ended as {seen:?}");
+            Err(format!("{seen:?}"))
+        })
+        .await
+    }
+
+    /// The worker's configuration; `change` is merged into it.
+    pub fn config(&self, change: Value) -> Value {
+        let path = |name: &str| self.dir.path().join(name).display().to_string();
+        let mut config = json!({
+            "admin_listen": format!("127.0.0.1:{}", free_port()),
+            "database": {"app": self.database_url("app"), "system": self.database_url("system")},
+            "redis": self.redis.url(),
+            "image_store": path("store"),
+            "state_dir": path("worker"),
+            "runsc": part("GATEHOUSE_TEST_RUNSC"),
+            "lease_s": 3,
+        });
+        if let (Value::Object(config), Value::Object(change)) = (&mut config, change) {
+            config.extend(change);
+        }
+        config
+    }
+
+    /// Starts the worker and waits until it is ready.
+    pub async fn worker(&self, change: Value) -> Worker {
+        let mut worker = Worker::spawn(self.dir.path(), &self.config(change));
+        wait_for("readiness", || {
+            let ended = worker.process.0.try_wait().unwrap();
+            assert!(ended.is_none(), "the worker ended: {}", worker.log());
+            let ready = get(worker.admin, "/readyz");
+            async move { if ready.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(ready) } }
+        })
+        .await;
+        worker
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("worker")
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        psql(&format!("DROP DATABASE {} WITH (FORCE)", self.database));
+        if let Ok(name) = fs::read_to_string(self.state_dir().join("worker")) {
+            for group in crate::support::groups_of(&name) {
+                drop(fs::remove_dir(group));
+            }
+        }
+    }
+}
+
+fn database_url(database: &str, role: &str) -> String {
+    let url = part("GATEHOUSE_TEST_POSTGRES");
+    let rest = url.split_once('@').map_or(url.as_str(), |(_, rest)| rest);
+    let server = rest.split('/').next().unwrap();
+    format!("postgres://gatehouse_{role}:test@{server}/{database}")
+}
+
+impl Worker {
+    pub fn spawn(dir: &Path, config: &Value) -> Self {
+        let (file, log) = (dir.join("worker.json"), dir.join(format!("{}.log", Uuid::new_v4())));
+        fs::write(&file, config.to_string()).unwrap();
+        let admin = config["admin_listen"].as_str().and_then(|text| text.rsplit_once(':'));
+        let child = Command::new(env!("CARGO_BIN_EXE_gatehouse-execution-worker"))
+            .args(["serve", "--config"])
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let admin = admin.and_then(|(_, port)| port.parse().ok()).unwrap_or_default();
+        Self { process: Process(child), admin, log }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.process.0.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let log = self.log.clone();
+        wait_for("the worker's end", || {
+            let ended = self.process.0.try_wait().unwrap();
+            let log = fs::read_to_string(&log).unwrap();
+            async move { ended.ok_or(log) }
+        })
+        .await
+    }
+}
+
+/// The reply to a GET, or why there is none.
+pub fn get(port: u16, path: &str) -> String {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: worker\r\nconnection: close\r\n\r\n")?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply)?;
+        Ok(reply)
+    };
+    ask().unwrap_or_else(|error| error.to_string())
+}
