@@ -13,6 +13,7 @@ use anyhow::{Context, ensure};
 
 use crate::repo;
 
+pub mod dependencies;
 pub mod docs;
 pub mod files;
 pub mod layers;
@@ -140,6 +141,7 @@ pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
 pub fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     let tree = Tree::read(root)?;
     let mut findings = files::check(&tree);
+    findings.extend(dependencies::check(&tree));
     findings.extend(docs::check(&tree));
     findings.extend(specification::check(&tree));
     findings.extend(layers::check(&layers::read(root)?));

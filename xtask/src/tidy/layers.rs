@@ -42,9 +42,10 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("redis", &["redis-kit"]),
     ("proxy-wasm", &["wasm-host"]),
-    ("jwt-compact", &["authn"]),
+    // The edge signs tokens in its own tests only.
+    ("jwt-compact", &["authn", "edge"]),
     ("wasmtime", &["tests"]),
-    ("wasm-encoder", &["xtask"]),
+    ("wasm-encoder", &["xtask", "tests"]),
     ("wasmparser", &["xtask"]),
 ];
 
