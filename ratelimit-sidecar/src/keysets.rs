@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use self::{
     fetch::KeySet,
-    schedule::{Next, Schedule},
+    schedule::{Next, Question, Schedule},
 };
 use crate::{
     app::{App, json},
@@ -79,7 +79,8 @@ impl Entry {
     /// The set to answer with, after the fetch that the question calls for, if any.
     async fn get(self: &Arc<Self>, kid: Option<&str>) -> Option<JwksAnswer> {
         let asked = Instant::now();
-        match self.next(kid, asked, asked) {
+        let under_way = self.flight.try_lock().is_err();
+        match self.next(kid, asked, under_way) {
             Next::Serve => {}
             // The answer does not wait: what is there is good enough.
             Next::Refresh => drop(self.spawn_fetch(None, asked)),
@@ -100,13 +101,13 @@ impl Entry {
         })
     }
 
-    fn next(&self, kid: Option<&str>, asked: Instant, now: Instant) -> Next {
+    fn next(&self, kid: Option<&str>, asked: Instant, under_way: bool) -> Next {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let misses_key = match (&current.keys, kid) {
             (Some(keys), Some(kid)) => !keys.has(kid),
             _ => false,
         };
-        current.schedule.next(misses_key, asked, now)
+        current.schedule.next(Question { asked, misses_key, under_way }, Instant::now())
     }
 
     /// Fetches in a task of its own, which ends within the fetch's deadline: a filter that hangs up after its own
@@ -120,7 +121,7 @@ impl Entry {
         tokio::spawn(async move {
             let _flight = entry.flight.lock().await;
             // Whoever held the flight before may have brought what we came for.
-            if entry.next(kid.as_deref(), asked, Instant::now()) == Next::Serve {
+            if entry.next(kid.as_deref(), asked, false) == Next::Serve {
                 return;
             }
             entry.fetch(kid.as_deref()).await;

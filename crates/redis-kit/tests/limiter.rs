@@ -5,11 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gatehouse_contract::TenantId;
-use gatehouse_ratelimit::{
-    Decision, Name, Rule, Span, Window,
-    decision::{self},
-    keys,
-};
+use gatehouse_ratelimit::{Decision, Name, Rule, Span, Window, decision, keys};
 use gatehouse_redis_kit::{Error, Limiter, Link, acl, queue::Queue};
 use uuid::Uuid;
 
@@ -221,7 +217,8 @@ impl User {
         let (admin, name) = (link(), format!("{}-{}", service.user, Uuid::new_v4()));
         let rules = acl::rules(service, "test").unwrap();
         run::<()>(&admin, &format!("ACL SETUSER {name} {rules}")).await.unwrap();
-        let (_, host) = url().rsplit_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let url = url();
+        let host = url.rsplit(['@', '/']).find(|part| part.contains(':')).unwrap();
         let url = format!("redis://{name}:test@{host}");
         Self { admin, name, url }
     }

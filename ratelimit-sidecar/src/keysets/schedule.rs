@@ -25,6 +25,17 @@ pub enum Next {
     Fetch,
 }
 
+/// Someone wants an issuer's keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// When it came.
+    pub asked: Instant,
+    /// It names a key that is not in the set.
+    pub misses_key: bool,
+    /// A fetch is under way.
+    pub under_way: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Schedule {
     fetched: Option<Instant>,
@@ -33,17 +44,17 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// What a question that came at `asked` calls for at `now`. `misses_key`: it names a key that is not there.
-    pub fn next(&self, misses_key: bool, asked: Instant, now: Instant) -> Next {
+    /// What a question calls for at `now`. Whoever is told to fetch while a fetch is under way waits for that one
+    /// and asks again.
+    pub fn next(&self, question: Question, now: Instant) -> Next {
+        let Question { asked, misses_key, under_way } = question;
         let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
         let rested = since(self.by_age).is_none_or(|since| since >= RETRY);
         let Some(fetched) = self.fetched else {
-            return if rested { Next::Fetch } else { Next::Serve };
+            return if rested || under_way { Next::Fetch } else { Next::Serve };
         };
-        if misses_key
-            && fetched < asked
-            && since(self.by_unknown_key).is_none_or(|since| since >= UNKNOWN_KEY_COOLDOWN)
-        {
+        let cool = since(self.by_unknown_key).is_none_or(|since| since >= UNKNOWN_KEY_COOLDOWN);
+        if misses_key && fetched < asked && (cool || under_way) {
             return Next::Fetch;
         }
         let age = now.saturating_duration_since(fetched);
@@ -86,7 +97,7 @@ mod tests {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         for (index, (at_s, misses_key, succeeds, expected)) in steps.iter().enumerate() {
             let now = start + Duration::from_secs(*at_s);
-            let next = schedule.next(*misses_key, now, now);
+            let next = schedule.next(question(now, *misses_key), now);
             assert_eq!(next, *expected, "step {index} at {at_s} s");
             if next != Next::Serve {
                 schedule.begin(*misses_key, now);
@@ -95,6 +106,10 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn question(asked: Instant, misses_key: bool) -> Question {
+        Question { asked, misses_key, under_way: false }
     }
 
     #[test]
@@ -161,7 +176,23 @@ mod tests {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         let later = start + Duration::from_secs(1);
         schedule.succeeded(later);
-        assert_eq!(schedule.next(true, start, later), Next::Serve);
-        assert_eq!(schedule.next(true, later + Duration::from_millis(1), later), Next::Fetch);
+        assert_eq!(schedule.next(question(start, true), later), Next::Serve);
+        let after = later + Duration::from_millis(1);
+        assert_eq!(schedule.next(question(after, true), after), Next::Fetch);
+    }
+
+    #[test]
+    fn whoever_lacks_something_waits_for_the_fetch_that_is_under_way() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let joins = |schedule: &Schedule, at: Instant, misses_key| {
+            schedule.next(Question { under_way: true, ..question(at, misses_key) }, at)
+        };
+        schedule.begin(false, start);
+        assert_eq!(joins(&schedule, start, false), Next::Fetch);
+        schedule.succeeded(start);
+        let later = start + Duration::from_secs(1);
+        schedule.begin(true, later);
+        assert_eq!(joins(&schedule, later, true), Next::Fetch);
+        assert_eq!(joins(&schedule, later, false), Next::Serve);
     }
 }
