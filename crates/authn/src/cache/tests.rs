@@ -1,3 +1,5 @@
+//! Bounds, lifetimes and eviction, each limit beside its nearest pass. Knows no tokens, only their bytes.
+
 use super::*;
 
 const S: fn(u64) -> Duration = Duration::from_secs;

@@ -1,3 +1,5 @@
+//! Claims one by one: a good token with one claim replaced, on both sides of each rule. Every token is really signed.
+
 use super::*;
 use crate::{Algorithm, KeySet, Portable, Refusal as R, jws, testing as t};
 

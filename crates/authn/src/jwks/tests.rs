@@ -1,3 +1,5 @@
+//! Key sets: one good key beside one that is judged, and sets that are refused whole.
+
 use super::*;
 use crate::testing as t;
 

@@ -1,3 +1,5 @@
+//! Tokens of every broken form, really signed where the form allows it, against sets of the test keys.
+
 use super::*;
 use crate::{Portable, portable, testing as t};
 

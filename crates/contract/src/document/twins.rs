@@ -8,7 +8,11 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::Mistake;
 
-/// Every member of `text` that stands in its object for the second time. Text that is not JSON has none.
+/// The most that are reported: a document may be a client's, and the answer must not outgrow it.
+const MOST: usize = 20;
+
+/// The first members of `text` that stand in their object for the second time, at most [`MOST`]. Text that is not
+/// JSON has none.
 pub(super) fn find(text: &str) -> Vec<Mistake> {
     let twins = RefCell::new(Vec::new());
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -83,14 +87,31 @@ impl<'de> Visitor<'de> for Walk<'_> {
             if names.insert(name) {
                 members.next_value_seed(Walk { path: &path, ..self })?;
             } else {
-                self.twins.borrow_mut().push(Mistake {
-                    path,
-                    cause: "stands twice".to_owned(),
-                    mend: "keep one of them".to_owned(),
-                });
+                let mut twins = self.twins.borrow_mut();
+                if twins.len() < MOST {
+                    twins.push(Mistake {
+                        path,
+                        cause: "stands twice".to_owned(),
+                        mend: "keep one of them".to_owned(),
+                    });
+                }
                 members.next_value::<IgnoredAny>()?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reported_is_bounded() {
+        for (members, expected) in [(1, 0), (2, 1), (21, 20), (500, MOST)] {
+            let text = format!("{{{}}}", vec![r#""a":1"#; members].join(","));
+            assert_eq!(find(&text).len(), expected, "{members} members");
+        }
+        assert_eq!(find(r#"{"a":1,"a":"#), []);
     }
 }
