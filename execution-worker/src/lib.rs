@@ -8,6 +8,7 @@ pub mod config;
 pub mod execute;
 pub mod feeder;
 pub mod image;
+pub mod process;
 pub mod pulse;
 pub mod sandbox;
 pub mod state_dir;

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use gatehouse_execution_worker::{config, worker};
-use gatehouse_service::{Shutdown, config::load, exit, telemetry};
+use gatehouse_execution_worker::{config, process, worker};
+use gatehouse_service::{Shutdown, Stop, config::load, exit, telemetry};
 
 #[derive(Parser)]
 #[command(
@@ -38,8 +38,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let Command::Serve { config } = Cli::parse().command;
+    // Before the runtime starts its threads; its errors are told after the configuration's.
+    let prepared = process::own_mounts().and_then(|()| process::adopt_orphans());
     exit::run("execution-worker", async move {
         let config = load(&config, config::read)?;
+        prepared.map_err(|error| {
+            Stop::unavailable(format!("no mount namespace: {error}; run the worker as root"))
+        })?;
         telemetry::init();
         let (_trigger, shutdown) = Shutdown::on_signals()?;
         worker::serve(config, shutdown).await

@@ -30,7 +30,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{capture, cgroup, state_dir::StateDir};
+use crate::{capture, cgroup, process::Started, state_dir::StateDir};
 use bundle::Bundle;
 
 pub use runtime::{Runtime, Unusable};
@@ -121,6 +121,13 @@ impl Sandboxes {
         self.groups.version()
     }
 
+    /// Removes the worker's own control group, at its end.
+    pub fn close(&self) {
+        if let Err(error) = self.groups.close() {
+            warn!(error = %error, "left the worker's control group");
+        }
+    }
+
     /// Runs `job` to its end: its own, its time limit, or `stop` (then [`Exit::Cancelled`]). Nothing of it is left
     /// afterwards. Do not drop the future: that leaves a sandbox to the next sweep.
     pub async fn run(&self, job: Job<'_>, stop: impl Future<Output = ()>) -> Result<Run, Error> {
@@ -140,6 +147,7 @@ impl Sandboxes {
             }
             Err(error) => Err(error),
         };
+        self.runtime.children().reap();
         if let Err(error) = group.remove(DEATH).await {
             warn!(sandbox = name, error = %error, "left a control group to the next sweep");
         }
@@ -201,7 +209,7 @@ impl Sandboxes {
         })
     }
 
-    fn start(&self, job: &Job<'_>, bundle: &Bundle) -> Result<Child, Error> {
+    fn start(&self, job: &Job<'_>, bundle: &Bundle) -> Result<Started, Error> {
         let mut command = Command::from(self.runtime.command(Some(&bundle.runsc_log())));
         command
             .args(["run", "--bundle"])
@@ -212,7 +220,7 @@ impl Sandboxes {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        command.spawn().map_err(io_error("starting runsc"))
+        self.runtime.children().spawn(&mut command).map_err(io_error("starting runsc"))
     }
 
     /// Ends a sandbox that runs. Its processes first: runsc then sees that it is gone and cleans up by itself.

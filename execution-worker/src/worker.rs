@@ -89,6 +89,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
     // Last: until here the leases had to stand.
     beats.abort();
     store.close().await;
+    shared.sandboxes.close();
     drop(state);
     info!(worker = incarnation, "ended");
     Ok(())

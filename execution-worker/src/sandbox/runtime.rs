@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{process::Child, time::timeout};
 use tracing::warn;
 
+use crate::process::Children;
+
 /// How long runsc may take to say its version.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to forget a sandbox that is dead.
@@ -28,11 +30,17 @@ pub struct Unusable {
 pub struct Runtime {
     runsc: PathBuf,
     root: PathBuf,
+    children: Children,
 }
 
 impl Runtime {
     pub fn new(runsc: &Path, root: PathBuf) -> Self {
-        Self { runsc: runsc.to_owned(), root }
+        Self { runsc: runsc.to_owned(), root, children: Children::default() }
+    }
+
+    /// The calls that are waited for.
+    pub fn children(&self) -> &Children {
+        &self.children
     }
 
     /// What every call says. No network, no writable layer over the image, and the platform by name: the default
@@ -87,7 +95,7 @@ impl Runtime {
         let mut command = tokio::process::Command::from(self.command(None));
         command.args(["delete", "--force", id]).stdin(Stdio::null()).kill_on_drop(true);
         command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        match command.spawn() {
+        match self.children.spawn(&mut command) {
             Ok(mut child) => match timeout(FORGET, child.wait()).await {
                 Ok(Ok(status)) if status.success() => {}
                 Ok(status) => warn!(sandbox = id, ?status, "runsc did not delete a dead sandbox"),

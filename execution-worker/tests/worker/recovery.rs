@@ -25,6 +25,8 @@ async fn a_killed_workers_execution_is_run_again_after_its_sandbox_is_dead() {
     first.signal(Signal::KILL);
     first.ended().await;
     assert!(!processes_of(&old).is_empty(), "nothing survived, so nothing is shown");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&old), "a run's mount is seen outside of its worker");
     let second = system.worker(json!({})).await;
     // Ready means swept: what the first one left is gone before anything new runs.
     assert_eq!(processes_of(&old), Vec::<String>::new());
@@ -82,4 +84,47 @@ async fn two_workers_complete_each_execution_once() {
     for group in groups_of(&name) {
         drop(std::fs::remove_dir(group));
     }
+}
+
+#[tokio::test]
+async fn a_run_whose_runsc_is_killed_is_tried_again_and_leaves_no_zombie() {
+    let system = System::start().await;
+    let op = system.tenant().await;
+    let agent = system.agent(&op, &system.publish_test_agent(&op, &["wait"])).await;
+    let worker = system.worker(json!({})).await;
+    let id = system.submit(&op, agent, json!({"ms": 1500})).await;
+    let sandbox = format!("{id}-00000001");
+    let runsc = wait_for("runsc and its sandbox", || async {
+        let seen = children_of(worker.process.0.id());
+        let inside = processes_of(&sandbox).len();
+        match seen.as_slice() {
+            [(pid, _)] if inside >= 3 => Ok(*pid),
+            _ => Err(format!("{seen:?} and {inside} processes")),
+        }
+    })
+    .await;
+    let pid = rustix::process::Pid::from_raw(runsc).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    let done = system.reaches(&op, id, ExecutionState::Completed).await;
+    assert_eq!((done.attempt, done.output), (2, Some(json!({"waited": 1500}))));
+    assert_eq!(processes_of(&sandbox), Vec::<String>::new());
+    wait_for("no children", || async {
+        let seen = children_of(worker.process.0.id());
+        if seen.is_empty() { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+}
+
+/// The children of a process, with their states.
+fn children_of(parent: u32) -> Vec<(i32, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let mut fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+        let state = fields.next().unwrap().to_owned();
+        if fields.next() == Some(parent.to_string().as_str()) {
+            found.push((entry.file_name().to_str().unwrap().parse().unwrap(), state));
+        }
+    }
+    found
 }

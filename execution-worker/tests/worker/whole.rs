@@ -105,7 +105,8 @@ async fn the_second_signal_hands_runs_back_without_counting_them() {
     let back = system.execution(&op, id).await;
     assert_eq!((back.state, back.attempt), (ExecutionState::Queued, 0), "{back:?}");
     assert_eq!(processes_of(&id.to_string()), Vec::<String>::new());
-    assert!(groups_of(&format!("{id}-00000001")).is_empty());
+    let name = std::fs::read_to_string(system.state_dir().join("worker")).unwrap();
+    assert!(groups_of(&name).is_empty(), "the worker's own group is left");
 }
 
 #[tokio::test]
