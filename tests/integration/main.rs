@@ -1,4 +1,6 @@
 //! The integration tests: the compiled filter in a wasmtime host and in real Envoy, and the whole stack.
 
 #[cfg(test)]
+mod envoy;
+#[cfg(test)]
 mod filter;

@@ -7,8 +7,12 @@ use anyhow::{Context, Result, ensure};
 
 /// The superuser's URL of a private PostgreSQL that has `roles.sql` applied.
 pub const POSTGRES: &str = "GATEHOUSE_TEST_POSTGRES";
-/// The admin's URL of a private Redis.
-pub const REDIS: &str = "GATEHOUSE_TEST_REDIS";
+/// The program `redis-server`.
+pub const REDIS_SERVER: &str = "GATEHOUSE_TEST_REDIS_SERVER";
+/// gVisor's `runsc`.
+pub const RUNSC: &str = "GATEHOUSE_TEST_RUNSC";
+/// The OCI layout of the sample agent.
+pub const AGENT: &str = "GATEHOUSE_TEST_AGENT";
 /// Envoy's binary.
 pub const ENVOY: &str = "GATEHOUSE_TEST_ENVOY";
 /// The stripped `suite.wasm`.

@@ -3,9 +3,12 @@
 //! Knows nothing of how the product decides: it sees bytes in and bytes out.
 
 pub mod env;
+pub mod envoy;
+pub mod h2;
 pub mod http;
 pub mod process;
 pub mod tap;
 pub mod token;
 pub mod vm;
 pub mod wait;
+pub mod world;

@@ -172,6 +172,7 @@ impl Vm {
         let count = u32::try_from(request.len())?;
         let stream = Stream {
             request,
+            trailers: Headers::default(),
             response: Headers::default(),
             standing: Standing::Held,
             resume: false,
@@ -210,6 +211,17 @@ impl Vm {
             self.settle(id)?;
         }
         Ok(())
+    }
+
+    /// The client's trailers pass through `on_request_trailers`; what the upstream gets of them.
+    pub fn trailers(&mut self, stream: StreamId, trailers: Headers) -> Result<Headers> {
+        let mut trailers = trailers;
+        trailers.lower_case_names();
+        let count = u32::try_from(trailers.len())?;
+        self.store.data_mut().effective = stream.0;
+        self.stream(stream.0)?.trailers = trailers;
+        self.call::<_, u32>("proxy_on_request_trailers", (stream.0, count))?;
+        Ok(std::mem::take(&mut self.stream(stream.0)?.trailers))
     }
 
     /// The upstream's response headers pass through `on_response_headers`; what the client gets.

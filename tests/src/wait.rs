@@ -35,6 +35,16 @@ pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
+/// An address of the loopback that nobody listens on now.
+pub fn address() -> Result<SocketAddr> {
+    Ok(([127, 0, 0, 1], free_port()?).into())
+}
+
+/// Whether `GET url` is answered with 200.
+pub fn is_ok(url: &str) -> bool {
+    ureq::get(url).call().is_ok_and(|answer| answer.status() == 200)
+}
+
 /// Whether somebody accepts connections there.
 pub fn accepts(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()

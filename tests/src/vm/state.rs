@@ -105,6 +105,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub request: Headers,
+    pub trailers: Headers,
     pub response: Headers,
     pub standing: Standing,
     /// Asked for within the callback that runs now; done when it returns, as Envoy does.
@@ -166,6 +167,7 @@ impl State {
     pub fn map(&mut self, kind: u32) -> Option<&mut Headers> {
         match kind {
             0 => self.stream().map(|stream| &mut stream.request),
+            1 => self.stream().map(|stream| &mut stream.trailers),
             2 => self.stream().map(|stream| &mut stream.response),
             6 => self.answer.as_mut().map(|answer| &mut answer.headers),
             _ => None,

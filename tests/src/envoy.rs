@@ -1,0 +1,92 @@
+//! A real Envoy with the compiled filter, on the bootstrap that `cargo xtask` renders for `up`.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use gatehouse_xtask::render::{Document, envoy};
+use serde_json::Value;
+
+use crate::{
+    env,
+    process::Process,
+    wait::{self, address, is_ok},
+};
+
+/// A running Envoy.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Its process.
+    pub process: Process,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Its own pages.
+    pub admin: SocketAddr,
+}
+
+/// What an Envoy is started with.
+#[derive(Debug)]
+pub struct Configuration {
+    /// The bootstrap.
+    pub file: PathBuf,
+    listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// Writes the bootstrap into `dir`, with free ports.
+pub fn configuration(
+    dir: &Path,
+    document: &Value,
+    upstream: SocketAddr,
+    sidecar: SocketAddr,
+) -> Result<Configuration> {
+    let (listen, admin) = (address()?, address()?);
+    let bootstrap = envoy::bootstrap(&envoy::Gateway {
+        listen,
+        admin,
+        control_api: upstream,
+        sidecar,
+        suite: &env::path(env::SUITE)?,
+        document: &Document::parse(&document.to_string())?,
+    });
+    let file = dir.join("envoy.json");
+    std::fs::write(&file, format!("{bootstrap:#}"))?;
+    Ok(Configuration { file, listen, admin })
+}
+
+impl Gateway {
+    /// Starts it with this document of the filter and waits until it serves.
+    pub fn start(
+        dir: &Path,
+        document: &Value,
+        upstream: SocketAddr,
+        sidecar: SocketAddr,
+    ) -> Result<Self> {
+        let Configuration { file, listen, admin } =
+            configuration(dir, document, upstream, sidecar)?;
+        let mut command = Command::new(env::path(env::ENVOY)?);
+        command.arg("--config-path").arg(&file).args([
+            "--concurrency",
+            "2",
+            "--disable-hot-restart",
+            "--log-level",
+            "info",
+        ]);
+        let mut process = Process::start("envoy", dir, command)?;
+        let ready = format!("http://{admin}/ready");
+        process.wait_ready(|| is_ok(&ready) && wait::accepts(listen))?;
+        Ok(Self { process, listen, admin })
+    }
+
+    /// One of its statistics; 0 when it was never counted.
+    pub fn stat(&self, name: &str) -> Result<u64> {
+        let url = format!("http://{}/stats?format=json&usedonly", self.admin);
+        let stats: Value = ureq::get(&url).call()?.body_mut().read_json()?;
+        let all = stats.get("stats").and_then(Value::as_array).context("no stats")?;
+        let found = all.iter().find(|stat| stat.get("name").is_some_and(|n| n == name));
+        Ok(found.and_then(|stat| stat.get("value")).and_then(Value::as_u64).unwrap_or(0))
+    }
+}
