@@ -1,3 +1,106 @@
-//! The control API: tenants, agents, executions, tokens.
+//! The control API: tenants, who acts in them, agents, executions, and the tokens by which they are reached.
+//! Routes -> domain -> store; knows neither Redis nor sandboxes.
 
-fn main() {}
+mod access;
+mod bootstrap;
+mod clock;
+mod config;
+mod images;
+mod keyring;
+mod random;
+mod routes;
+mod seal;
+mod serve;
+mod token;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use gatehouse_service::{Stop, exit, telemetry};
+use gatehouse_store::migrate;
+
+const EXAMPLES: &str = "\
+Examples:
+  gatehouse-control-api migrate --database postgres://gatehouse_owner:…@127.0.0.1/gatehouse
+  gatehouse-control-api bootstrap --config control-api.json --name ops
+  gatehouse-control-api serve --config control-api.json
+
+Exit codes: 0 done, 64 mistakes in arguments or configuration, 69 something cannot be reached or had,
+70 a fault of ours, 78 the database is set up in a way that is not safe.";
+
+/// Tenants, agents, executions and tokens over HTTP.
+#[derive(Parser)]
+#[command(name = "gatehouse-control-api", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    Serve {
+        /// The configuration, a JSON document.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Apply the migrations that are missing; a second run changes nothing.
+    Migrate {
+        /// The database, as gatehouse_owner.
+        #[arg(long, env = "GATEHOUSE_MIGRATE_DATABASE", hide_env_values = true)]
+        database: String,
+    },
+    /// Make the platform's tenant and a client for its operator, and print the client's credentials once.
+    Bootstrap {
+        /// The configuration, a JSON document.
+        #[arg(long)]
+        config: PathBuf,
+        /// The client's name.
+        #[arg(long)]
+        name: String,
+        /// Give the client that is there another secret; the old one ends.
+        #[arg(long)]
+        rotate_secret: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way, too; they are no mistakes.
+            let code = if error.use_stderr() { exit::USAGE } else { 0 };
+            return match error.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(_) => ExitCode::from(exit::SOFTWARE),
+            };
+        }
+    };
+    telemetry::init();
+    exit::run("control-api", async {
+        match cli.command {
+            Command::Serve { config } => serve::run(&config).await,
+            Command::Migrate { database } => apply(&database).await,
+            Command::Bootstrap { config, name, rotate_secret } => {
+                bootstrap::run(&config, &name, rotate_secret).await
+            }
+        }
+    })
+}
+
+async fn apply(database: &str) -> Result<(), Stop> {
+    match migrate::run(database).await {
+        Ok(count) => {
+            println!("{{\"migrations\":{count}}}");
+            Ok(())
+        }
+        Err(error @ migrate::Error::Unreachable(_)) => Err(Stop::unavailable(format!(
+            "--database: {}; check the address, the password and that PostgreSQL runs",
+            exit::chain(&error)
+        ))),
+        Err(error @ migrate::Error::Role(_)) => {
+            Err(Stop::refused(format!("--database: {error}; name gatehouse_owner in the URL")))
+        }
+        Err(error @ migrate::Error::Failed(_)) => Err(Stop::software(&error)),
+    }
+}

@@ -1,0 +1,107 @@
+//! The configuration document of this service.
+//! Knows nothing of how its values are used.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use gatehouse_contract::Document;
+use gatehouse_service::{Stop, config};
+use gatehouse_store::Urls;
+
+use crate::seal::Sealer;
+
+/// Everything that `serve` and `bootstrap` need.
+pub struct Config {
+    /// Clients, through the gateway.
+    pub listen: SocketAddr,
+    /// The sidecars of this machine; loopback only.
+    pub internal_listen: SocketAddr,
+    /// Probes and metrics.
+    pub admin_listen: SocketAddr,
+    pub tokens: Tokens,
+    pub database: Urls,
+    /// From `key_file`.
+    pub sealer: Sealer,
+    pub image_store: PathBuf,
+}
+
+/// What our access tokens say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    pub issuer: String,
+    pub audience: String,
+    pub ttl: Duration,
+}
+
+/// Reads the file, or names every mistake in it.
+pub fn load(path: &Path) -> Result<Config, Stop> {
+    config::load(path, build)
+}
+
+fn build(doc: &Document<'_>) -> Option<Config> {
+    let listen = doc.socket("listen");
+    let internal_listen = config::loopback(doc, "internal_listen");
+    let admin_listen = doc.socket("admin_listen");
+    let issuer = issuer(doc);
+    let audience = doc.text("audience");
+    let ttl = doc.integer("token_ttl_s", Some(900), 60..=86400);
+    let database = doc.object("database", |doc| {
+        let app = config::secret_url(doc, "app", &["postgres", "postgresql"]);
+        let admin = config::secret_url(doc, "admin", &["postgres", "postgresql"]);
+        Some(Urls { app: app?, admin: Some(admin?), system: None })
+    });
+    let sealer = key_file(doc);
+    let image_store = folder(doc, "image_store");
+    Some(Config {
+        listen: listen?,
+        internal_listen: internal_listen?,
+        admin_listen: admin_listen?,
+        tokens: Tokens { issuer: issuer?, audience: audience?, ttl: Duration::from_secs(ttl?) },
+        database: database?,
+        sealer: sealer?,
+        image_store: image_store?,
+    })
+}
+
+/// An issuer is compared byte for byte, and its discovery document lies below it (RFC 8414 §2).
+fn issuer(doc: &Document<'_>) -> Option<String> {
+    let issuer = doc.text("issuer")?;
+    let fits =
+        issuer.starts_with("https://") && !issuer.contains(['?', '#']) && !issuer.ends_with('/');
+    if fits {
+        return Some(issuer);
+    }
+    doc.note(
+        "issuer",
+        "not an https URL without query, fragment and trailing slash",
+        "write one such as \"https://auth.example.com\"",
+    );
+    None
+}
+
+fn key_file(doc: &Document<'_>) -> Option<Sealer> {
+    let path = doc.text("key_file")?;
+    match Sealer::from_file(Path::new(&path)) {
+        Ok(sealer) => Some(sealer),
+        Err(error) => {
+            doc.note(
+                "key_file",
+                format!("{path} {error}"),
+                "make one with `openssl rand -hex 32` and keep it: it opens the signing keys",
+            );
+            None
+        }
+    }
+}
+
+fn folder(doc: &Document<'_>, name: &'static str) -> Option<PathBuf> {
+    let path = PathBuf::from(doc.text(name)?);
+    if path.is_dir() {
+        return Some(path);
+    }
+    doc.note(name, format!("{} is not a folder", path.display()), "make it, or name another");
+    None
+}

@@ -1,0 +1,129 @@
+//! The routes of the three listeners, and what they share.
+//! Each group's handlers are in a module of its own.
+
+mod agents;
+mod executions;
+mod internal;
+mod oauth;
+mod tenants;
+
+use std::{path::Path, sync::Arc};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware::from_fn_with_state,
+    routing::{get, post},
+};
+use gatehouse_authn::{
+    Rules,
+    claims::{DEFAULT_LEEWAY, NotAPointer},
+};
+use gatehouse_contract::{Reason, rbac::Matrix};
+use gatehouse_service::{Reply, exit::chain};
+use gatehouse_store::{Error, OffsetDateTime, Store};
+use time::format_description::well_known::Rfc3339;
+use tracing::error;
+
+use crate::{access::guard, config::Tokens, keyring::Keyring};
+
+/// What every handler may use.
+#[derive(Clone)]
+pub struct Api {
+    pub store: Store,
+    pub keyring: Arc<Keyring>,
+    pub matrix: Arc<Matrix>,
+    pub rules: Arc<Rules>,
+    pub tokens: Arc<Tokens>,
+    pub image_store: Arc<Path>,
+}
+
+/// What our own tokens must claim.
+pub fn rules(tokens: &Tokens) -> Result<Rules, NotAPointer> {
+    Ok(Rules {
+        issuer: tokens.issuer.clone(),
+        audiences: vec![tokens.audience.clone()],
+        leeway: DEFAULT_LEEWAY,
+        tenant_claim: "/tenant_id".parse()?,
+        access_tokens_only: true,
+    })
+}
+
+/// An execution's input may have 256 KiB; the rest is the envelope around it.
+const EXECUTION_BODY_BYTES: usize = (256 + 8) * 1024;
+
+/// What clients reach through the gateway. Behind the guard everything needs a token; in front of it are the
+/// routes that the matrix calls public.
+pub fn public(api: &Api) -> Router {
+    let guarded = Router::new()
+        .route("/api/v1/factory/signing-keys", post(oauth::rotate))
+        .route("/api/v1/factory/tenants", post(tenants::create))
+        .route("/api/v1/factory/tenants/{tenant}", get(tenants::read))
+        .route("/api/v1/factory/tenants/{tenant}/users", post(tenants::create_user))
+        .route("/api/v1/factory/tenants/{tenant}/clients", post(tenants::create_client))
+        .route("/api/v1/registry/agents", get(agents::list).post(agents::create))
+        .route("/api/v1/registry/agents/{agent}", get(agents::read).delete(agents::delete))
+        .route(
+            "/api/v1/registry/agents/{agent}/versions",
+            get(agents::list_versions).post(agents::create_version),
+        )
+        .route(
+            "/api/v1/runtime/executions",
+            get(executions::list)
+                .post(executions::submit)
+                .layer(DefaultBodyLimit::max(EXECUTION_BODY_BYTES)),
+        )
+        .route("/api/v1/runtime/executions/{execution}", get(executions::read))
+        .route_layer(from_fn_with_state(api.clone(), guard));
+    Router::new()
+        .route("/oauth2/token", post(oauth::token))
+        .route("/.well-known/jwks.json", get(oauth::jwks))
+        .route("/.well-known/openid-configuration", get(oauth::discovery))
+        .merge(guarded)
+        .with_state(api.clone())
+}
+
+/// What the sidecars of this machine reach; never the gateway.
+pub fn internal(api: &Api) -> Router {
+    Router::new()
+        .route(gatehouse_contract::sidecar::INTERNAL_PRINCIPAL_PATH, post(internal::principal))
+        .with_state(api.clone())
+}
+
+/// What a client is told when the store refused.
+fn refused(error: Error) -> Reply {
+    match &error {
+        Error::Unavailable(_) => {
+            error!(error = %chain(&error), "the database is away");
+            Reason::DependencyUnavailable.into()
+        }
+        // The row that it refers to is gone, or was another tenant's all along.
+        Error::Missing { .. } => Reason::NotFound.into(),
+        Error::Conflict { constraint } => {
+            let detail = match constraint.as_str() {
+                "tenants_slug_key" => "the slug is taken",
+                "agents_name" => "an agent of this name exists",
+                "agent_versions_tenant_id_agent_id_version_key" => "this version exists",
+                "users_email" => "a user with this address exists",
+                "signing_keys_current" => "another rotation came first",
+                _ => "it exists already",
+            };
+            Reply::new(Reason::Conflict).detail(detail)
+        }
+        Error::DoorClosed(_) | Error::Unreadable { .. } | Error::Statement(_) => {
+            error!(error = %chain(&error), "a store operation failed");
+            Reason::Internal.into()
+        }
+    }
+}
+
+/// RFC 3339, as every time in our answers.
+fn timestamp(at: OffsetDateTime) -> String {
+    // Fails for years beyond 9999 alone, which the database cannot have made.
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+/// An id in the path. What is no id names nothing: the same 404.
+fn path_id<T: std::str::FromStr>(text: &str) -> Result<T, Reply> {
+    text.parse().map_err(|_| Reason::NotFound.into())
+}

@@ -1,0 +1,166 @@
+//! Executions: submitting and reading, within the caller's tenant. What happens in between is the worker's.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use gatehouse_contract::{AgentVersionId, Document, ExecutionId, Reason};
+use gatehouse_service::{Reply, body::JsonBody};
+use gatehouse_store::executions::{Execution, NewExecution};
+use serde_json::{Value, json};
+
+use crate::{
+    access::Caller,
+    random,
+    routes::{Api, path_id, refused, timestamp},
+};
+
+/// Seconds after which a client looks again.
+const LOOK_AGAIN_S: HeaderValue = HeaderValue::from_static("1");
+const MAX_INPUT_BYTES: usize = 256 * 1024;
+
+/// How a version is named.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Id(AgentVersionId),
+    Named { agent: String, version: String },
+}
+
+/// `POST /api/v1/runtime/executions`.
+pub async fn submit(
+    State(api): State<Api>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Response, Reply> {
+    let (wanted, input) = body.read(|doc| {
+        let wanted = wanted(doc);
+        let input = input(doc);
+        Some((wanted?, input?))
+    })?;
+    let op = caller.op();
+    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
+    let version = match &wanted {
+        Wanted::Id(id) => tx.version(*id).await,
+        Wanted::Named { agent, version } => tx.version_named(agent, version).await,
+    };
+    let version = version.map_err(refused)?.ok_or(Reason::NotFound)?;
+    let new = NewExecution {
+        id: ExecutionId::new(random::id()),
+        agent: version.agent,
+        version: version.id,
+        input,
+    };
+    let made = tx.submit_execution(&new).await.map_err(refused)?;
+    tx.commit().await.map_err(refused)?;
+    let answer = json!({"id": made.id, "state": made.state});
+    let mut response = (StatusCode::ACCEPTED, Json(answer)).into_response();
+    let headers = response.headers_mut();
+    if let Ok(place) = HeaderValue::from_str(&format!("/api/v1/runtime/executions/{}", made.id)) {
+        headers.insert(header::LOCATION, place);
+    }
+    headers.insert(header::RETRY_AFTER, LOOK_AGAIN_S);
+    Ok(response)
+}
+
+/// `GET /api/v1/runtime/executions`: the newest 100.
+pub async fn list(State(api): State<Api>, caller: Caller) -> Result<Json<Value>, Reply> {
+    let op = caller.op();
+    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
+    let executions = tx.list_executions().await.map_err(refused)?;
+    Ok(Json(json!({"items": executions.iter().map(shown).collect::<Vec<_>>()})))
+}
+
+/// `GET /api/v1/runtime/executions/{execution}`.
+pub async fn read(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(execution): Path<String>,
+) -> Result<Response, Reply> {
+    let execution: ExecutionId = path_id(&execution)?;
+    let op = caller.op();
+    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
+    let found = tx.execution(execution).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    let mut response = Json(shown(&found)).into_response();
+    if !found.state.is_settled() {
+        response.headers_mut().insert(header::RETRY_AFTER, LOOK_AGAIN_S);
+    }
+    Ok(response)
+}
+
+fn shown(execution: &Execution) -> Value {
+    let error = match (execution.end_reason, &execution.error) {
+        (Some(reason), Some(message)) => json!({"reason": reason, "message": message}),
+        _ => Value::Null,
+    };
+    json!({
+        "id": execution.id,
+        "state": execution.state,
+        "agent_id": execution.agent,
+        "agent_version_id": execution.version,
+        "attempt": execution.attempt,
+        "input": execution.input,
+        "output": execution.output,
+        "error": error,
+        "created_at": timestamp(execution.created_at),
+        "started_at": execution.started_at.map(timestamp),
+        "completed_at": execution.completed_at.map(timestamp),
+    })
+}
+
+/// Either the version's id, or the names of agent and version.
+fn wanted(doc: &Document<'_>) -> Option<Wanted> {
+    let id = doc.parsed_opt::<AgentVersionId>("agent_version_id", "a version's id");
+    let agent = doc.text_opt("agent");
+    let version = doc.text_opt("version");
+    match (id?, agent?, version?) {
+        (Some(id), None, None) => Some(Wanted::Id(id)),
+        (None, Some(agent), Some(version)) => Some(Wanted::Named { agent, version }),
+        (None, Some(_), None) => {
+            doc.note("version", "missing", "write the agent's version such as \"1.0.0\"");
+            None
+        }
+        (None, None, _) => {
+            doc.note(
+                "agent_version_id",
+                "missing",
+                "write a version's id, or \"agent\" and \"version\" by name",
+            );
+            None
+        }
+        (Some(_), ..) => {
+            doc.note(
+                "agent_version_id",
+                "stands beside \"agent\" or \"version\"",
+                "write either the id or the two names",
+            );
+            None
+        }
+    }
+}
+
+/// Any JSON that PostgreSQL can keep as it is.
+fn input(doc: &Document<'_>) -> Option<Value> {
+    let input = doc.raw("input").cloned().unwrap_or(Value::Null);
+    if has_nul(&input) {
+        doc.note("input", "a string contains the character U+0000", "leave it out");
+        return None;
+    }
+    if input.to_string().len() > MAX_INPUT_BYTES {
+        doc.note("input", "larger than 256 KiB", "store it elsewhere and pass a reference");
+        return None;
+    }
+    Some(input)
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => {
+            members.iter().any(|(name, value)| name.contains('\0') || has_nul(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}

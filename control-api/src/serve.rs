@@ -1,0 +1,90 @@
+//! Puts the service together and runs it until it is told to stop.
+
+use std::{path::Path, sync::Arc};
+
+use gatehouse_contract::rbac::Matrix;
+use gatehouse_service::{
+    Shutdown, Stop,
+    admin::{self, Readiness},
+    app::{self, Bounds},
+    exit::chain,
+    listen,
+};
+use gatehouse_store::{Store, connect};
+use tracing::info;
+
+use crate::{
+    config::{self, Config},
+    keyring::{self, Keyring},
+    routes::{self, Api},
+};
+
+/// `serve`.
+pub async fn run(path: &Path) -> Result<(), Stop> {
+    let Config { listen, internal_listen, admin_listen, tokens, database, sealer, image_store } =
+        config::load(path)?;
+    // Ports first: what is taken is known before anything is touched.
+    let public = listen::bind("listen", listen).await?;
+    let internal = listen::bind("internal_listen", internal_listen).await?;
+    let probes = listen::bind("admin_listen", admin_listen).await?;
+    let store = open(&database).await?;
+    let keyring = Arc::new(Keyring::new(store.clone(), sealer));
+    keyring.ensure().await.map_err(keys_stop)?;
+    let matrix = Matrix::builtin().map_err(|error| Stop::software(&error))?;
+    let rules = routes::rules(&tokens).map_err(|error| Stop::software(&error))?;
+    let (_trigger, shutdown) = Shutdown::on_signals()?;
+    let state = Api {
+        store: store.clone(),
+        keyring,
+        matrix: Arc::new(matrix),
+        rules: Arc::new(rules),
+        tokens: Arc::new(tokens),
+        image_store: image_store.into(),
+    };
+    let probe = store.clone();
+    let ready = Readiness::new(shutdown.clone()).check("postgres", move || {
+        let store = probe.clone();
+        async move { store.is_reachable().await }
+    });
+    info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    let finish = |router| app::finish(router, Bounds::default());
+    tokio::join!(
+        listen::serve("listen", public, finish(routes::public(&state)), shutdown.clone()),
+        listen::serve(
+            "internal_listen",
+            internal,
+            finish(routes::internal(&state)),
+            shutdown.clone()
+        ),
+        listen::serve("admin_listen", probes, finish(admin::router(ready)), shutdown),
+    );
+    store.close().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Opens the store, or says in one line why it does not open.
+pub async fn open(urls: &connect::Urls) -> Result<Store, Stop> {
+    Store::connect(urls).await.map_err(|error| match &error {
+        connect::Error::Url { .. } => Stop::usage(vec![format!("$.database: {error}")]),
+        connect::Error::Unreachable { .. } => Stop::unavailable(format!(
+            "$.database: {}; check the address, the password and that PostgreSQL runs",
+            chain(&error)
+        )),
+        connect::Error::Refused { .. } | connect::Error::NotMigrated => {
+            Stop::refused(format!("$.database: {error}"))
+        }
+    })
+}
+
+pub fn keys_stop(error: keyring::Error) -> Stop {
+    match error {
+        keyring::Error::Sealed(_) => Stop::refused(format!(
+            "$.key_file: {error}; use the file that the stored signing key was sealed with"
+        )),
+        keyring::Error::Store(_) => {
+            Stop::unavailable(format!("$.database: {}; check that PostgreSQL runs", chain(&error)))
+        }
+        _ => Stop::software(&error),
+    }
+}
