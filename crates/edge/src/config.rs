@@ -129,6 +129,12 @@ impl Suite {
         Ok((suite, warnings))
     }
 
+    /// The host that a document names, even if it does not compile: how to refuse it depends on the host.
+    pub fn named_host(text: &str) -> Option<Host> {
+        let document: serde_json::Value = serde_json::from_str(text).ok()?;
+        document.get("host")?.as_str()?.parse().ok()
+    }
+
     /// The proxy that this document is for.
     pub fn host(&self) -> Host {
         self.host

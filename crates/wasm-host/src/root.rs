@@ -4,7 +4,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use gatehouse_authn::{Portable, Verifier, probe};
-use gatehouse_edge::{Signatures, Suite, VmState};
+use gatehouse_edge::{Host, Signatures, Suite, VmState};
 use proxy_wasm::{
     traits::{Context, HttpContext, RootContext},
     types::{ContextType, LogLevel},
@@ -54,7 +54,10 @@ impl RootContext for Root {
                 for mistake in mistakes {
                     host::log(LogLevel::Error, &format!("gatehouse: configuration {mistake}"));
                 }
-                false
+                // Envoy keeps the configuration before. A plain nginx worker would exit and not come back, so that
+                // there the module stays and answers 503 to everything.
+                self.engine = None;
+                Suite::named_host(&document) == Some(Host::Kong)
             }
         }
     }

@@ -71,6 +71,15 @@ fn kong_takes_addresses_and_has_no_signatures_of_its_own() {
 }
 
 #[test]
+fn a_document_that_does_not_compile_still_names_its_host() {
+    assert_eq!(Suite::named_host(r#"{"host":"kong","x":1}"#), Some(Host::Kong));
+    assert_eq!(Suite::named_host(r#"{"host":"envoy"}"#), Some(Host::Envoy));
+    for none in ["", "[]", "{}", r#"{"host":"nginx"}"#, r#"{"host":7}"#] {
+        assert_eq!(Suite::named_host(none), None, "{none}");
+    }
+}
+
+#[test]
 fn j21_one_issuer_stands_once() {
     check(
         |document| {
