@@ -108,11 +108,8 @@ impl Tree {
         let mut plain = PathBuf::new();
         for part in path.components() {
             match part {
-                std::path::Component::ParentDir => {
-                    if !plain.pop() {
-                        return false;
-                    }
-                }
+                // The guard steps up; above the root there is nothing of ours.
+                std::path::Component::ParentDir if !plain.pop() => return false,
                 std::path::Component::Normal(name) => plain.push(name),
                 _ => {}
             }

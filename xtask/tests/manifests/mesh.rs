@@ -1,6 +1,6 @@
 //! The Istio documents against the definitions of the custom resources, strictly.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{crd, documents};
@@ -33,9 +33,10 @@ fn check(path: &str, misspellings: &[(usize, &str, &str, &str)]) -> Result<()> {
         ensure!(mistakes.is_empty(), "{path}: {mistakes:?}");
     }
     for (at, pointer, name, typed) in misspellings {
-        let document = documents::misspelt(&documents[*at], pointer, name, typed)?;
-        let schema = jsonschema::validator_for(&crd::schema(&crds, &documents[*at])?)?;
-        ensure!(!schema.is_valid(&document), "{path}: {typed} for {name} at {pointer:?} passes");
+        let good = documents.get(*at).with_context(|| format!("{path} has no document {at}"))?;
+        let bad = documents::misspelt(good, pointer, name, typed)?;
+        let schema = jsonschema::validator_for(&crd::schema(&crds, good)?)?;
+        ensure!(!schema.is_valid(&bad), "{path}: {typed} for {name} at {pointer:?} passes");
     }
     Ok(())
 }
