@@ -1,0 +1,15 @@
+//! The control API as its clients, its sidecars and its operators see it: the real binary over real sockets on a
+//! real PostgreSQL. Every test has a database, a service and an image store of its own.
+
+#[cfg(test)]
+mod access;
+#[cfg(test)]
+mod problems;
+#[cfg(test)]
+mod registry;
+#[cfg(test)]
+mod starts;
+#[cfg(test)]
+mod tokens;
+#[cfg(test)]
+mod world;

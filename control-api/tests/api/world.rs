@@ -1,0 +1,417 @@
+//! A database, a running service and a client for each test. Knows nothing of what is tested.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub const ISSUER: &str = "https://auth.test";
+pub const AUDIENCE: &str = "https://api.test";
+/// Nothing that is waited for takes longer on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The superuser's URL of a private cluster whose roles have the password `test`.
+pub fn superuser_url() -> String {
+    std::env::var("GATEHOUSE_TEST_POSTGRES")
+        .expect("GATEHOUSE_TEST_POSTGRES is not set: run `cargo xtask test`")
+}
+
+pub fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_gatehouse-control-api"))
+}
+
+/// A database that is dropped with this value.
+pub struct Database {
+    name: String,
+}
+
+impl Database {
+    /// Without any table.
+    pub fn empty() -> Self {
+        let name = format!("gatehouse_c_{}", uuid::Uuid::new_v4().simple());
+        psql(&superuser_url(), &format!("CREATE DATABASE {name} OWNER gatehouse_owner"));
+        Self { name }
+    }
+
+    /// Migrated by the binary.
+    pub fn migrated() -> Self {
+        let database = Self::empty();
+        let owner = database.url("gatehouse_owner");
+        let out = binary().args(["migrate", "--database", &owner]).output().unwrap();
+        assert!(out.status.success(), "{out:?}");
+        database
+    }
+
+    pub fn url(&self, role: &str) -> String {
+        let url = superuser_url();
+        let server = url.split_once('@').unwrap().1.split('/').next().unwrap();
+        format!("postgres://{role}:test@{server}/{}", self.name)
+    }
+
+    pub fn superuser(&self) -> String {
+        let url = superuser_url();
+        format!("{}/{}", url.rsplit_once('/').unwrap().0, self.name)
+    }
+
+    /// Rows as `psql -At` prints them, as the superuser.
+    pub fn query(&self, statement: &str) -> String {
+        psql(&self.superuser(), statement)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        psql(&superuser_url(), &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+    }
+}
+
+fn psql(url: &str, statement: &str) -> String {
+    let out = Command::new("psql")
+        .args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statement])
+        .output()
+        .expect("psql runs");
+    assert!(out.status.success(), "{statement}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+/// Asks until there is an answer, at most as long as anything may take.
+pub fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < DEADLINE, "it does not happen");
+        std::thread::yield_now();
+    }
+}
+
+/// A free port of this machine.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Where a service keeps its files, and the configuration that it starts with.
+pub struct Setup {
+    pub dir: TempDir,
+    pub config: Value,
+}
+
+impl Setup {
+    pub fn new(database: &Database) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        fs::write(&key, "0f".repeat(32)).unwrap();
+        let images = dir.path().join("images");
+        fs::create_dir(&images).unwrap();
+        let at = || format!("127.0.0.1:{}", free_port());
+        let config = json!({
+            "listen": at(), "internal_listen": at(), "admin_listen": at(),
+            "issuer": ISSUER, "audience": AUDIENCE,
+            "database": {
+                "app": database.url("gatehouse_app"),
+                "admin": database.url("gatehouse_admin"),
+            },
+            "key_file": key,
+            "image_store": images,
+        });
+        Self { dir, config }
+    }
+
+    pub fn file(&self) -> PathBuf {
+        let file = self.dir.path().join("control-api.json");
+        fs::write(&file, self.config.to_string()).unwrap();
+        file
+    }
+
+    /// Runs `serve` until it ends by itself.
+    pub fn refused(&self) -> Output {
+        let child = binary()
+            .args(["serve", "--config"])
+            .arg(self.file())
+            .env("RUST_LOG", "off")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let id = child.id();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        match receiver.recv_timeout(DEADLINE) {
+            Ok(output) => output.unwrap(),
+            Err(_) => {
+                kill("-KILL", id);
+                panic!("the service started although it must not");
+            }
+        }
+    }
+
+    pub fn bootstrap(&self, more: &[&str]) -> Value {
+        let mut command = binary();
+        command.arg("bootstrap").arg("--config").arg(self.file()).args(["--name", "ops"]);
+        let out = command.args(more).output().unwrap();
+        assert!(out.status.success(), "{out:?}");
+        serde_json::from_slice(&out.stdout).unwrap()
+    }
+}
+
+/// A running service.
+pub struct Service {
+    child: Child,
+    /// Its log so far, and what comes.
+    lines: mpsc::Receiver<String>,
+    pub url: String,
+    pub internal: String,
+    pub admin: String,
+}
+
+impl Service {
+    pub fn start(setup: &Setup) -> Self {
+        let mut child = binary()
+            .args(["serve", "--config"])
+            .arg(setup.file())
+            .env("RUST_LOG", "info")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let at = |name: &str| format!("http://{}", setup.config[name].as_str().unwrap());
+        let mut service = Self {
+            child,
+            lines,
+            url: at("listen"),
+            internal: at("internal_listen"),
+            admin: at("admin_listen"),
+        };
+        let start = Instant::now();
+        while !service.is_ready() {
+            if let Some(status) = service.child.try_wait().unwrap() {
+                panic!("the service ended with {status}: {:?}", service.log());
+            }
+            assert!(start.elapsed() < DEADLINE, "not ready: {:?}", service.log());
+            std::thread::yield_now();
+        }
+        service
+    }
+
+    fn is_ready(&self) -> bool {
+        let request = agent().get(&format!("{}/readyz", self.admin));
+        request.call().is_ok_and(|answer| answer.status() == 200)
+    }
+
+    /// What it logged since the last call.
+    pub fn log(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(mut self) -> ExitStatus {
+        kill("-TERM", self.child.id());
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < DEADLINE, "it does not stop: {:?}", self.log());
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+fn kill(signal: &str, id: u32) {
+    assert!(Command::new("kill").args([signal, &id.to_string()]).status().unwrap().success());
+}
+
+/// A whole world: its platform's operator and the means to make tenants.
+pub struct World {
+    pub service: Service,
+    pub setup: Setup,
+    pub database: Database,
+    /// The platform's token.
+    pub platform: String,
+}
+
+/// A tenant with its id and a token per role asked for.
+pub struct Tenant {
+    pub id: String,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The body without what is this request's own.
+    pub fn body_but_request_id(&self) -> Value {
+        let mut body = self.json();
+        assert!(body.as_object_mut().unwrap().remove("request_id").is_some());
+        body
+    }
+}
+
+pub fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(30)))
+        .max_redirects(0)
+        .build()
+        .into()
+}
+
+/// Sends one request with these headers and this body.
+pub fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = match body {
+        Some(body) => agent().run(request.body(body.to_owned()).unwrap()),
+        None => agent().run(request.body(()).unwrap()),
+    };
+    let mut answer = answer.unwrap_or_else(|error| panic!("{method} {url}: {error}"));
+    let headers = answer.headers().iter();
+    let headers = headers.map(|(key, value)| (key.to_string(), value.to_str().unwrap().to_owned()));
+    Answer {
+        status: answer.status().as_u16(),
+        headers: headers.collect(),
+        text: answer.body_mut().read_to_string().unwrap(),
+    }
+}
+
+impl World {
+    pub fn new() -> Self {
+        let database = Database::migrated();
+        let setup = Setup::new(&database);
+        let operator = setup.bootstrap(&[]);
+        let service = Service::start(&setup);
+        let mut world = Self { service, setup, database, platform: String::new() };
+        world.platform = world.token_of(&operator);
+        world
+    }
+
+    /// `POST /oauth2/token` by HTTP Basic.
+    pub fn ask_token(&self, id: &str, secret: &str) -> Answer {
+        let basic = format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
+        let headers = [
+            ("authorization", basic.as_str()),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        let body = Some("grant_type=client_credentials");
+        send("POST", &format!("{}/oauth2/token", self.service.url), &headers, body)
+    }
+
+    pub fn token_of(&self, client: &Value) -> String {
+        let (id, secret) = (&client["client_id"], &client["client_secret"]);
+        let answer = self.ask_token(id.as_str().unwrap(), secret.as_str().unwrap());
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// A call with a token and an optional JSON body.
+    pub fn call(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let bearer = format!("Bearer {token}");
+        let url = format!("{}{path}", self.service.url);
+        let mut headers = vec![("authorization", bearer.as_str())];
+        let body = body.map(|body| body.to_string());
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        send(method, &url, &headers, body.as_deref())
+    }
+
+    pub fn get(&self, token: &str, path: &str) -> Answer {
+        self.call(token, "GET", path, None)
+    }
+
+    pub fn post(&self, token: &str, path: &str, body: Value) -> Answer {
+        self.call(token, "POST", path, Some(body))
+    }
+
+    pub fn tenant(&self, slug: &str) -> Tenant {
+        let body = json!({"name": slug, "slug": slug, "tier": "free"});
+        let made = self.post(&self.platform, "/api/v1/factory/tenants", body);
+        assert_eq!(made.status, 201, "{}", made.text);
+        Tenant { id: made.json()["id"].as_str().unwrap().to_owned() }
+    }
+
+    /// A client of the tenant with this role, and its token.
+    pub fn member(&self, tenant: &Tenant, role: &str) -> String {
+        let path = format!("{}/api/v1/factory/tenants/{}/clients", self.service.url, tenant.id);
+        let bearer = format!("Bearer {}", self.platform);
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+            ("x-gatehouse-reason", "a test's client"),
+        ];
+        let body = json!({"name": role, "role": role}).to_string();
+        let made = send("POST", &path, &headers, Some(&body));
+        assert_eq!(made.status, 201, "{}", made.text);
+        self.token_of(&made.json())
+    }
+
+    /// Puts an image of one manifest into the tenant's store and returns `name@sha256:…`.
+    pub fn image(&self, tenant: &Tenant, name: &str, digit: char) -> String {
+        let hex = digit.to_string().repeat(64);
+        let layout = self.setup.dir.path().join("images").join(&tenant.id).join(name);
+        write(&layout.join("blobs/sha256").join(&hex), "{}");
+        let digest = format!("sha256:{hex}");
+        let index = json!({"schemaVersion": 2, "manifests": [{"digest": digest, "size": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json"}]});
+        write(&layout.join("index.json"), &index.to_string());
+        format!("{name}@{digest}")
+    }
+
+    /// An agent with version 1.0.0, ready to run: the agent's id.
+    pub fn published(&self, tenant: &Tenant, token: &str, name: &str) -> String {
+        let made = self.post(token, "/api/v1/registry/agents", json!({"name": name}));
+        assert_eq!(made.status, 201, "{}", made.text);
+        let agent = made.json()["id"].as_str().unwrap().to_owned();
+        let image = self.image(tenant, name, 'a');
+        let path = format!("/api/v1/registry/agents/{agent}/versions");
+        let version = self.post(token, &path, json!({"version": "1.0.0", "image": image}));
+        assert_eq!(version.status, 201, "{}", version.text);
+        agent
+    }
+}
+
+fn write(file: &Path, text: &str) {
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, text).unwrap();
+}
