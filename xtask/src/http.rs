@@ -1,7 +1,11 @@
 //! Plain HTTP to services on this machine, as an independent client sees it: statuses are answers, not errors.
 //! Knows no route.
 
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use anyhow::Context;
 use serde_json::Value;
@@ -9,6 +13,9 @@ use ureq::{Agent, Body, http};
 
 /// No call here takes longer, but the ones that wait for a sandbox poll.
 const LIMIT: Duration = Duration::from_secs(15);
+
+/// More than any answer of ours.
+const MAX_RAW_BYTES: u64 = 1 << 20;
 
 /// What came back.
 #[derive(Debug, Clone)]
@@ -84,6 +91,31 @@ fn read(mut answer: http::Response<Body>) -> anyhow::Result<Answer> {
         .collect();
     let body = answer.body_mut().read_to_string().context("reading the answer")?;
     Ok(Answer { status: answer.status().as_u16(), headers, body })
+}
+
+/// Sends the bytes of a request that no HTTP library would write (header names in any spelling), and reads the
+/// status and the headers of the answer. `head` ends with the empty line and asks to close the connection.
+pub fn raw(port: u16, head: &str) -> anyhow::Result<Answer> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connecting")?;
+    stream.set_read_timeout(Some(LIMIT)).context("bounding the wait")?;
+    stream.write_all(head.as_bytes()).context("sending")?;
+    let mut text = Vec::new();
+    stream.take(MAX_RAW_BYTES).read_to_end(&mut text).context("reading the answer")?;
+    let text = String::from_utf8_lossy(&text);
+    let (head, body) = text.split_once("\r\n\r\n").context("an answer without a head")?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
+    Ok(Answer {
+        status: status.parse().context("an answer without a status")?,
+        headers: lines.filter_map(field).collect(),
+        body: body.to_owned(),
+    })
+}
+
+/// A header line, its name in lower case.
+pub fn field(line: &str) -> Option<(String, String)> {
+    let (name, value) = line.split_once(':')?;
+    Some((name.to_ascii_lowercase(), value.trim().to_owned()))
 }
 
 /// The status of a plain GET; `None` where nobody answers.

@@ -27,7 +27,7 @@ use serde_json::Value;
 
 use self::{
     child::Part,
-    instance::{Client, Instance, Limiter, Ports, Secrets, worker_id},
+    instance::{Client, Instance, Limiter, Ports, Secrets},
     ports::Wish,
     record::{Claim, Process, Run},
     services::Services,
@@ -278,7 +278,7 @@ impl Stack {
                 part.stop();
             }
         }
-        sweep::sweep(&self.run, &self.instance.worker_id()).map(drop)
+        sweep::sweep(&self.run).map(drop)
     }
 }
 
@@ -299,7 +299,7 @@ fn claim(name: &str, report: &mut Report) -> anyhow::Result<Run> {
         );
         return Err(Faults::one(exit::UNAVAILABLE, line).into());
     };
-    let left = sweep::sweep(&run, &worker_id(&dir))?.words();
+    let left = sweep::sweep(&run)?.words();
     if !left.is_empty() {
         report.step("Remove what a killed run left", |note| {
             note.push_str(&left);
@@ -405,7 +405,7 @@ impl Policy {
                 mistakes.iter().map(|mistake| format!("config {shown}: {mistake}")).collect();
             return Err(Faults { lines, exit: exit::USAGE }.into());
         }
-        let document = Document::parse(&text)?;
+        let document = patient(Document::parse(&text)?);
         let member = |pointer: &str| {
             let found = document.value().pointer(pointer).and_then(Value::as_str);
             found.map(str::to_owned).with_context(|| format!("config {shown}: no {pointer}"))
@@ -415,6 +415,19 @@ impl Policy {
         Ok(Self { document, issuer, audience })
     }
 }
+
+/// The document with a limiter that may take its time. The 50 ms of the example are for a gateway; on a developer's
+/// machine, which builds meanwhile, they would refuse requests that nobody limits.
+fn patient(document: Document) -> Document {
+    let mut sidecar = document.value().get("sidecar").cloned().unwrap_or_default();
+    if let Some(members) = sidecar.as_object_mut() {
+        members.insert("timeout_ms".to_owned(), SIDECAR_MS.into());
+    }
+    document.with("sidecar", sidecar)
+}
+
+/// How long the filter waits for the sidecar, here. More than the sidecar waits for Redis.
+const SIDECAR_MS: u64 = 1000;
 
 /// How long a stop may take in all, for those who wait for one.
 pub const STOP: Duration = Duration::from_secs(40);

@@ -202,12 +202,12 @@ impl Instance {
 
     /// The worker's own folder.
     pub fn worker_dir(&self) -> PathBuf {
-        self.dir.join("worker")
+        worker_dir(&self.dir)
     }
 
-    /// The worker's id, which names its cgroups: no other instance of this machine has the same.
+    /// What logs and leases call the worker.
     pub fn worker_id(&self) -> String {
-        worker_id(&self.dir)
+        format!("up-{}", tag(&self.dir))
     }
 
     /// Where images are published.
@@ -237,15 +237,15 @@ impl Instance {
     }
 }
 
-/// The id of the worker whose instance is at `dir`.
-pub fn worker_id(dir: &Path) -> String {
-    format!("up-{}", tag(dir))
-}
-
 /// A short name for an instance's directory that no other directory has.
 pub fn tag(dir: &Path) -> String {
     let digest = Sha256::digest(dir.as_os_str().as_encoded_bytes());
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The folder of the worker whose instance is at `dir`.
+pub fn worker_dir(dir: &Path) -> PathBuf {
+    dir.join("worker")
 }
 
 fn file(dir: &Path) -> PathBuf {

@@ -15,6 +15,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::instance::worker_dir;
 use crate::command::signal_group;
 
 /// Set for every process of an instance, to the instance's directory: their children carry it too, so that
@@ -155,7 +156,7 @@ impl Run {
 /// Processes that carry the mark of the instance at `dir`, or are sandboxes of its worker.
 pub fn marked(dir: &Path) -> Vec<Process> {
     let mark = format!("{MARK}={}", dir.display()).into_bytes();
-    let sandbox_root = dir.join("worker").display().to_string();
+    let sandbox_root = worker_dir(dir).display().to_string();
     let own = std::process::id();
     let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
     all.flatten()

@@ -71,7 +71,8 @@ impl Services<'_> {
     /// Brings the schema up to date.
     pub fn migrate(&self) -> anyhow::Result<()> {
         let mut migrate = self.program("control-api");
-        migrate.args(["migrate", "--database", &self.instance.database("owner")]);
+        // Never on the command line, where every user of the machine could read it.
+        migrate.arg("migrate").env("GATEHOUSE_MIGRATE_DATABASE", self.instance.database("owner"));
         command::run(&mut migrate, "control-api migrate", Duration::from_secs(120)).map(drop)
     }
 
@@ -151,6 +152,8 @@ impl Services<'_> {
                 "listen": address(ports.sidecar),
                 "admin_listen": address(ports.sidecar_admin),
                 "store": store,
+                // A developer's machine builds meanwhile: a late answer is better than a refusal.
+                "redis_timeout_ms": 500,
                 "issuers": [{
                     "issuer": self.issuer,
                     "jwks": format!("{}/.well-known/jwks.json", url(ports.control)),
@@ -164,7 +167,7 @@ impl Services<'_> {
     /// Puts the limiter's functions into Redis, as its admin.
     pub fn load_functions(&self) -> anyhow::Result<()> {
         let mut load = self.program("ratelimit-sidecar");
-        load.args(["load-functions", "--url", &self.instance.redis("admin")]);
+        load.arg("load-functions").env("GATEHOUSE_REDIS_URL", self.instance.redis("admin"));
         command::run(&mut load, "ratelimit-sidecar load-functions", Duration::from_secs(30))
             .map(drop)
     }
@@ -186,6 +189,8 @@ impl Services<'_> {
                 "runsc": self.runsc,
                 "concurrency": 2,
                 "worker_id": self.instance.worker_id(),
+                // Shorter than the time that a part is given to end.
+                "drain_s": 5,
             }),
         )?;
         self.serve(run, "execution-worker", "the worker", &config, ports.worker_admin)

@@ -13,7 +13,10 @@ use rustix::{
     process::Signal,
 };
 
-use super::record::{Process, Run, marked};
+use super::{
+    instance::worker_dir,
+    record::{Process, Run, marked},
+};
 
 /// How long leftovers may take to end by themselves, and then after SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -41,8 +44,8 @@ impl Swept {
     }
 }
 
-/// Removes everything that `run`'s instance left. `worker` is its worker's id, which names its cgroups.
-pub fn sweep(run: &Run, worker: &str) -> anyhow::Result<Swept> {
+/// Removes everything that `run`'s instance left.
+pub fn sweep(run: &Run) -> anyhow::Result<Swept> {
     let mut swept = Swept::default();
     let recorded: Vec<Process> = run.noted().into_iter().filter(Process::runs).collect();
     swept.processes += recorded.len();
@@ -68,7 +71,7 @@ pub fn sweep(run: &Run, worker: &str) -> anyhow::Result<Swept> {
             .with_context(|| format!("unmounting {}", mount.display()))?;
         swept.mounts += 1;
     }
-    for cgroup in cgroups_of(worker) {
+    for cgroup in cgroups_of(&worker_dir(run.dir())) {
         swept.cgroups += remove_cgroup(&cgroup)?;
     }
     run.forget()?;
@@ -115,13 +118,16 @@ fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The cgroup folders of `worker`, in every hierarchy (version 1 has one per controller).
-fn cgroups_of(worker: &str) -> Vec<PathBuf> {
+/// The cgroup folders of the worker that owns `dir`, in every hierarchy (version 1 has one per controller). They
+/// carry the name that the worker gave its folder, which no other folder has.
+fn cgroups_of(dir: &Path) -> Vec<PathBuf> {
+    let Ok(name) = fs::read_to_string(dir.join("worker")) else { return Vec::new() };
+    let Ok(name) = name.trim().parse::<uuid::Uuid>() else { return Vec::new() };
     let top = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
     std::iter::once(top.to_owned())
         .chain(hierarchies)
-        .map(|hierarchy| hierarchy.join("gatehouse").join(worker))
+        .map(|hierarchy| hierarchy.join("gatehouse").join(name.to_string()))
         .filter(|folder| folder.is_dir())
         .collect()
 }

@@ -102,22 +102,27 @@ impl Demo {
                  | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])')",
             developer.client_id, developer.client_secret
         )?;
+        let (agents, executions) = (
+            format!("{gateway}/api/v1/registry/agents"),
+            format!("{gateway}/api/v1/runtime/executions"),
+        );
+        let bearer = "-H \"Authorization: Bearer $TOKEN\"";
+        let typed = "-H 'Content-Type: application/json'";
         writeln!(
             text,
-            "\n  # refused: no token\n  curl -si {gateway}/api/v1/registry/agents\n\n  \
+            "\n  # refused: no token\n  curl -si -w '\\n' {agents}\n\n  \
                # your agents, and one more\n  \
-               curl -s {gateway}/api/v1/registry/agents -H \"Authorization: Bearer $TOKEN\"\n  \
-               curl -s {gateway}/api/v1/registry/agents -H \"Authorization: Bearer $TOKEN\" \\\n    \
-                 -H 'Content-Type: application/json' -d '{{\"name\": \"my-agent\"}}'"
+               curl -s -w '\\n' {agents} {bearer}\n  \
+               curl -s -w '\\n' {agents} {bearer} \\\n    \
+                 {typed} -d '{{\"name\": \"my-agent\"}}'"
         )?;
         writeln!(
             text,
             "\n  # run the sample agent in a gVisor sandbox, and read the result\n  \
-               ID=$(curl -s {gateway}/api/v1/runtime/executions -H \"Authorization: Bearer $TOKEN\" \\\n    \
-                 -H 'Content-Type: application/json' \\\n    \
+               ID=$(curl -s {executions} {bearer} \\\n    {typed} \\\n    \
                  -d '{{\"agent_version_id\": \"{}\", \"input\": {{\"fuel\": \"diesel\", \"litres\": 100}}}}' \\\n    \
                  | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"id\"])')\n  \
-               curl -s {gateway}/api/v1/runtime/executions/$ID -H \"Authorization: Bearer $TOKEN\"",
+               sleep 2; curl -s -w '\\n' {executions}/$ID {bearer}",
             agent.version
         )?;
         writeln!(
