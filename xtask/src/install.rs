@@ -5,10 +5,10 @@
 //! A part that is there in a fitting version (on the PATH or where its Debian package puts it) is used as it
 //! is. A second run finds everything and does nothing.
 
-mod apt;
+pub mod apt;
 mod envoy;
 mod find;
-mod runsc;
+pub mod runsc;
 
 use std::{
     path::{Path, PathBuf},

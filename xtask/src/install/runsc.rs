@@ -80,7 +80,7 @@ pub fn install() -> anyhow::Result<()> {
 }
 
 /// The address of the machine's own Debian archive.
-fn archive() -> anyhow::Result<String> {
+pub fn archive() -> anyhow::Result<String> {
     let targets = command::run(
         Command::new("apt-get").args([
             "indextargets",
