@@ -159,11 +159,12 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
-        let record = match &self.phase {
-            Phase::Passed(record) | Phase::Answered(Some(record)) => record,
-            // The host answered by itself while we waited.
-            Phase::Waiting { pending, .. } => pending.record(),
-            Phase::New | Phase::Answered(None) => return Action::Continue,
+        if let Phase::Waiting { pending, .. } = &self.phase {
+            // The host answered by itself; whatever the call-out brings now comes too late.
+            self.phase = Phase::Answered(Some(pending.record().clone()));
+        }
+        let (Phase::Passed(record) | Phase::Answered(Some(record))) = &self.phase else {
+            return Action::Continue;
         };
         if let Some(engine) = &self.engine {
             let edits = engine.suite.on_response(record, host::response_status());
