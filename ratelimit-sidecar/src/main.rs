@@ -55,7 +55,7 @@ enum Command {
     LoadFunctions {
         /// Where Redis is, as a user who may load functions.
         #[arg(long, value_name = "URL", env = "GATEHOUSE_REDIS_URL", hide_env_values = true)]
-        url: Address,
+        url: String,
     },
 }
 
@@ -69,13 +69,16 @@ fn main() -> ExitCode {
     })
 }
 
-async fn load_functions(url: &Address) -> Result<(), Stop> {
-    let loaded = match Limiter::new(url, LOAD_DEADLINE) {
-        Ok(limiter) => limiter.load().await,
-        Err(error) => Err(error),
+async fn load_functions(url: &str) -> Result<(), Stop> {
+    // Never echoed: it carries a password.
+    let not_a_url = |error: Error| {
+        Stop::usage(vec![format!("--url: {error}; write redis://user:password@host:port")])
     };
-    loaded.map_err(|error| {
-        Stop::unavailable(format!("{url}: {}; check the server and the user", exit::chain(&error)))
+    let address: Address = url.parse().map_err(not_a_url)?;
+    let limiter = Limiter::new(&address, LOAD_DEADLINE).map_err(not_a_url)?;
+    limiter.load().await.map_err(|error| {
+        let cause = exit::chain(&error);
+        Stop::unavailable(format!("--url: {address}: {cause}; check the server and the user"))
     })
 }
 

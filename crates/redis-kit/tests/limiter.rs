@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gatehouse_contract::TenantId;
-use gatehouse_ratelimit::{Decision, Name, Rule, Span, Window, decision, keys};
+use gatehouse_ratelimit::{Decision, Name, Rule, Span, Timestamp, Window, decision, keys};
 use gatehouse_redis_kit::{Error, Limiter, Link, acl, queue::Queue};
 use uuid::Uuid;
 
@@ -17,8 +17,11 @@ fn url() -> String {
         .expect("GATEHOUSE_TEST_REDIS is not set; run cargo xtask test")
 }
 
-fn limiter() -> Limiter {
-    Limiter::new(&url().parse().unwrap(), DEADLINE).unwrap()
+/// With this build's function: a server that tests share may still have another's.
+async fn limiter() -> Limiter {
+    let limiter = Limiter::new(&url().parse().unwrap(), DEADLINE).unwrap();
+    limiter.load().await.unwrap();
+    limiter
 }
 
 fn link() -> Link {
@@ -61,7 +64,7 @@ impl Random {
 /// Runs a trace for `for_ms` of Redis' time and gives the model the times that Redis reports: every verdict, count
 /// and wait must be the same. Limits change on the way.
 async fn check_against_the_model(seed: u64, limits: [u32; 3], for_ms: u64) {
-    let (limiter, tenant, mut random) = (limiter(), tenant(), Random(seed));
+    let (limiter, tenant, mut random) = (limiter().await, tenant(), Random(seed));
     let mut windows = vec![Window::default(); 3];
     let (mut first_ms, mut steps, mut denied) = (None, 0, 0);
     loop {
@@ -104,7 +107,7 @@ async fn redis_agrees_with_the_model_on_random_traces() {
 #[tokio::test]
 async fn of_many_at_once_exactly_the_limit_pass() {
     for limit in [1, 5, 40, 64, 100] {
-        let (limiter, tenant) = (limiter(), tenant());
+        let (limiter, tenant) = (limiter().await, tenant());
         let rules = Arc::new([rule(Name::Tenant, limit, 60), rule(Name::Endpoint, 1000, 60)]);
         let mut asking = tokio::task::JoinSet::new();
         for _ in 0..64 {
@@ -131,7 +134,7 @@ async fn of_many_at_once_exactly_the_limit_pass() {
 
 #[tokio::test]
 async fn a_key_is_small_and_dies_after_its_window() {
-    let (limiter, link, tenant) = (limiter(), link(), tenant());
+    let (limiter, link, tenant) = (limiter().await, link(), tenant());
     let longest = keys::route("DELETE", &format!("/{}", "x".repeat(300)));
     for max in [60, 6000, gatehouse_ratelimit::policy::MAX_LIMIT] {
         let rule = Rule::new(Name::Endpoint, max, Span::from_secs(60), &longest);
@@ -151,7 +154,7 @@ async fn a_key_is_small_and_dies_after_its_window() {
 
 #[tokio::test]
 async fn a_lost_function_is_loaded_again() {
-    let (limiter, link, tenant) = (limiter(), link(), tenant());
+    let (limiter, link, tenant) = (limiter().await, link(), tenant());
     let rules = [rule(Name::Tenant, 1, 60)];
     for expected in [true, false] {
         // Another test may be about to load it, or may have deleted it: both are fine here.
@@ -165,7 +168,7 @@ async fn a_lost_function_is_loaded_again() {
 
 #[tokio::test]
 async fn a_foreign_value_is_no_obstacle() {
-    let (limiter, link, tenant) = (limiter(), link(), tenant());
+    let (limiter, link, tenant) = (limiter().await, link(), tenant());
     let rule = rule(Name::Tenant, 1, 60);
     let key = key(tenant, &rule);
     run::<()>(&link, &format!("SET {key} nonsense")).await.unwrap();
@@ -179,6 +182,33 @@ async fn a_foreign_value_is_no_obstacle() {
     let refused = limiter.decide(tenant, std::slice::from_ref(&rule), 1).await;
     assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
     run::<()>(&link, &format!("DEL {key}")).await.unwrap();
+}
+
+/// Redis' clock cannot be set in a test; a record that is ahead of it looks the same as a clock that stepped back.
+#[tokio::test]
+async fn a_clock_that_steps_back_frees_nothing_and_one_that_was_far_ahead_is_forgotten() {
+    for ahead_s in [1, 30, 60, 61, 3600] {
+        let (limiter, link, tenant) = (limiter().await, link(), tenant());
+        let rules = [rule(Name::Tenant, 2, 60)];
+        let now = limiter.decide(tenant, &rules, 0).await.unwrap().at;
+        let ahead = Timestamp::from_ms(now.as_ms() + ahead_s * 1000);
+        let mut window = Window::default();
+        window.advance(rules[0].span, ahead);
+        window.charge(1);
+        let latest = ahead.as_ms() / rules[0].span.slot_ms();
+        let mut value = vec![0; 191];
+        value[..5].copy_from_slice(&latest.to_be_bytes()[3..]);
+        value[7] = 1;
+        value[8 + 3 * (latest % 61) as usize + 2] = 1;
+        let mut set = redis::cmd("SET");
+        set.arg(key(tenant, &rules[0])).arg(value).arg("EX").arg(60);
+        link.query::<()>(&set).await.unwrap();
+        for _ in 0..3 {
+            let decided = limiter.decide(tenant, &rules, 1).await.unwrap();
+            let model = decision::decide(&rules, &mut [&mut window], 1, decided.at);
+            assert_eq!(decided.decision, model, "{ahead_s} s ahead");
+        }
+    }
 }
 
 /// A server that takes connections and never answers (a real one, stopped, looks the same).

@@ -71,6 +71,12 @@ pub fn run_to_end(config: &Value) -> (Option<i32>, Vec<String>) {
     (status.code(), text.lines().map(str::to_owned).collect())
 }
 
+/// Runs `load-functions`: exit code and stderr.
+pub fn load_functions(url: &str) -> (Option<i32>, String) {
+    let output = Command::new(BINARY).args(["load-functions", "--url", url]).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
 /// Asks again and again until there is an answer.
 pub fn wait_for<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();

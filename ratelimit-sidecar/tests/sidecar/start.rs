@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{Redis, Sidecar, config, memory, redis, run_to_end};
+use crate::process::{Redis, Sidecar, config, load_functions, memory, redis, run_to_end};
 
 /// `more` overrides members of a good configuration.
 fn check(store: &Value, more: Value, code: i32, expected: &[&str]) {
@@ -81,6 +81,22 @@ fn a_redis_that_refuses_us_is_one_line_without_the_password() {
             lines[0]
         );
         assert!(!lines[0].contains("hunter2"), "{}", lines[0]);
+    }
+}
+
+#[test]
+fn functions_are_loaded_by_hand_and_no_password_is_echoed() {
+    let server = Redis::start();
+    assert_eq!(load_functions(&server.url("admin", "test")), (Some(0), String::new()));
+    for (url, code) in [
+        (server.url("admin", "hunter2"), 69),
+        (server.url("worker", "test"), 69),
+        ("rediss//admin:hunter2@127.0.0.1".to_owned(), 64),
+    ] {
+        let (got, stderr) = load_functions(&url);
+        assert_eq!((got, stderr.lines().count()), (Some(code), 1), "{stderr}");
+        assert!(stderr.starts_with("gatehouse-ratelimit-sidecar: --url: "), "{stderr}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
     }
 }
 
