@@ -9,6 +9,7 @@ use gatehouse_service::{
     app::{self, Bounds},
     exit::chain,
     listen,
+    metrics::Requests,
 };
 use gatehouse_store::{Store, connect};
 use tracing::info;
@@ -47,7 +48,9 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         async move { store.is_reachable().await }
     });
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let finish = |router| app::finish(router, Bounds::default());
+    let requests = Requests::default();
+    let finish = |router| app::finish_counted(router, Bounds::default(), requests.clone());
+    let admin = admin::router(ready).merge(requests.router());
     tokio::join!(
         listen::serve("listen", public, finish(routes::public(&state)), shutdown.clone()),
         listen::serve(
@@ -56,7 +59,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
             finish(routes::internal(&state)),
             shutdown.clone()
         ),
-        listen::serve("admin_listen", probes, finish(admin::router(ready)), shutdown),
+        listen::serve("admin_listen", probes, app::finish(admin, Bounds::default()), shutdown),
     );
     store.close().await;
     info!("stopped");

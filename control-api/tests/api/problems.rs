@@ -57,6 +57,10 @@ fn whatever_goes_wrong_is_a_problem() {
     assert_eq!(audited, "1");
     let log = world.service.log().join("\n");
     assert!(log.contains(r#""request.id":"ask-2""#), "{log}");
+    let metrics = send("GET", &format!("{}/metrics", world.service.admin), &[], None).text;
+    let counted = r#"gatehouse_http_requests_total{route="/api/v1/registry/agents",method="PATCH",status="405",reason="method_not_allowed"} 1"#;
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+    assert!(!metrics.contains(&tenant.id));
 }
 
 #[test]

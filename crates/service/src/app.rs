@@ -22,6 +22,7 @@ use tracing::{Instrument, error, field::Empty, info, info_span};
 
 use crate::{
     Reply, RequestId,
+    metrics::Requests,
     problem::{Pending, reason_of, render},
 };
 
@@ -47,14 +48,23 @@ pub struct Verbatim;
 /// Completes a router: unknown paths and methods are problems, and the layers of this module stand around all.
 /// Add nothing to the router afterwards: it would stand outside of them.
 pub fn finish(router: Router, bounds: Bounds) -> Router {
+    finish_counted(router, bounds, Requests::default())
+}
+
+/// As [`finish`], counting every answer in `requests`.
+pub fn finish_counted(router: Router, bounds: Bounds, requests: Requests) -> Router {
     router
         .fallback(async || Reply::new(Reason::NotFound))
         .method_not_allowed_fallback(async || Reply::new(Reason::MethodNotAllowed))
         .layer(DefaultBodyLimit::max(bounds.body_bytes))
-        .layer(from_fn_with_state(bounds, around))
+        .layer(from_fn_with_state((bounds, requests), around))
 }
 
-async fn around(State(bounds): State<Bounds>, mut request: Request, next: Next) -> Response<Body> {
+async fn around(
+    State((bounds, requests)): State<(Bounds, Requests)>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
     let method = request.method().clone();
@@ -86,7 +96,9 @@ async fn around(State(bounds): State<Bounds>, mut request: Request, next: Next) 
         };
         let (response, code) = seal(response, &id);
         let status = response.status().as_u16();
-        let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = start.elapsed();
+        requests.count((&method, route), status, code, took);
+        let elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         info!(http.status = status, reason = code, elapsed_us, "request answered");
         response
     }

@@ -11,6 +11,7 @@ pub mod body;
 pub mod config;
 pub mod exit;
 pub mod listen;
+pub mod metrics;
 pub mod problem;
 pub mod request;
 pub mod shutdown;
