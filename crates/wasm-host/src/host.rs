@@ -12,9 +12,6 @@ use proxy_wasm::{
     types::{BufferType, GrpcStatusCode, LogLevel, MapType, Status},
 };
 
-/// One header map, names and values as bytes (names are ASCII in every host that we know).
-pub(crate) type Headers = Vec<(String, Vec<u8>)>;
-
 /// The sidecar's largest answer is a key set of 64 KiB in JSON in JSON.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
@@ -44,10 +41,6 @@ pub(crate) fn configuration() -> Option<Vec<u8>> {
 
 pub(crate) fn foreign_function(name: &str, arguments: &[u8]) -> Option<Vec<u8>> {
     hostcalls::call_foreign_function(name, Some(arguments)).ok().map(Option::unwrap_or_default)
-}
-
-pub(crate) fn headers(map: MapType) -> Option<Headers> {
-    hostcalls::get_map_bytes(map).ok()
 }
 
 /// The `:status` of a response.

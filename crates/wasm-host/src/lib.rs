@@ -3,8 +3,8 @@
 //!
 //! The rules it keeps (measured in Envoy 1.40 and Kong 3.9): only getters of bytes; the request's header map is
 //! read once; every branch of a callback resumes or replies, never both; the root context cannot trap; what a host
-//! cannot do is decided by configuration, never by probing. It uses the functions of `proxy_wasm::hostcalls` alone:
-//! the SDK's trait methods unwrap what hosts send (`clippy.toml` bans them).
+//! cannot do is decided by configuration, never by probing. It uses functions of `proxy_wasm::hostcalls` alone:
+//! the SDK's trait methods unwrap what hosts send (`clippy.toml` bans them), and header maps are read by `abi`.
 //!
 //! Host calls of a request whose token and principal are remembered: time and header map; the call-out; time,
 //! header map and body of its answer; one per changed header (six of context and baggage); resume. On the
@@ -12,6 +12,7 @@
 
 #![warn(missing_docs)]
 
+mod abi;
 mod envoy;
 mod host;
 mod root;

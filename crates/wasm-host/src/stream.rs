@@ -3,13 +3,15 @@
 
 use std::rc::Rc;
 
-use gatehouse_edge::{Answer, Host, Pending, RequestRecord, RequestView, Step, protected_names};
+use gatehouse_edge::{
+    Answer, Edit, Host, Pending, RequestRecord, RequestView, Step, protected_names,
+};
 use proxy_wasm::{
     traits::{Context, HttpContext},
     types::{Action, MapType},
 };
 
-use crate::{host, root::Engine};
+use crate::{abi::HeaderMap, host, root::Engine};
 
 pub(crate) struct Stream {
     /// `None` before the first configuration: everything is closed.
@@ -81,7 +83,8 @@ fn answered(engine: &Engine, pending: Pending, answer: Answer<'_>) -> Option<Ste
 }
 
 fn judged(engine: &Engine) -> Option<Step> {
-    let headers = host::headers(MapType::HttpRequestHeaders)?;
+    let headers = HeaderMap::read(MapType::HttpRequestHeaders)?;
+    let headers = headers.pairs()?;
     let mut vm = engine.vm.try_borrow_mut().ok()?;
     let verifier = engine.verifier.as_ref();
     let view = RequestView::new(&headers);
@@ -108,13 +111,13 @@ impl Context for Stream {
         };
         // No headers: nobody answered, and asking for them is an error in some hosts.
         let headers = match num_headers {
-            0 => Vec::new(),
-            _ => host::headers(MapType::HttpCallResponseHeaders).unwrap_or_default(),
+            0 => None,
+            _ => HeaderMap::read(MapType::HttpCallResponseHeaders),
         };
         let body = host::answer_body(body_size);
-        let answer = match &body {
-            Some(body) => Answer::read(&headers, body),
-            None => Answer::Unavailable,
+        let answer = match (headers.as_ref().and_then(HeaderMap::pairs), &body) {
+            (Some(headers), Some(body)) => Answer::read(&headers, body),
+            _ => Answer::Unavailable,
         };
         let action = match answered(&engine, *pending, answer) {
             Some(step) => self.perform(&engine, step),
@@ -146,10 +149,11 @@ impl HttpContext for Stream {
 
     /// Protected names in trailers are dropped (acceptance T5).
     fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
-        let trailers = host::headers(MapType::HttpRequestTrailers).unwrap_or_default();
+        let trailers = HeaderMap::read(MapType::HttpRequestTrailers);
+        let trailers = trailers.as_ref().and_then(HeaderMap::pairs).unwrap_or_default();
         let edits: Vec<_> = protected_names(&trailers)
             .into_iter()
-            .map(|name| gatehouse_edge::Edit::Remove(name.to_owned().into()))
+            .map(|name| Edit::Remove(name.to_owned().into()))
             .collect();
         host::apply(MapType::HttpRequestTrailers, &edits);
         match self.phase {
