@@ -4,3 +4,5 @@
 mod envoy;
 #[cfg(test)]
 mod filter;
+#[cfg(test)]
+mod stack;

@@ -11,4 +11,5 @@ pub mod tap;
 pub mod token;
 pub mod vm;
 pub mod wait;
+pub mod walk;
 pub mod world;

@@ -30,6 +30,11 @@ pub fn until<T>(
     }
 }
 
+/// Keeps a pace: waits for a moment that is part of what is tested, such as four requests a second.
+pub fn until_instant(moment: Instant) {
+    std::thread::sleep(moment.saturating_duration_since(Instant::now()));
+}
+
 /// A port of the loopback that nobody listens on now.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())

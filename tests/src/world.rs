@@ -27,6 +27,9 @@ pub const ISSUER: &str = "https://auth.greenlang.local";
 /// Its audience.
 pub const AUDIENCE: &str = "https://api.greenlang.local";
 
+/// The header by which a test finds its request upstream (Envoy replaces the request ids of strangers).
+pub const MARK: &str = "x-test-mark";
+
 /// Where limits are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limiter {
@@ -105,8 +108,12 @@ impl World {
         let sidecar = services.sidecar(keys.address, control.internal)?;
         let mut document: Value =
             serde_json::from_str(include_str!("../../examples/gateway/suite.json"))?;
-        if let Some(signatures) = document.get_mut("signatures") {
-            *signatures = plan.signatures.into();
+        for (pointer, value) in [
+            ("/signatures", Value::from(plan.signatures)),
+            // A machine that builds at the same time must not turn slowness into refusals.
+            ("/sidecar/timeout_ms", Value::from(services::SIDECAR_TIMEOUT_MS)),
+        ] {
+            *document.pointer_mut(pointer).with_context(|| format!("no {pointer}"))? = value;
         }
         let envoy = Gateway::start(dir.path(), &document, upstream.address, sidecar.listen)?;
         let worker = if plan.worker { Some(services.worker()?) } else { None };
@@ -128,16 +135,26 @@ impl World {
         })
     }
 
-    /// What reached the upstream under this request id.
-    pub fn upstream_saw(&self, request_id: &str) -> Vec<Message> {
+    /// What reached the upstream with this value of [`MARK`].
+    pub fn upstream_saw(&self, mark: &str) -> Vec<Message> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.extend(self.upstream.take());
-        seen.iter().filter(|m| m.header("x-request-id") == request_id).cloned().collect()
+        seen.iter().filter(|m| m.header(MARK) == mark).cloned().collect()
     }
 
     /// The folder of logs and configurations.
     pub fn dir(&self) -> &std::path::Path {
         self.dir.path()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // What a red test needs: the logs stay.
+        if std::thread::panicking() {
+            self.dir.disable_cleanup(true);
+            eprintln!("logs are in {}", self.dir.path().display());
+        }
     }
 }
 

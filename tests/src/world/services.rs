@@ -19,6 +19,11 @@ use crate::{
 /// Signs keys at rest in tests only.
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
+/// How long the filter waits for the sidecar; the product's default is 50.
+pub(super) const SIDECAR_TIMEOUT_MS: u64 = 2000;
+/// How long the sidecar waits for Redis; the product's default is 25.
+const REDIS_TIMEOUT_MS: u64 = 500;
+
 pub(super) struct Services<'a> {
     pub dir: &'a Path,
     pub plan: Plan,
@@ -107,6 +112,7 @@ impl Services<'_> {
                     "jwks": format!("http://{keys}/.well-known/jwks.json"),
                 }],
                 "control_api": {"internal": format!("http://{internal}")},
+                "redis_timeout_ms": REDIS_TIMEOUT_MS,
             }),
         )?;
         let process = self.serve("ratelimit-sidecar", &config, admin)?;

@@ -1,0 +1,81 @@
+//! Neighbours that stop answering, at the socket: frozen, not ended, so that connections stay open and silent.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Result, ensure};
+use gatehouse_contract::{Role, Tier};
+use gatehouse_tests::{
+    http::{Connection, Request},
+    wait,
+    world::World,
+};
+
+use super::{AGENTS, refusal};
+
+/// A process that is stopped until this is dropped.
+struct Frozen(u32);
+
+impl Frozen {
+    fn new(id: u32) -> Result<Self> {
+        signal("-STOP", id)?;
+        Ok(Self(id))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(error) = signal("-CONT", self.0) {
+            eprintln!("{} stays stopped: {error:#}", self.0);
+        }
+    }
+}
+
+fn signal(name: &str, id: u32) -> Result<()> {
+    let status = Command::new("kill").args([name, &id.to_string()]).status()?;
+    ensure!(status.success(), "kill {name} {id}: {status}");
+    Ok(())
+}
+
+fn check(world: &World, id: u32) -> Result<()> {
+    let (_, _, token) = world.caller(Tier::Enterprise, Role::Viewer)?;
+    let (_, _, unseen) = world.caller(Tier::Enterprise, Role::Viewer)?;
+    let send = |token: &str| Request::new("GET", AGENTS).bearer(token).send(world.gateway);
+    // One connection is one worker of Envoy's, whose VM knows the caller by the second request.
+    let mut kept = Connection::open(world.gateway)?;
+    let known = Request::new("GET", AGENTS).bearer(&token).bytes();
+    kept.send(&known)?;
+    ensure!(kept.response()?.status()? == 200, "before");
+    let frozen = Frozen::new(id)?;
+    kept.send(&known)?;
+    let answer = kept.response()?;
+    assert_eq!(refusal(&answer), "503 limiter_unavailable");
+    assert_eq!(answer.headers.all("retry-after"), ["1"]);
+    // Whoever is new is not let pass either, whatever it is that cannot be asked.
+    assert_eq!(send(&unseen)?.status()?, 503);
+    // Public routes go on.
+    let keys = Request::new("GET", "/.well-known/jwks.json").send(world.gateway)?;
+    assert_eq!(keys.status()?, 200);
+    drop(frozen);
+    wait::until("requests pass again", Duration::from_secs(30), || {
+        let answer = send(&token)?;
+        ensure!(answer.status()? == 200, "{answer:?}");
+        Ok(Some(()))
+    })?;
+    assert_eq!(send(&unseen)?.status()?, 200);
+    Ok(())
+}
+
+pub fn the_sidecar_away_is_503_until_it_is_back(world: &World) -> Result<()> {
+    check(world, world.sidecar.id())
+}
+
+pub fn redis_away_is_503_until_it_is_back(world: &World) -> Result<()> {
+    let Some(redis) = &world.redis else { anyhow::bail!("this world has no Redis") };
+    check(world, redis.process.id())
+}
+
+pub fn no_vm_was_lost(world: &World) -> Result<()> {
+    assert_eq!(world.envoy.stat("wasm.suite.vm_reload_success")?, 0);
+    assert_eq!(world.envoy.stat("wasm.suite.vm_reload_failure")?, 0);
+    Ok(())
+}
