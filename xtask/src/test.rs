@@ -20,7 +20,7 @@ use crate::{
 /// The options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask test                     every test\n  cargo xtask test -- limiter          tests with this in their name\n  cargo xtask test -- -p gatehouse-store   of one package (any arguments of cargo nextest run)"
+    after_help = "Examples:\n  cargo xtask test                     every test\n  cargo xtask test -- limiter          tests with this in their name (any arguments of cargo nextest run)\n  cargo xtask test -- -E 'package(gatehouse-store)'   those of one package"
 )]
 pub struct Args {
     /// Prove the two commands of the README in a root that has nothing.

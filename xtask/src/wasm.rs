@@ -217,3 +217,6 @@ pub fn fit(host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,8 +33,29 @@ const ENDINGS: &[&str] = &[".rs", ".md", ".toml", ".sql", ".yaml", ".yml", ".jso
 /// What the commands write: it need not exist.
 const MADE: &[&str] = &["target/", ".gatehouse/"];
 
-/// Applies the rule to every document.
+/// The specification asks for at least as many decision records.
+const DECISIONS: usize = 4;
+
+/// Applies the rules to every document.
 pub fn check(tree: &Tree) -> Vec<Finding> {
+    let mut findings = paths(tree);
+    let decisions = tree
+        .ending(".md")
+        .filter_map(|(path, _)| path.strip_prefix("docs/adr/"))
+        .filter(|name| name.starts_with(|c: char| c.is_ascii_digit()))
+        .count();
+    if decisions < DECISIONS {
+        findings.push(Finding::new(
+            "docs/adr",
+            0,
+            format!("{decisions} decisions are recorded, at least {DECISIONS} are promised"),
+            "put back what was lost",
+        ));
+    }
+    findings
+}
+
+fn paths(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.ending(".md") {
         let folder = Path::new(path).parent().unwrap_or(Path::new(""));
@@ -104,7 +125,7 @@ mod tests {
     fn check_line(line: &str, missing: &[&str]) {
         let tree =
             Tree::of([("docs/A.md", line), ("docs/B.md", ""), ("crates/edge/src/lib.rs", "")]);
-        let found: Vec<String> = check(&tree).iter().map(|finding| finding.cause.clone()).collect();
+        let found: Vec<String> = paths(&tree).iter().map(|finding| finding.cause.clone()).collect();
         let expected: Vec<String> =
             missing.iter().map(|path| format!("names {path}, which does not exist")).collect();
         assert_eq!(found, expected, "{line}");
@@ -125,5 +146,16 @@ mod tests {
         check_line("`deploy/`", &["deploy/"]);
         check_line("`src/nothing.rs`", &["src/nothing.rs"]);
         check_line("[b](b.md) and [c](../../up.md)", &["b.md", "../../up.md"]);
+    }
+
+    #[test]
+    fn at_least_four_decisions_are_recorded() {
+        let all = ["docs/adr/1.md", "docs/adr/2.md", "docs/adr/3.md", "docs/adr/4.md"];
+        assert_eq!(check(&Tree::of(all.map(|path| (path, "")))), []);
+        let fewer =
+            all.map(|path| (if path.ends_with("4.md") { "docs/adr/README.md" } else { path }, ""));
+        let found = check(&Tree::of(fewer));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].cause, "3 decisions are recorded, at least 4 are promised");
     }
 }

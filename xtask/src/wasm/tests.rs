@@ -1,0 +1,96 @@
+//! Hands hand-made modules to the checks. Knows the rules' names, not how the cut works.
+
+use wasm_encoder::{
+    CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function,
+    FunctionSection, ImportSection, MemorySection, MemoryType, Module, TypeSection, ValType,
+};
+
+use super::*;
+
+/// A module whose callbacks all call `imports` and which carries `data_bytes` of data.
+fn sample(imports: &[&str], exports: &[&str], data_bytes: usize) -> Vec<u8> {
+    let mut types = TypeSection::new();
+    types.ty().function([], [ValType::I32]);
+    let mut imported = ImportSection::new();
+    for name in imports {
+        let (module, name) = name.split_once('.').unwrap();
+        imported.import(module, name, EntityType::Function(0));
+    }
+    let mut functions = FunctionSection::new();
+    functions.function(0);
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType {
+        minimum: 100,
+        maximum: None,
+        memory64: false,
+        shared: false,
+        page_size_log2: None,
+    });
+    let ours = u32::try_from(imports.len()).unwrap();
+    let mut exported = ExportSection::new();
+    for name in exports {
+        match *name {
+            "memory" => exported.export(name, ExportKind::Memory, 0),
+            name => exported.export(name, ExportKind::Func, ours),
+        };
+    }
+    let mut body = Function::new([]);
+    for call in 0..ours {
+        body.instructions().call(call).drop();
+    }
+    body.instructions().i32_const(0).end();
+    let mut code = CodeSection::new();
+    code.function(&body);
+    let mut data = DataSection::new();
+    data.active(0, &ConstExpr::i32_const(0), vec![7; data_bytes]);
+    let mut module = Module::new();
+    module.section(&types).section(&imported).section(&functions).section(&memories);
+    module.section(&exported).section(&code).section(&data);
+    module.finish()
+}
+
+fn check(host: Host, module: &[u8], expected: Result<(), &str>) {
+    let got = fit(host, module).map(drop).map_err(|error| error.to_string());
+    match (&got, expected) {
+        (Ok(()), Ok(())) => {}
+        (Err(error), Err(part)) if error.contains(part) => {}
+        _ => panic!("{host:?}: {got:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn a_module_over_its_budget_is_refused() {
+    let room = usize::try_from(MAX_BYTES).unwrap() - sample(&[], EXPORTS, 0).len();
+    check(Host::Envoy, &sample(&[], EXPORTS, room - 100), Ok(()));
+    check(Host::Envoy, &sample(&[], EXPORTS, room + 1), Err("1572864 are allowed"));
+}
+
+#[test]
+fn an_import_that_a_host_must_not_see_is_refused() {
+    for host in Host::ALL {
+        check(host, &sample(&["env.proxy_log"], EXPORTS, 0), Ok(()));
+        let error = "it imports env.proxy_get_log_level";
+        check(host, &sample(&["env.proxy_get_log_level"], EXPORTS, 0), Err(error));
+        let error = "it imports wasi_snapshot_preview1.poll_oneoff";
+        check(host, &sample(&["wasi_snapshot_preview1.poll_oneoff"], EXPORTS, 0), Err(error));
+    }
+}
+
+#[test]
+fn foreign_functions_are_envoys_alone() {
+    let module = sample(&[FOREIGN, "env.proxy_grpc_call"], EXPORTS, 0);
+    let imports = |host| module::surface(&fit(host, &module).unwrap()).unwrap().imports;
+    assert_eq!(imports(Host::Envoy), BTreeSet::from([FOREIGN.to_owned()]));
+    assert_eq!(imports(Host::Kong), BTreeSet::new());
+}
+
+#[test]
+fn a_callback_that_is_missing_is_refused_and_a_needless_one_is_cut() {
+    let without: Vec<&str> =
+        EXPORTS.iter().copied().filter(|name| *name != "proxy_on_delete").collect();
+    let error = "it does not export proxy_on_delete";
+    check(Host::Envoy, &sample(&[], &without, 0), Err(error));
+    let more: Vec<&str> = EXPORTS.iter().copied().chain(["proxy_on_log"]).collect();
+    let cut = fit(Host::Envoy, &sample(&[], &more, 0)).unwrap();
+    assert!(!module::surface(&cut).unwrap().exports.contains("proxy_on_log"));
+}
