@@ -3,7 +3,10 @@
 use gatehouse_contract::rbac::{Access, Matrix};
 use serde_json::{Value, json};
 
-use crate::world::{Answer, World, send};
+use crate::{
+    http::{Answer, send},
+    world::World,
+};
 
 fn refused(answer: &Answer, status: u16, code: &str) {
     assert_eq!(

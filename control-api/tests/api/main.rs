@@ -4,6 +4,10 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod database;
+#[cfg(test)]
+mod http;
+#[cfg(test)]
 mod problems;
 #[cfg(test)]
 mod registry;

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::world::{World, send};
+use crate::{http::send, world::World};
 
 #[test]
 fn whatever_goes_wrong_is_a_problem() {
-    let world = World::new();
+    let mut world = World::new();
     let tenant = world.tenant("tenant-a");
     let token = format!("Bearer {}", world.member(&tenant, "admin"));
     let url = |path: &str| format!("{}{path}", world.service.url);
@@ -70,7 +70,7 @@ fn a_database_that_goes_away_is_503_and_not_ready_and_comes_back() {
     let token = world.member(&tenant, "viewer");
     let name = world.database.query("SELECT current_database()");
     let role = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false");
-    let superuser = crate::world::superuser_url();
+    let superuser = crate::database::superuser_url();
     let other = |statement: &str| {
         let out = std::process::Command::new("psql")
             .args(["-X", "-d", &superuser, "-c", statement])

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Answer, World};
+use crate::{http::Answer, world::World};
 
 fn errors(answer: &Answer) -> Vec<String> {
     assert_eq!(answer.status, 422, "{}", answer.text);

@@ -4,7 +4,10 @@ use std::{net::TcpListener, process::Output};
 
 use serde_json::json;
 
-use crate::world::{Database, Service, Setup, binary};
+use crate::{
+    database::Database,
+    world::{Service, Setup, binary},
+};
 
 fn check(out: &Output, code: i32, expected: &[String]) {
     let stderr = String::from_utf8(out.stderr.clone()).unwrap();

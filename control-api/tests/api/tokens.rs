@@ -3,7 +3,11 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::world::{AUDIENCE, Answer, Database, ISSUER, Service, Setup, World, send, until};
+use crate::{
+    database::Database,
+    http::{Answer, send},
+    world::{AUDIENCE, ISSUER, Service, Setup, World, until},
+};
 
 fn part(token: &str, index: usize) -> Value {
     let part = token.split('.').nth(index).unwrap();
@@ -153,7 +157,7 @@ fn the_discovery_document_leads_to_the_keys() {
 
 #[test]
 fn no_secret_and_no_token_is_in_the_log() {
-    let world = World::new();
+    let mut world = World::new();
     let tenant = world.tenant("tenant-a");
     let token = world.member(&tenant, "admin");
     world.get(&token, "/api/v1/registry/agents");

@@ -14,73 +14,18 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::{
+    database::Database,
+    http::{Answer, agent, send},
+};
+
 pub const ISSUER: &str = "https://auth.test";
 pub const AUDIENCE: &str = "https://api.test";
 /// Nothing that is waited for takes longer on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The superuser's URL of a private cluster whose roles have the password `test`.
-pub fn superuser_url() -> String {
-    std::env::var("GATEHOUSE_TEST_POSTGRES")
-        .expect("GATEHOUSE_TEST_POSTGRES is not set: run `cargo xtask test`")
-}
-
 pub fn binary() -> Command {
     Command::new(env!("CARGO_BIN_EXE_gatehouse-control-api"))
-}
-
-/// A database that is dropped with this value.
-pub struct Database {
-    name: String,
-}
-
-impl Database {
-    /// Without any table.
-    pub fn empty() -> Self {
-        let name = format!("gatehouse_c_{}", uuid::Uuid::new_v4().simple());
-        psql(&superuser_url(), &format!("CREATE DATABASE {name} OWNER gatehouse_owner"));
-        Self { name }
-    }
-
-    /// Migrated by the binary.
-    pub fn migrated() -> Self {
-        let database = Self::empty();
-        let owner = database.url("gatehouse_owner");
-        let out = binary().args(["migrate", "--database", &owner]).output().unwrap();
-        assert!(out.status.success(), "{out:?}");
-        database
-    }
-
-    pub fn url(&self, role: &str) -> String {
-        let url = superuser_url();
-        let server = url.split_once('@').unwrap().1.split('/').next().unwrap();
-        format!("postgres://{role}:test@{server}/{}", self.name)
-    }
-
-    pub fn superuser(&self) -> String {
-        let url = superuser_url();
-        format!("{}/{}", url.rsplit_once('/').unwrap().0, self.name)
-    }
-
-    /// Rows as `psql -At` prints them, as the superuser.
-    pub fn query(&self, statement: &str) -> String {
-        psql(&self.superuser(), statement)
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        psql(&superuser_url(), &format!("DROP DATABASE {} WITH (FORCE)", self.name));
-    }
-}
-
-fn psql(url: &str, statement: &str) -> String {
-    let out = Command::new("psql")
-        .args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statement])
-        .output()
-        .expect("psql runs");
-    assert!(out.status.success(), "{statement}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }
 
 /// Asks until there is an answer, at most as long as anything may take.
@@ -113,7 +58,8 @@ impl Setup {
         fs::write(&key, "0f".repeat(32)).unwrap();
         let images = dir.path().join("images");
         fs::create_dir(&images).unwrap();
-        let at = || format!("127.0.0.1:{}", free_port());
+        // Port 0: the service takes free ones and says which, so that no two tests can race for one.
+        let at = || "127.0.0.1:0";
         let config = json!({
             "listen": at(), "internal_listen": at(), "admin_listen": at(),
             "issuer": ISSUER, "audience": AUDIENCE,
@@ -169,6 +115,8 @@ pub struct Service {
     child: Child,
     /// Its log so far, and what comes.
     lines: mpsc::Receiver<String>,
+    /// What was read of it before anyone asked.
+    seen: Vec<String>,
     pub url: String,
     pub internal: String,
     pub admin: String,
@@ -192,14 +140,15 @@ impl Service {
                 }
             }
         });
-        let at = |name: &str| format!("http://{}", setup.config[name].as_str().unwrap());
         let mut service = Self {
             child,
             lines,
-            url: at("listen"),
-            internal: at("internal_listen"),
-            admin: at("admin_listen"),
+            seen: Vec::new(),
+            url: String::new(),
+            internal: String::new(),
+            admin: String::new(),
         };
+        service.learn_addresses();
         let start = Instant::now();
         while !service.is_ready() {
             if let Some(status) = service.child.try_wait().unwrap() {
@@ -211,14 +160,35 @@ impl Service {
         service
     }
 
+    fn learn_addresses(&mut self) {
+        while [&self.url, &self.internal, &self.admin].iter().any(|url| url.is_empty()) {
+            let line = self.lines.recv_timeout(DEADLINE);
+            let line = line.unwrap_or_else(|_| panic!("it does not listen: {:?}", self.seen));
+            // What is no JSON is the reason why it does not start: kept for the message above.
+            let fields: Value = serde_json::from_str(&line).unwrap_or_default();
+            self.seen.push(line);
+            if fields["message"] == "listening" {
+                let url = format!("http://{}", fields["address"].as_str().unwrap());
+                match fields["listener"].as_str().unwrap() {
+                    "listen" => self.url = url,
+                    "internal_listen" => self.internal = url,
+                    "admin_listen" => self.admin = url,
+                    other => panic!("an unknown listener {other}"),
+                }
+            }
+        }
+    }
+
     fn is_ready(&self) -> bool {
         let request = agent().get(&format!("{}/readyz", self.admin));
         request.call().is_ok_and(|answer| answer.status() == 200)
     }
 
     /// What it logged since the last call.
-    pub fn log(&self) -> Vec<String> {
-        self.lines.try_iter().collect()
+    pub fn log(&mut self) -> Vec<String> {
+        let mut log = std::mem::take(&mut self.seen);
+        log.extend(self.lines.try_iter());
+        log
     }
 
     /// SIGTERM, and how it ended.
@@ -260,59 +230,6 @@ pub struct World {
 /// A tenant with its id and a token per role asked for.
 pub struct Tenant {
     pub id: String,
-}
-
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub text: String,
-}
-
-impl Answer {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
-    }
-
-    /// The body without what is this request's own.
-    pub fn body_but_request_id(&self) -> Value {
-        let mut body = self.json();
-        assert!(body.as_object_mut().unwrap().remove("request_id").is_some());
-        body
-    }
-}
-
-pub fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(30)))
-        .max_redirects(0)
-        .build()
-        .into()
-}
-
-/// Sends one request with these headers and this body.
-pub fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
-    let mut request = ureq::http::Request::builder().method(method).uri(url);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let answer = match body {
-        Some(body) => agent().run(request.body(body.to_owned()).unwrap()),
-        None => agent().run(request.body(()).unwrap()),
-    };
-    let mut answer = answer.unwrap_or_else(|error| panic!("{method} {url}: {error}"));
-    let headers = answer.headers().iter();
-    let headers = headers.map(|(key, value)| (key.to_string(), value.to_str().unwrap().to_owned()));
-    Answer {
-        status: answer.status().as_u16(),
-        headers: headers.collect(),
-        text: answer.body_mut().read_to_string().unwrap(),
-    }
 }
 
 impl World {
