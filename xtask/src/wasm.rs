@@ -45,7 +45,8 @@ pub enum Host {
 const MAX_BYTES: u64 = 1_572_864;
 
 /// A host calls every callback that is exported, so only those the filter implements stay (each costs two entries
-/// into the VM); `proxy_on_delete` must stay or the SDK never frees a context.
+/// into the VM). `proxy_on_delete` must stay or the SDK never frees a context; `proxy_on_request_body` must stay or a
+/// host that lets bodies run ahead of paused headers passes them on unjudged; `proxy_on_request_trailers` holds T5.
 const EXPORTS: &[&str] = &[
     "memory",
     "_initialize",
@@ -55,6 +56,8 @@ const EXPORTS: &[&str] = &[
     "proxy_on_configure",
     "proxy_on_context_create",
     "proxy_on_request_headers",
+    "proxy_on_request_body",
+    "proxy_on_request_trailers",
     "proxy_on_response_headers",
     "proxy_on_http_call_response",
     "proxy_on_delete",
