@@ -32,7 +32,7 @@ impl Dice {
 }
 
 #[test]
-fn j30_arbitrary_header_values_and_ascii_names_never_trap() {
+fn j30_arbitrary_bytes_in_headers_never_trap() {
     let mut gate = Gate::open();
     let mut dice = Dice(0x5eed);
     let good = format!("Bearer {}", token());
@@ -82,8 +82,7 @@ fn j30_arbitrary_header_values_and_ascii_names_never_trap() {
         }
         for _ in 0..dice.roll(12) {
             let name = match dice.roll(3) {
-                // Hosts refuse names that are not ASCII before any filter sees them.
-                0 => dice.bytes(20).into_iter().map(|byte| byte & 0x7f).collect(),
+                0 => dice.bytes(20),
                 _ => dice.pick(&names).as_bytes().to_vec(),
             };
             let mut value = Vec::new();

@@ -1,6 +1,8 @@
 //! Tokens of every kind, through both signature paths: the host's own verifier and the portable one.
 //! The vectors are the same, the verdicts must be.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use gatehouse_tests::{
     token::{Key, jwks, unsigned},
@@ -187,10 +189,36 @@ fn j13_an_unknown_key_is_asked_for_once_and_then_used() {
     assert_eq!(verdict(&mut gate, &rotated), INVALID);
     assert_eq!(gate.take_asked(), [""; 0]);
     // Published: after the cool-down it is found, and the old one goes on.
-    gate.vm.advance(std::time::Duration::from_secs(60)).unwrap();
+    gate.vm.advance(Duration::from_secs(60)).unwrap();
     gate.sidecar.keys = Fate::Says(super::gate::keys_answer(&[key(), &next]));
     assert_eq!(verdict(&mut gate, &rotated), GOOD);
     assert_eq!(verdict(&mut gate, &token()), GOOD);
+}
+
+#[test]
+fn j16_a_withdrawn_key_ends_what_is_remembered() {
+    let mut gate = Gate::open();
+    assert_eq!(verdict(&mut gate, &token()), GOOD);
+    let next = Key::generate("key-2").unwrap();
+    let mut keys = super::gate::keys_answer(&[&next]);
+    keys["generation"] = json!(2);
+    gate.sidecar.keys = Fate::Says(keys);
+    // The set may be used for 300 s without asking again.
+    gate.vm.advance(Duration::from_secs(299)).unwrap();
+    assert_eq!(verdict(&mut gate, &token()), GOOD);
+    gate.vm.advance(Duration::from_secs(1)).unwrap();
+    assert_eq!(verdict(&mut gate, &token()), INVALID);
+}
+
+#[test]
+fn j31_what_is_remembered_ends_with_the_token() {
+    let mut gate = Gate::open();
+    assert_eq!(verdict(&mut gate, &token()), GOOD);
+    // It has 890 s left, and 60 more by the leeway.
+    gate.vm.advance(Duration::from_secs(949)).unwrap();
+    assert_eq!(verdict(&mut gate, &token()), GOOD);
+    gate.vm.advance(Duration::from_secs(1)).unwrap();
+    assert_eq!(verdict(&mut gate, &token()), INVALID);
 }
 
 #[test]
