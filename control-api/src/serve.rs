@@ -59,7 +59,12 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
             finish(routes::internal(&state)),
             shutdown.clone()
         ),
-        listen::serve("admin_listen", probes, app::finish(admin, Bounds::default()), shutdown),
+        listen::serve(
+            "admin_listen",
+            probes,
+            app::finish(admin, Bounds { quiet: true, ..Bounds::default() }),
+            shutdown
+        ),
     );
     store.close().await;
     info!("stopped");

@@ -80,7 +80,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
         async move { feeder::depth(&queue).await.is_ok_and(|depth| depth == 0) }
     }));
     let readiness = readiness(&shutdown, &store, &queue, &pulse);
-    let router = app::finish(admin::router(readiness), Bounds::default());
+    let router = app::finish(admin::router(readiness), Bounds { quiet: true, ..Bounds::default() });
     loops.spawn(listen::serve("admin_listen", listener, router, shutdown.clone()));
 
     let runs = consume(&shared, &queue, config.concurrency, &shutdown).await;

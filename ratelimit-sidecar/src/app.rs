@@ -27,7 +27,7 @@ use crate::{
 
 /// Questions are small; their time is bounded by what they wait for, this is the last resort.
 const BOUNDS: service_app::Bounds =
-    service_app::Bounds { time: Duration::from_secs(5), body_bytes: 8 * 1024 };
+    service_app::Bounds { time: Duration::from_secs(5), body_bytes: 8 * 1024, quiet: true };
 
 /// What the handlers share.
 pub struct App<S> {

@@ -136,7 +136,10 @@ async fn run<S: Store>(store: Arc<S>, config: Config) -> Result<(), Stop> {
         async move { store.is_up().await }
     });
     let admin_router = admin::router(readiness).merge(app.metrics_router());
-    let admin_router = service_app::finish(admin_router, service_app::Bounds::default());
+    let admin_router = service_app::finish(
+        admin_router,
+        service_app::Bounds { quiet: true, ..service_app::Bounds::default() },
+    );
     let admin =
         tokio::spawn(listen::serve("admin_listen", admin_listener, admin_router, shutdown.clone()));
     let router = app.router();

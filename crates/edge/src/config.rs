@@ -247,9 +247,11 @@ fn read_issuer(doc: &Document<'_>, path: &str, warnings: &mut Vec<Warning>) -> O
     let platform = doc.flag("platform", false);
     let tenants = read_tenants(doc);
     match (&tenants, platform) {
-        (Some(Tenants::Any), Some(false)) => warn(
+        // Whoever runs such an issuer could sign a token for any tenant (design §3.1).
+        (Some(Tenants::Any), Some(false)) => doc.note(
             "tenants",
-            "an issuer that is not the platform's own may speak for every tenant; list tenants, or write \"from_record\"",
+            "\"any\" is for the platform's own issuer alone",
+            "list the tenants that it may speak for, or write \"from_record\"",
         ),
         (Some(Tenants::Listed(tenants)), _) if tenants.is_empty() => {
             warn("tenants", "speaks for no tenant: every token is refused");

@@ -18,7 +18,7 @@ use axum::{
     response::IntoResponse,
 };
 use gatehouse_contract::{Problem, Reason, header as names, problem::MEDIA_TYPE};
-use tracing::{Instrument, error, field::Empty, info, info_span};
+use tracing::{Instrument, debug, error, field::Empty, info, info_span};
 
 use crate::{
     Reply, RequestId,
@@ -33,11 +33,14 @@ pub struct Bounds {
     pub time: Duration,
     /// The body, in bytes; a route may set its own `DefaultBodyLimit`.
     pub body_bytes: usize,
+    /// Whether answers below 500 are logged at `debug` only: for probes, and for listeners that answer every
+    /// request of a gateway, where a line each would cost more than the answer.
+    pub quiet: bool,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { time: Duration::from_secs(15), body_bytes: 64 * 1024 }
+        Self { time: Duration::from_secs(15), body_bytes: 64 * 1024, quiet: false }
     }
 }
 
@@ -99,7 +102,11 @@ async fn around(
         let took = start.elapsed();
         requests.count((&method, route), status, code, took);
         let elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        info!(http.status = status, reason = code, elapsed_us, "request answered");
+        if bounds.quiet && status < 500 {
+            debug!(http.status = status, reason = code, elapsed_us, "request answered");
+        } else {
+            info!(http.status = status, reason = code, elapsed_us, "request answered");
+        }
         response
     }
     .instrument(span)

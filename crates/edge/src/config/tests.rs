@@ -106,6 +106,12 @@ fn issuers_are_read_strictly() {
         &["$.issuers[0].tenants[0]: \"acme\" does not fit; write a tenant's id (a UUID)"],
     );
     check(
+        |document| document["issuers"][0]["platform"] = false.into(),
+        &[
+            "$.issuers[0].tenants: \"any\" is for the platform's own issuer alone; list the tenants that it may speak for, or write \"from_record\"",
+        ],
+    );
+    check(
         |document| document["issuers"][0]["algorithms"] = json!(["HS256"]),
         &["$.issuers[0].algorithms[0]: \"HS256\" does not fit; write RS256, RS384, RS512 or ES256"],
     );
@@ -131,7 +137,6 @@ fn issuers_are_read_strictly() {
 fn what_is_probably_not_meant_is_a_warning() {
     let at = |name: &str| vec![format!("$.issuers[0].{name}")];
     assert_eq!(warnings(|doc| doc["issuers"][0]["audiences"] = json!([])), at("audiences"), "J22");
-    assert_eq!(warnings(|doc| doc["issuers"][0]["platform"] = false.into()), at("tenants"));
     assert_eq!(warnings(|doc| doc["issuers"][0]["tenants"] = Value::Null), at("tenants"));
     assert_eq!(warnings(|doc| doc["limiter"] = "open".into()), ["$.limiter"]);
     let foreign = |doc: &mut Value| {

@@ -25,7 +25,7 @@ fn app() -> Router {
             get(async || (StatusCode::BAD_REQUEST, axum::Extension(Verbatim), "as it is")),
         )
         .route("/echo", axum::routing::post(echo));
-    finish(router, Bounds { time: Duration::from_millis(200), body_bytes: 64 })
+    finish(router, Bounds { time: Duration::from_millis(200), body_bytes: 64, quiet: false })
 }
 
 async fn send(request: &str) -> (u16, String, String) {

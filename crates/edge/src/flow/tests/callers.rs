@@ -107,7 +107,10 @@ fn an_issuer_grants_no_role_above_its_highest() {
 fn platform_operations_need_the_membership_and_an_issuer_that_may_assert_it() {
     let tenants = "/api/v1/factory/tenants";
     let issuer = |platform: bool| {
-        World::with(move |document| document["issuers"][0]["platform"] = platform.into())
+        World::with(move |document| {
+            document["issuers"][0]["platform"] = platform.into();
+            document["issuers"][0]["tenants"] = "from_record".into();
+        })
     };
     check(&mut issuer(true).roles(&[], true), "POST", tenants, "passed");
     check(&mut issuer(false).roles(&[], true), "POST", tenants, "403 permission_denied");
