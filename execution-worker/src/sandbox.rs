@@ -234,7 +234,11 @@ impl Sandboxes {
             }
         }
         runtime::kill_group_of(child);
-        child.wait().await.map(drop).map_err(io_error("waiting for runsc"))
+        let failed = io_error("waiting for a killed runsc");
+        match timeout(DEATH, child.wait()).await {
+            Ok(ended) => ended.map(drop).map_err(failed),
+            Err(elapsed) => Err(failed(elapsed.into())),
+        }
     }
 }
 

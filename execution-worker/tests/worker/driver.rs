@@ -162,6 +162,33 @@ async fn an_entry_point_that_is_not_there_is_the_images_fault() {
 }
 
 #[tokio::test]
+async fn a_runsc_that_breaks_is_told_from_an_agent_that_fails_and_leaves_nothing() {
+    // It is called as `… run --bundle DIR ID`.
+    let find_id = "for id; do :; done";
+    let short = Limits { timeout: Duration::from_secs(1), ..limits() };
+    // Ends well, but something it started lives on in the group.
+    let script = format!(
+        "{find_id}\n/bin/sleep 600 >/dev/null 2>&1 &\n\
+         for file in $(/usr/bin/find /sys/fs/cgroup -path \"*/$id/cgroup.procs\"); do echo $! >$file; done\n\
+         echo '{{}}'"
+    );
+    let run = Bench::broken(&script).run(&[], &limits()).await;
+    assert_eq!(run.outcome().reason, EndReason::Completed, "{run:?}");
+    // Hangs outside of the group and does not listen.
+    let started = Instant::now();
+    let run = Bench::broken("trap '' TERM INT HUP\n/bin/sleep 600").run(&[], &short).await;
+    assert_eq!(run.outcome().reason, EndReason::Timeout, "{run:?}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    // Is killed, or says that it failed.
+    let run = Bench::broken("kill -9 $$").run(&[], &short).await;
+    assert_eq!(run.outcome().reason, EndReason::SandboxError, "{run:?}");
+    let script = "while [ \"$1\" != --log ]; do shift; done\n\
+        echo '{\"level\":\"error\",\"msg\":\"creating container: no\"}' >$2\nexit 128";
+    let run = Bench::broken(script).run(&[], &short).await;
+    assert_eq!(run.outcome().reason, EndReason::SandboxError, "{run:?}");
+}
+
+#[tokio::test]
 async fn a_start_removes_what_an_earlier_one_left_and_nothing_else() {
     let (ours, other) = (Bench::new(), Bench::new());
     let sleeping = |bench: &Bench| {

@@ -62,6 +62,24 @@ async fn a_redis_that_comes_back_empty_loses_nothing() {
 }
 
 #[tokio::test]
+async fn what_was_queued_in_a_redis_that_is_gone_is_offered_again() {
+    let mut system = System::start().await;
+    let op = system.tenant().await;
+    let agent = system.agent(&op, &system.publish_test_agent(&op, &["wait"])).await;
+    let worker = system.worker(json!({"concurrency": 1})).await;
+    let first = system.submit(&op, agent, json!({"ms": 3000})).await;
+    system.reaches(&op, first, ExecutionState::Running).await;
+    let second = system.submit(&op, agent, json!({"ms": 1})).await;
+    // In the stream, and no place free to take it.
+    system.reaches(&op, second, ExecutionState::Queued).await;
+    system.redis.restart();
+    for id in [first, second] {
+        let done = system.reaches(&op, id, ExecutionState::Completed).await;
+        assert_eq!(done.attempt, 1, "{}", worker.log());
+    }
+}
+
+#[tokio::test]
 async fn two_workers_complete_each_execution_once() {
     let system = System::start().await;
     let op = system.tenant().await;

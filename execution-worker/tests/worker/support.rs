@@ -67,14 +67,30 @@ pub struct Bench {
     pub sandboxes: Sandboxes,
     pub state: StateDir,
     _dir: TempDir,
+    script: Option<TempDir>,
 }
 
 impl Bench {
     pub fn new() -> Self {
+        Self::with_runsc(&runsc())
+    }
+
+    /// With another program in runsc's place: one that breaks as runsc might.
+    pub fn broken(script: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runsc.sh");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut bench = Self::with_runsc(&path);
+        bench.script = Some(dir);
+        bench
+    }
+
+    fn with_runsc(runsc: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::take(dir.path()).unwrap();
-        let sandboxes = Sandboxes::new(&runsc(), &state, Path::new(cgroup::ROOT)).unwrap();
-        Self { sandboxes, state, _dir: dir }
+        let sandboxes = Sandboxes::new(runsc, &state, Path::new(cgroup::ROOT)).unwrap();
+        Self { sandboxes, state, _dir: dir, script: None }
     }
 
     /// Runs the test agent with `args` to its end.
