@@ -120,6 +120,10 @@ fn j4_ambiguous_credentials_and_identities_are_400() {
     };
     check(&[("authorization", &bearer)], "400 credential_malformed");
     check(&[("Authorization", "Basic eDp5")], "400 credential_malformed");
+    let mut gate = Gate::open();
+    let mut public = request("POST", "/oauth2/token", Some("Basic eDp5"));
+    public.push(("authorization", "Basic eDp6"));
+    assert_eq!(refusal(gate.send(&public)), "400 credential_malformed");
     check(&[("x-tenant-id", EVIL), ("x-tenant-id", EVIL)], "400 header_invalid");
     check(&[("x-request-id", "a"), ("x-request-id", "b")], "400 header_invalid");
     check(&[("x-http-method-override", "DELETE")], "400 header_invalid");

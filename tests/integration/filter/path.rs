@@ -180,7 +180,7 @@ fn r9_every_response_carries_version_limit_and_request_id_once() {
     let mut gate = Gate::open();
     let bearer = format!("Bearer {}", token());
     let headers = request("GET", AGENTS, Some(&bearer));
-    for status in ["200", "304", "404", "502"] {
+    for status in ["200", "304", "401", "404", "429", "502"] {
         let headers = gatehouse_tests::vm::Headers::new(headers.iter().copied());
         let stream = gate.vm.request(headers, true).unwrap();
         let upstream = forwarded(gate.finish(stream));
@@ -190,6 +190,7 @@ fn r9_every_response_carries_version_limit_and_request_id_once() {
             ("x-ratelimit-limit", "1"),
             ("api-version", "v7"),
             ("x-tenant-id", "leak"),
+            ("cache-control", "max-age=9"),
         ];
         let answer = gatehouse_tests::vm::Headers::new(answer);
         let answer = gate.vm.respond(stream, answer).unwrap();
@@ -200,6 +201,9 @@ fn r9_every_response_carries_version_limit_and_request_id_once() {
         assert_eq!(answer.all("api-version"), ["v1"]);
         assert_eq!(answer.all("x-request-id"), upstream.all("x-request-id"));
         assert_eq!(answer.all("x-tenant-id"), [""; 0]);
+        let kept: &[&str] =
+            if matches!(status, "401" | "429") { &["no-store"] } else { &["max-age=9"] };
+        assert_eq!(answer.all("cache-control"), kept, "{status}");
         gate.vm.finish(stream).unwrap();
     }
 }
