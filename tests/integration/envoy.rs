@@ -7,10 +7,11 @@ use gatehouse_tests::{
     envoy::{Gateway, configuration},
     h2::{self, End},
     http::{Connection, Request},
-    wait,
+    tiny, wait,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use wasm_encoder::{BlockType, Instruction};
 
 /// An Envoy whose sidecar and upstream refuse connections.
 fn alone() -> (TempDir, Gateway) {
@@ -157,8 +158,9 @@ fn envoy_refuses_a_document_with_three_mistakes_and_names_each() {
     document["issuers"][0]["algoritms"] = json!(["RS256"]);
     let dir = tempfile::tempdir().unwrap();
     let nobody = wait::address().unwrap();
+    let suite = env::path(env::SUITE).unwrap();
     let check = |document: &Value| {
-        let config = configuration(dir.path(), document, nobody, nobody).unwrap();
+        let config = configuration(dir.path(), &suite, document, nobody, nobody).unwrap();
         let mut envoy = Command::new(env::path(env::ENVOY).unwrap());
         envoy.args(["--mode", "validate", "--config-path"]).arg(&config.file);
         let output = envoy.output().unwrap();
@@ -171,4 +173,48 @@ fn envoy_refuses_a_document_with_three_mistakes_and_names_each() {
     }
     let (taken, log) = check(&self::document());
     assert!(taken, "{log}");
+}
+
+#[test]
+fn a_vm_that_traps_costs_one_request_and_comes_back() {
+    // Traps at more than 20 headers, lets everything else pass.
+    let many = [
+        Instruction::LocalGet(1),
+        Instruction::I32Const(20),
+        Instruction::I32GtU,
+        Instruction::If(BlockType::Empty),
+        Instruction::Unreachable,
+        Instruction::End,
+        Instruction::I32Const(0),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let module = dir.path().join("traps.wasm");
+    std::fs::write(&module, tiny::module("proxy_set_tick_period_milliseconds", &many)).unwrap();
+    let nobody = wait::address().unwrap();
+    let config = configuration(dir.path(), &module, &document(), nobody, nobody).unwrap();
+    let gateway = Gateway::run(dir.path(), config).unwrap();
+    // One connection is one worker. No route leads there: what passes the filter is 404.
+    let mut connection = Connection::open(gateway.listen).unwrap();
+    let mut send = |headers: usize| {
+        let mut request = Request::new("GET", "/nowhere");
+        for number in 0..headers {
+            request = request.header(&format!("X-{number}"), "1");
+        }
+        connection.send(&request.bytes()).unwrap();
+        let answer = connection.response().unwrap();
+        if answer.headers.all("connection") == ["close"] {
+            connection = Connection::open(gateway.listen).unwrap();
+        }
+        answer.status().unwrap()
+    };
+    assert_eq!(send(1), 404);
+    assert_eq!(send(30), 503, "the request that traps");
+    // Until the VM is loaded again (a second after its last load) Envoy answers 503: never past the filter.
+    wait::until("the VM is back", Duration::from_secs(20), || match send(1) {
+        404 => Ok(Some(())),
+        503 => Ok(None),
+        status => panic!("{status}"),
+    })
+    .unwrap();
+    assert_eq!(gateway.stat("wasm.suite.vm_reload_success").unwrap(), 1);
 }

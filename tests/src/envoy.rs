@@ -36,9 +36,10 @@ pub struct Configuration {
     admin: SocketAddr,
 }
 
-/// Writes the bootstrap into `dir`, with free ports.
+/// Writes the bootstrap of `module` into `dir`, with free ports.
 pub fn configuration(
     dir: &Path,
+    module: &Path,
     document: &Value,
     upstream: SocketAddr,
     sidecar: SocketAddr,
@@ -49,7 +50,7 @@ pub fn configuration(
         admin,
         control_api: upstream,
         sidecar,
-        suite: &env::path(env::SUITE)?,
+        suite: module,
         document: &Document::parse(&document.to_string())?,
     });
     let file = dir.join("envoy.json");
@@ -58,15 +59,20 @@ pub fn configuration(
 }
 
 impl Gateway {
-    /// Starts it with this document of the filter and waits until it serves.
+    /// Starts it with the filter under this document and waits until it serves.
     pub fn start(
         dir: &Path,
         document: &Value,
         upstream: SocketAddr,
         sidecar: SocketAddr,
     ) -> Result<Self> {
-        let Configuration { file, listen, admin } =
-            configuration(dir, document, upstream, sidecar)?;
+        let suite = env::path(env::SUITE)?;
+        Self::run(dir, configuration(dir, &suite, document, upstream, sidecar)?)
+    }
+
+    /// Starts it with a configuration and waits until it serves.
+    pub fn run(dir: &Path, configuration: Configuration) -> Result<Self> {
+        let Configuration { file, listen, admin } = configuration;
         let mut command = Command::new(env::path(env::ENVOY)?);
         command.arg("--config-path").arg(&file).args([
             "--concurrency",

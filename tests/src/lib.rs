@@ -8,6 +8,7 @@ pub mod h2;
 pub mod http;
 pub mod process;
 pub mod tap;
+pub mod tiny;
 pub mod token;
 pub mod vm;
 pub mod wait;

@@ -108,13 +108,15 @@ impl World {
         let sidecar = services.sidecar(keys.address, control.internal)?;
         let mut document: Value =
             serde_json::from_str(include_str!("../../examples/gateway/suite.json"))?;
-        for (pointer, value) in [
-            ("/signatures", Value::from(plan.signatures)),
-            // A machine that builds at the same time must not turn slowness into refusals.
-            ("/sidecar/timeout_ms", Value::from(services::SIDECAR_TIMEOUT_MS)),
-        ] {
-            *document.pointer_mut(pointer).with_context(|| format!("no {pointer}"))? = value;
-        }
+        let mut set = |pointer: &str, name: &str, value: Value| -> Result<()> {
+            let object = document.pointer_mut(pointer).and_then(Value::as_object_mut);
+            object.with_context(|| format!("no {pointer}"))?.insert(name.to_owned(), value);
+            Ok(())
+        };
+        set("", "signatures", plan.signatures.into())?;
+        // A machine that builds at the same time must not turn slowness into refusals.
+        set("/sidecar", "timeout_ms", services::CALL_OUT_MS.into())?;
+        set("/sidecar", "identity_timeout_ms", services::CALL_OUT_MS.into())?;
         let envoy = Gateway::start(dir.path(), &document, upstream.address, sidecar.listen)?;
         let worker = if plan.worker { Some(services.worker()?) } else { None };
         Ok(Self {

@@ -71,6 +71,9 @@ fn a_good_token_asks_for_keys_principal_and_limit_in_this_order() {
             json!({"tenant": TENANT, "tier": "free", "method": "POST", "route": AGENTS, "cost": 1}),
         ]
     );
+    // The document gives the limiter 50 ms; what may have to ask others has the default of a second.
+    let deadlines: Vec<u32> = gate.asked.iter().map(|call| call.timeout_ms).collect();
+    assert_eq!(deadlines, [1000, 1000, 50]);
     assert_eq!(
         gate.take_asked(),
         [

@@ -1,52 +1,9 @@
 //! The host against modules of a few instructions, where a real filter would not go.
 
-use wasm_encoder::{
-    BlockType, CodeSection, ExportKind, ExportSection, Function, FunctionSection, ImportSection,
-    Instruction, MemorySection, MemoryType, Module, TypeSection, ValType,
-};
+use wasm_encoder::{BlockType, Instruction};
 
 use super::*;
-
-/// A filter whose `on_request_headers` is `body`, and which imports `env.<import>`.
-fn filter(import: &str, body: &[Instruction<'_>]) -> Result<Filter> {
-    let mut types = TypeSection::new();
-    types.ty().function([], []);
-    types.ty().function([ValType::I32], [ValType::I32]);
-    types.ty().function([ValType::I32; 2], []);
-    types.ty().function([ValType::I32; 3], [ValType::I32]);
-    let mut imports = ImportSection::new();
-    imports.import("env", import, wasm_encoder::EntityType::Function(1));
-    let mut functions = FunctionSection::new();
-    let mut exports = ExportSection::new();
-    let mut code = CodeSection::new();
-    let mut function = |kind: u32, name: &str, body: &[Instruction<'_>]| {
-        functions.function(kind);
-        exports.export(name, ExportKind::Func, functions.len());
-        let mut function = Function::new([]);
-        for instruction in body {
-            function.instruction(instruction);
-        }
-        function.instruction(&Instruction::End);
-        code.function(&function);
-    };
-    function(0, "proxy_abi_version_0_2_1", &[]);
-    function(1, "proxy_on_memory_allocate", &[Instruction::I32Const(8)]);
-    function(2, "proxy_on_context_create", &[]);
-    function(3, "proxy_on_request_headers", body);
-    let mut memories = MemorySection::new();
-    memories.memory(MemoryType {
-        minimum: 1,
-        maximum: None,
-        memory64: false,
-        shared: false,
-        page_size_log2: None,
-    });
-    exports.export("memory", ExportKind::Memory, 0);
-    let mut module = Module::new();
-    module.section(&types).section(&imports).section(&functions).section(&memories);
-    module.section(&exports).section(&code);
-    Filter::compile(&module.finish())
-}
+use crate::tiny;
 
 /// What one request to such a filter leads to.
 fn check(import: &str, body: &[Instruction<'_>], expected: &str) {
@@ -56,7 +13,7 @@ fn check(import: &str, body: &[Instruction<'_>], expected: &str) {
         native_signatures: false,
         now: UNIX_EPOCH,
     };
-    let outcome = filter(import, body).and_then(|filter| {
+    let outcome = Filter::compile(&tiny::module(import, body)).and_then(|filter| {
         let mut vm = Vm::start(&filter, &around)?;
         let stream = vm.request(Headers::new([(":path", "/")]), true)?;
         Ok(format!("{:?}", vm.standing(stream)?))

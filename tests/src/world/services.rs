@@ -19,8 +19,8 @@ use crate::{
 /// Signs keys at rest in tests only.
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-/// How long the filter waits for the sidecar; the product's default is 50.
-pub(super) const SIDECAR_TIMEOUT_MS: u64 = 2000;
+/// How long the filter waits for the sidecar; the product's defaults are 50, and 1000 for identities.
+pub(super) const CALL_OUT_MS: u64 = 3000;
 /// How long the sidecar waits for Redis; the product's default is 25.
 const REDIS_TIMEOUT_MS: u64 = 500;
 
