@@ -47,6 +47,7 @@ const NETWORK_VARIABLES: &[&str] = &[
     "CARGO_HTTP",
     "CARGO_REGISTR",
 ];
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const CERTIFICATES: &str = "/etc/ssl/certs";
 
 /// Runs it.
@@ -177,11 +178,11 @@ fn enter(root: &Path) -> anyhow::Result<bool> {
         .args(["/bin/bash", "-c", COMMANDS])
         .env_clear()
         .envs(carried(std::env::vars_os()))
-        .env("PATH", "/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", format!("{}/bin:{PATH}", cargo.display()))
         .env("HOME", "/root")
         .env("LC_ALL", "C.UTF-8")
-        .env("RUSTUP_HOME", "/rustup")
-        .env("CARGO_HOME", "/cargo")
+        .env("RUSTUP_HOME", &rustup)
+        .env("CARGO_HOME", &cargo)
         .stdin(Stdio::null());
     let mut child = unshare.spawn().context("starting unshare")?;
     let ended = command::wait(&mut child, COMMANDS_LIMIT);

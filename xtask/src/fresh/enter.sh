@@ -6,13 +6,14 @@ root=$1 rustup=$2 cargo=$3 certificates=$4
 shift 4
 
 mount --bind "$root" "$root"
-mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/rustup" "$root/cargo" "$root$certificates" "$root/.old"
+mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root$rustup" "$root$cargo" "$root$certificates" "$root/.old"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
-mount --bind "$rustup" "$root/rustup"
+# At their own paths: toolchains may be links.
+mount --bind "$rustup" "$root$rustup"
 # The toolchain's programs and the download cache; what cargo installs goes to .gatehouse/tools anyway.
-mount --bind "$cargo" "$root/cargo"
+mount --bind "$cargo" "$root$cargo"
 mount --bind "$certificates" "$root$certificates"
 
 # Not chroot: there a sandbox could neither pivot nor make a user namespace.
