@@ -29,7 +29,7 @@ pub const API_VERSION: &str = "api-version";
 pub const RATE_LIMIT: &str = "x-ratelimit-limit";
 /// What is left of it.
 pub const RATE_REMAINING: &str = "x-ratelimit-remaining";
-/// Seconds until it is whole again.
+/// Seconds until one more request passes, 0 while some are left.
 pub const RATE_RESET: &str = "x-ratelimit-reset";
 
 /// Identity headers that only Gatehouse may set: whatever a client sends under these names, in any spelling,
