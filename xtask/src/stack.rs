@@ -121,12 +121,14 @@ impl Stack {
     pub fn start(options: &Options, report: &mut Report) -> anyhow::Result<Self> {
         let policy = Policy::read(options.document.as_deref())?;
         let run = claim(&options.name, report)?;
-        let ports = choose_ports(options)?;
+        // A port that was asked for and is taken is said before anything is built.
+        choose_ports(options)?;
         report.expect(STEPS);
         let tools = install::ensure(install::Part::ALL, report)?;
-        let mut stack = Self::new(options, run, ports, &tools)?;
         let bin = report.step("Build the services", |_| services::build())?;
         let suite = report.step("Build the filter", |_| build_filter())?;
+        let ports = choose_ports(options)?;
+        let mut stack = Self::new(options, run, ports, &tools)?;
         // From here on an early return stops what was started.
         stack.start_stores(&tools, report)?;
 
@@ -171,9 +173,9 @@ impl Stack {
     /// Installs and starts only PostgreSQL (with the roles and the database, but no tables) and Redis.
     pub fn stores(options: &Options, report: &mut Report) -> anyhow::Result<Self> {
         let run = claim(&options.name, report)?;
-        let ports = choose_ports(options)?;
         report.expect(2);
         let tools = install::ensure(&[install::Part::Postgres, install::Part::Redis], report)?;
+        let ports = choose_ports(options)?;
         let mut stack = Self::new(options, run, ports, &tools)?;
         stack.start_stores(&tools, report)?;
         stack.instance.save()?;

@@ -1,6 +1,11 @@
 //! Chooses loopback ports: the ones asked for, or free ones. Starts nothing.
 
-use std::{io, net::TcpListener};
+use std::{
+    hash::{BuildHasher, RandomState},
+    io,
+    net::TcpListener,
+    ops::Range,
+};
 
 use anyhow::Context;
 
@@ -22,7 +27,11 @@ pub fn choose<const N: usize>(wishes: [Wish; N]) -> anyhow::Result<[u16; N]> {
     let mut faults = Vec::new();
     let mut ports = [0; N];
     for (slot, wish) in ports.iter_mut().zip(wishes) {
-        match TcpListener::bind(("127.0.0.1", wish.port.unwrap_or(0))) {
+        let bound = match wish.port {
+            Some(port) => TcpListener::bind(("127.0.0.1", port)),
+            None => free(),
+        };
+        match bound {
             Ok(listener) => {
                 *slot = listener.local_addr().context("asking for a free port")?.port();
                 held.push(listener);
@@ -34,6 +43,25 @@ pub fn choose<const N: usize>(wishes: [Wish; N]) -> anyhow::Result<[u16; N]> {
         return Ok(ports);
     }
     Err(Faults { lines: faults, exit: exit::UNAVAILABLE }.into())
+}
+
+/// Below the range from which the kernel serves outgoing connections and `bind(0)`: a port that is free now is then
+/// still free in the second in which it is used.
+const RANGE: Range<u16> = 20_000..32_000;
+
+/// A free port. The search begins at a random place, so that instances started together rarely meet.
+fn free() -> io::Result<TcpListener> {
+    let random = RandomState::new().hash_one(std::process::id());
+    let width = u64::from(RANGE.end - RANGE.start);
+    let begin = RANGE.start + u16::try_from(random % width).unwrap_or(0);
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in (begin..RANGE.end).chain(RANGE.start..begin) {
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Err(error) => last = error,
+            bound => return bound,
+        }
+    }
+    Err(last)
 }
 
 fn refusal(wish: Wish, error: &io::Error) -> String {

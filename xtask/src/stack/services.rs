@@ -17,7 +17,10 @@ use super::{
     instance::{Client, Instance, Limiter, url, write, write_secret},
     record::Run,
 };
-use crate::{command, http, repo};
+use crate::{
+    command, http, repo,
+    report::{Faults, exit},
+};
 
 /// Built together, so that cargo unifies their features once.
 const PACKAGES: &[&str] =
@@ -73,7 +76,15 @@ impl Services<'_> {
         let mut migrate = self.program("control-api");
         // Never on the command line, where every user of the machine could read it.
         migrate.arg("migrate").env("GATEHOUSE_MIGRATE_DATABASE", self.instance.database("owner"));
-        command::run(&mut migrate, "control-api migrate", Duration::from_secs(120)).map(drop)
+        let done = command::output(&mut migrate, "control-api migrate", Duration::from_secs(120))?;
+        if done.status.success() {
+            return Ok(());
+        }
+        let line = format!(
+            "{}; if the database is of another version, begin anew with --reset",
+            command::last_lines(&done.stderr, 1)
+        );
+        Err(Faults::one(exit::UNAVAILABLE, line).into())
     }
 
     /// The platform's client, made on the first start.

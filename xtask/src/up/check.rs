@@ -79,7 +79,7 @@ impl Table {
             }
         };
         let word = paint(self.colour, colour, word);
-        println!("{word}  {name:<52}  {}", text.replace('\n', " "));
+        println!("{word}  {name:<61}  {}", text.replace('\n', " "));
         value
     }
 }
