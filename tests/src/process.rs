@@ -75,7 +75,8 @@ impl Process {
             return Ok(status);
         }
         let id = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &id]).status().context("running kill")?;
+        // The shell's own: a minimal Debian has no program of this name.
+        Command::new("sh").args(["-c", "kill -TERM $0", &id]).status().context("running kill")?;
         wait::until(&format!("{} ends", self.name), Duration::from_secs(15), || {
             Ok(self.child.try_wait()?)
         })

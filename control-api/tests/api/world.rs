@@ -215,7 +215,10 @@ impl Drop for Service {
 }
 
 fn kill(signal: &str, id: u32) {
-    assert!(Command::new("kill").args([signal, &id.to_string()]).status().unwrap().success());
+    // The shell's own: a minimal Debian has no program of this name.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"kill "$0" "$1""#, signal, &id.to_string()]);
+    assert!(shell.status().unwrap().success());
 }
 
 /// A whole world: its platform's operator and the means to make tenants.
