@@ -25,6 +25,7 @@ fn the_path_with_redis_and_native_signatures() {
     walk(
         &world,
         &checks![
+            limits::the_61st_request_of_a_free_tenant_is_429,
             identity::no_token_is_401_with_a_challenge,
             identity::a_good_token_brings_the_tenant_context,
             identity::no_spelling_of_a_tenant_header_reaches_the_upstream,
@@ -33,7 +34,6 @@ fn the_path_with_redis_and_native_signatures() {
             tokens::bad_tokens_are_refused,
             roles::a_viewer_may_not_create,
             roles::versions_are_routed_or_named,
-            limits::the_61st_request_of_a_free_tenant_is_429,
             limits::decisions_are_keys_of_redis,
             executions::an_agent_runs_in_gvisor,
             executions::another_tenant_s_execution_is_a_missing_one,
@@ -43,6 +43,7 @@ fn the_path_with_redis_and_native_signatures() {
             faults::the_sidecar_away_is_503_until_it_is_back,
             faults::redis_away_is_503_until_it_is_back,
             faults::no_vm_was_lost,
+            faults::a_stopped_worker_leaves_nothing_behind,
         ],
     )
     .unwrap();
@@ -55,10 +56,10 @@ fn the_path_with_memory_and_portable_signatures() {
     walk(
         &world,
         &checks![
+            limits::the_61st_request_of_a_free_tenant_is_429,
             identity::no_token_is_401_with_a_challenge,
             identity::a_good_token_brings_the_tenant_context,
             tokens::bad_tokens_are_refused,
-            limits::the_61st_request_of_a_free_tenant_is_429,
         ],
         &checks![tokens::keys_rotate_once_without_a_refused_request, faults::no_vm_was_lost],
     )

@@ -3,6 +3,7 @@
 //! Knows nothing of what the filter decides.
 
 mod foreign;
+mod guest;
 mod headers;
 mod imports;
 mod personality;

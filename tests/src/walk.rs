@@ -1,12 +1,19 @@
 //! Several named checks over one expensive fixture: each is shown by its name with its time, all of them run, and
 //! the test is red when any of them is. Checks that disturb the fixture run alone, after the others.
 
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use anyhow::{Result, bail};
 
 /// A check's name and what it does; it fails by an error or a panic.
 pub type Check<W> = (&'static str, fn(&W) -> Result<()>);
+
+/// How many checks run at the same time: two cores carry this many clients and the parts that serve them.
+const AT_ONCE: usize = 4;
 
 /// Makes a list of [`Check`]s from functions.
 #[macro_export]
@@ -14,21 +21,29 @@ macro_rules! checks {
     ($($path:path),* $(,)?) => { [$((stringify!($path), $path as fn(&_) -> _)),*] };
 }
 
-/// Runs `together` at the same time and then `alone` one by one.
+/// Runs `together`, a few at the same time in their order (the longest first, then), and then `alone` one by one.
 pub fn walk<W: Sync>(world: &W, together: &[Check<W>], alone: &[Check<W>]) -> Result<()> {
-    let mut red = std::thread::scope(|scope| {
-        let running: Vec<_> = together
-            .iter()
-            .map(|check| (check.0, scope.spawn(move || run(world, *check))))
-            .collect();
-        let ended = running.into_iter().map(|(name, check)| (name, check.join().unwrap_or(false)));
-        ended.filter_map(|(name, green)| (!green).then_some(name)).collect::<Vec<_>>()
+    let (queue, red) = (Mutex::new(together.iter()), Mutex::new(Vec::new()));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let fail = |name| red.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(check) = next() {
+                    if !run(world, *check) {
+                        fail(check.0);
+                    }
+                }
+            });
+        }
     });
     for check in alone {
         if !run(world, *check) {
-            red.push(check.0);
+            fail(check.0);
         }
     }
+    let mut red = red.into_inner().unwrap_or_else(PoisonError::into_inner);
+    red.sort_unstable();
     if !red.is_empty() {
         bail!("red: {}", red.join(", "));
     }

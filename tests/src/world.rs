@@ -58,8 +58,8 @@ pub struct World {
     pub envoy: Gateway,
     /// The sidecar.
     pub sidecar: Process,
-    /// The worker, if the plan has one.
-    pub worker: Option<Process>,
+    /// The worker, if the plan has one; a test may take and stop it.
+    pub worker: Mutex<Option<Process>>,
     /// The control API.
     pub control: Process,
     /// Between Envoy and the control API.
@@ -123,7 +123,7 @@ impl World {
             gateway: envoy.listen,
             envoy,
             sidecar: sidecar.process,
-            worker,
+            worker: Mutex::new(worker),
             control: control.process,
             upstream,
             keys,

@@ -140,6 +140,8 @@ pub fn another_tenant_s_execution_is_a_missing_one(world: &World) -> Result<()> 
         assert_eq!(refusal(&theirs), "404 not_found");
         assert_eq!(refusal(&none), "404 not_found");
         assert_eq!(without_request_id(&theirs), without_request_id(&none));
+        // R9: what the upstream refuses carries the limit, too; an endpoint's is the tightest for this tier.
+        assert_eq!(theirs.headers.all("x-ratelimit-limit"), ["1000"]);
     }
     // Nor may the stranger use the other's image, or a path instead of one.
     let (own, _) = stranger.post(AGENTS, &json!({"name": NAME}), 201)?;

@@ -1,8 +1,8 @@
 //! Neighbours that stop answering, at the socket: frozen, not ended, so that connections stay open and silent.
 
-use std::{process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use gatehouse_contract::{Role, Tier};
 use gatehouse_tests::{
     http::{Connection, Request},
@@ -18,7 +18,17 @@ struct Frozen(u32);
 impl Frozen {
     fn new(id: u32) -> Result<Self> {
         signal("-STOP", id)?;
-        Ok(Self(id))
+        let frozen = Self(id);
+        // The signal is taken, but each thread stops in its own time.
+        wait::until("every thread is stopped", Duration::from_secs(10), || {
+            let mut tasks = fs::read_dir(format!("/proc/{id}/task"))?.flatten();
+            let stopped = tasks.all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'))
+            });
+            Ok(stopped.then_some(()))
+        })?;
+        Ok(frozen)
     }
 }
 
@@ -31,7 +41,9 @@ impl Drop for Frozen {
 }
 
 fn signal(name: &str, id: u32) -> Result<()> {
-    let status = Command::new("kill").args([name, &id.to_string()]).status()?;
+    // The shell's own: a minimal Debian has no program of this name.
+    let script = r#"kill "$0" "$1""#;
+    let status = Command::new("sh").args(["-c", script, name, &id.to_string()]).status()?;
     ensure!(status.success(), "kill {name} {id}: {status}");
     Ok(())
 }
@@ -77,5 +89,25 @@ pub fn redis_away_is_503_until_it_is_back(world: &World) -> Result<()> {
 pub fn no_vm_was_lost(world: &World) -> Result<()> {
     assert_eq!(world.envoy.stat("wasm.suite.vm_reload_success")?, 0);
     assert_eq!(world.envoy.stat("wasm.suite.vm_reload_failure")?, 0);
+    Ok(())
+}
+
+pub fn a_stopped_worker_leaves_nothing_behind(world: &World) -> Result<()> {
+    let mut worker = world.worker.lock().unwrap().take().context("this world has no worker")?;
+    let dir = world.dir().display().to_string();
+    let id = worker.id();
+    let status = worker.stop()?;
+    assert!(status.success(), "{status}: {}", worker.log());
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&dir)).collect();
+    assert_eq!(left, [""; 0]);
+    // Sandboxes name the worker's folder on their command lines; Redis and Envoy are none of them.
+    let left: Vec<String> = fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains("runsc") && line.contains(&dir))
+        .collect();
+    assert_eq!(left, [""; 0], "after worker {id}");
     Ok(())
 }

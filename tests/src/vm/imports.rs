@@ -1,15 +1,13 @@
 //! The proxy-wasm ABI 0.2.1 as Envoy offers it (`env.proxy_*`). A module that imports what Envoy lacks does not load.
 
-use wasmtime::{Caller, ExternType, Linker, Module, Result, error::Context as _, format_err};
+use wasmtime::{ExternType, Linker, Module, Result, format_err};
 
 use super::{
     Headers, foreign,
+    guest::{OK, Vm, give, put, read, read_more, write},
     state::{Call, Line, Metric, Reply, State},
 };
 
-pub(super) type Vm<'a> = Caller<'a, State>;
-
-const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const BAD_ARGUMENT: u32 = 2;
 const CAS_MISMATCH: u32 = 8;
@@ -383,75 +381,4 @@ fn metrics(linker: &mut Linker<State>) -> Result<()> {
 
 fn from_wire(bytes: &[u8]) -> Result<Headers> {
     Headers::from_wire(bytes).map_err(|error| format_err!("{error}"))
-}
-
-/// Reads what the filter hands over, and counts a call of `function`.
-fn read(vm: &mut Vm<'_>, function: &'static str, data: u32, size: u32) -> Result<Vec<u8>> {
-    let bytes = slice(vm, data, size).with_context(|| function)?;
-    vm.data_mut().count(function, bytes.len());
-    Ok(bytes)
-}
-
-/// Reads a further argument of the same call.
-fn read_more(vm: &mut Vm<'_>, function: &'static str, data: u32, size: u32) -> Result<Vec<u8>> {
-    let bytes = slice(vm, data, size).with_context(|| function)?;
-    if let Some(count) = vm.data_mut().counts.get_mut(function) {
-        count.bytes += u64::from(size);
-    }
-    Ok(bytes)
-}
-
-pub(super) fn slice(vm: &mut Vm<'_>, data: u32, size: u32) -> Result<Vec<u8>> {
-    let memory = guest(vm)?.memory;
-    let (start, size) = (usize::try_from(data)?, usize::try_from(size)?);
-    let bytes = memory.data(&*vm).get(start..).and_then(|rest| rest.get(..size));
-    bytes.map(<[u8]>::to_vec).ok_or_else(|| format_err!("{size} bytes at {data}: outside memory"))
-}
-
-pub(super) fn write(vm: &mut Vm<'_>, data: u32, bytes: &[u8]) -> Result<()> {
-    let memory = guest(vm)?.memory;
-    memory.write(&mut *vm, usize::try_from(data)?, bytes)?;
-    Ok(())
-}
-
-pub(super) fn put(vm: &mut Vm<'_>, data: u32, value: u32) -> Result<()> {
-    write(vm, data, &value.to_le_bytes())
-}
-
-/// Hands `bytes` to the filter in memory that its own allocator gives; nothing is allocated for nothing.
-fn give(
-    vm: &mut Vm<'_>,
-    function: &'static str,
-    bytes: &[u8],
-    data_out: u32,
-    size_out: u32,
-) -> Result<u32> {
-    // `read` has counted the call where the function takes a key; the others are counted here.
-    let counted = matches!(
-        function,
-        "proxy_get_header_map_value" | "proxy_get_property" | "proxy_get_shared_data"
-    );
-    if counted {
-        if let Some(count) = vm.data_mut().counts.get_mut(function) {
-            count.bytes += u64::try_from(bytes.len())?;
-        }
-    } else {
-        vm.data_mut().count(function, bytes.len());
-    }
-    if bytes.is_empty() {
-        put(vm, data_out, 0)?;
-        put(vm, size_out, 0)?;
-        return Ok(OK);
-    }
-    let allocate = guest(vm)?.allocate.typed::<u32, u32>(&*vm)?;
-    let size = u32::try_from(bytes.len())?;
-    let data = allocate.call(&mut *vm, size)?;
-    write(vm, data, bytes)?;
-    put(vm, data_out, data)?;
-    put(vm, size_out, size)?;
-    Ok(OK)
-}
-
-fn guest(vm: &Vm<'_>) -> Result<super::state::Guest> {
-    vm.data().guest.ok_or_else(|| format_err!("a host call before the module is instantiated"))
 }

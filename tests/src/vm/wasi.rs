@@ -3,7 +3,7 @@
 use wasmtime::{Linker, Result, format_err};
 
 use super::{
-    imports::{Vm, put, slice, write},
+    guest::{Vm, put, slice, write},
     state::{Line, State},
 };
 

@@ -1,15 +1,23 @@
 //! Tenants and their clients, made and used through the gateway like anybody would.
 
-use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gatehouse_contract::{Role, Tier};
 use serde_json::{Value, json};
 
 use super::World;
-use crate::http::{Message, Request};
+use crate::{
+    http::{Message, Request},
+    wait,
+};
 
 /// Why the platform acts for a tenant, for its audit.
 const REASON: &str = "integration test";
+
+/// How long setting the stage may take.
+const SETTING: Duration = Duration::from_secs(20);
 
 /// An OAuth client.
 #[derive(Debug, Clone)]
@@ -82,12 +90,18 @@ impl World {
         Ok((tenant, client, token))
     }
 
-    /// Creates something as the platform; what was made.
+    /// Creates something as the platform; what was made. A 503 is asked again, as `Retry-After` says: this sets the
+    /// stage, and a busy machine may need a second for a first connection.
     pub fn as_platform(&self, path: &str, body: &Value) -> Result<Value> {
-        let token = self.token(&self.platform)?;
-        let request = Request::new("POST", path).bearer(&token);
-        let answer = request.header("X-Gatehouse-Reason", REASON).json(body).send(self.gateway)?;
-        ensure!(answer.status()? == 201, "POST {path}: {} {}", answer.start, answer.json()?);
-        answer.json()
+        wait::until(&format!("POST {path}"), SETTING, || {
+            let token = self.token(&self.platform)?;
+            let request = Request::new("POST", path).bearer(&token).json(body);
+            let answer = request.header("X-Gatehouse-Reason", REASON).send(self.gateway)?;
+            match answer.status()? {
+                201 => Ok(Some(answer.json())),
+                503 => bail!("{} {}", answer.start, answer.json()?),
+                _ => Ok(Some(Err(anyhow!("POST {path}: {} {}", answer.start, answer.json()?)))),
+            }
+        })?
     }
 }
