@@ -81,7 +81,7 @@ fn disk_full(error: &anyhow::Error) -> Option<String> {
     });
     full.then(|| {
         let what = error.to_string();
-        let what = what.lines().next().unwrap_or_default();
+        let what = what.lines().next().unwrap_or_default().trim_end_matches(':');
         format!("the disk is full ({what}); free some space, or set GATEHOUSE_HOME to a directory on another disk")
     })
 }

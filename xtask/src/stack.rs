@@ -121,16 +121,19 @@ impl Stack {
     pub fn start(options: &Options, report: &mut Report) -> anyhow::Result<Self> {
         let policy = Policy::read(options.document.as_deref())?;
         let run = claim(&options.name, report)?;
-        // A port that was asked for and is taken is said before anything is built.
-        choose_ports(options)?;
         report.expect(STEPS);
+        // The machine's own faults show up before the long build: a port that is taken, a full disk.
+        let stores = choose_store_ports(options)?;
+        choose_service_ports(options)?;
         let tools = install::ensure(install::Part::ALL, report)?;
+        // From here on an early return stops what was started.
+        let mut stack = Self::new(options, run, stores, &tools)?;
+        stack.start_stores(&tools, report)?;
         let bin = report.step("Build the services", |_| services::build())?;
         let suite = report.step("Build the filter", |_| build_filter())?;
-        let ports = choose_ports(options)?;
-        let mut stack = Self::new(options, run, ports, &tools)?;
-        // From here on an early return stops what was started.
-        stack.start_stores(&tools, report)?;
+        let services = choose_service_ports(options)?;
+        let Ports { postgres, redis, .. } = stores;
+        stack.instance.ports = Ports { postgres, redis, ..services };
 
         let instance = stack.instance.clone();
         let services = Services {
@@ -175,7 +178,7 @@ impl Stack {
         let run = claim(&options.name, report)?;
         report.expect(2);
         let tools = install::ensure(&[install::Part::Postgres, install::Part::Redis], report)?;
-        let ports = choose_ports(options)?;
+        let ports = choose_store_ports(options)?;
         let mut stack = Self::new(options, run, ports, &tools)?;
         stack.start_stores(&tools, report)?;
         stack.instance.save()?;
@@ -233,6 +236,11 @@ impl Stack {
     /// Why a part ended on its own, if one did.
     pub fn broken(&mut self) -> Option<anyhow::Error> {
         self.parts.iter_mut().find_map(Part::ended)
+    }
+
+    /// Where the databases keep their files.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// The processes that it started.
@@ -311,14 +319,19 @@ fn claim(name: &str, report: &mut Report) -> anyhow::Result<Run> {
     Ok(run)
 }
 
-fn choose_ports(options: &Options) -> anyhow::Result<Ports> {
+fn choose_store_ports(options: &Options) -> anyhow::Result<Ports> {
+    let [postgres, redis] = ports::choose([
+        Wish { flag: "postgres-port", port: options.postgres_port },
+        Wish { flag: "redis-port", port: options.redis_port },
+    ])?;
+    Ok(Ports { postgres, redis, ..Ports::default() })
+}
+
+fn choose_service_ports(options: &Options) -> anyhow::Result<Ports> {
     let any = Wish { flag: "any", port: None };
-    let wish = |flag, port| Wish { flag, port };
     let [
         gateway,
         control,
-        postgres,
-        redis,
         envoy_admin,
         control_internal,
         control_admin,
@@ -327,10 +340,8 @@ fn choose_ports(options: &Options) -> anyhow::Result<Ports> {
         worker_admin,
         capture,
     ] = ports::choose([
-        wish("port", options.gateway_port),
-        wish("control-port", options.control_port),
-        wish("postgres-port", options.postgres_port),
-        wish("redis-port", options.redis_port),
+        Wish { flag: "port", port: options.gateway_port },
+        Wish { flag: "control-port", port: options.control_port },
         any,
         any,
         any,
@@ -348,9 +359,8 @@ fn choose_ports(options: &Options) -> anyhow::Result<Ports> {
         sidecar,
         sidecar_admin,
         worker_admin,
-        postgres,
-        redis,
         capture,
+        ..Ports::default()
     })
 }
 
@@ -372,8 +382,9 @@ fn remove_state(dir: &Path, data: &Path) -> anyhow::Result<()> {
         dir.join("demo.json"),
         dir.join("signing.key"),
     ] {
-        let removed = if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
-        match removed {
+        // A link is removed as one, never followed.
+        let is_dir = fs::symlink_metadata(&old).is_ok_and(|meta| meta.is_dir());
+        match if is_dir { fs::remove_dir_all(&old) } else { fs::remove_file(&old) } {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("removing {}", old.display()));
             }

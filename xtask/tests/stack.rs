@@ -1,5 +1,7 @@
 //! The stack's life with real servers: what starts, stops; what a killed run left is removed, and nothing else.
 
+#![cfg(test)]
+
 use std::process::{Command, Stdio};
 
 use gatehouse_xtask::{

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::Context;
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::record::{MARK, Process, Run};
 use crate::{
@@ -26,6 +27,7 @@ pub struct Part {
     process: Process,
     child: Child,
     stop: Signal,
+    mend: &'static str,
     log: PathBuf,
 }
 
@@ -37,6 +39,8 @@ pub struct Start<'a> {
     pub log: &'a str,
     /// What asks it to end in good order.
     pub stop: Signal,
+    /// What a person does when it does not start.
+    pub mend: &'static str,
     /// The program.
     pub command: Command,
 }
@@ -44,7 +48,7 @@ pub struct Start<'a> {
 impl Part {
     /// Starts it.
     pub fn start(run: &Run, start: Start<'_>) -> anyhow::Result<Self> {
-        let Start { title, log, stop, mut command } = start;
+        let Start { title, log, stop, mend, mut command } = start;
         let log = run.dir().join("log").join(format!("{log}.log"));
         let out = File::create(&log).with_context(|| format!("making {}", log.display()))?;
         let also = out.try_clone().context("sharing the log file")?;
@@ -55,15 +59,21 @@ impl Part {
             .stderr(also)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("starting {title}"))?;
+            .map_err(|error| {
+                let program = command.get_program().to_string_lossy();
+                let line = format!(
+                    "{title} cannot be started ({error}); check that {program} can be run here"
+                );
+                Faults::one(exit::UNAVAILABLE, line)
+            })?;
         let process = Process::of(title, child.id());
         let mut part = match process {
-            Ok(process) => Self { title, process, child, stop, log },
+            Ok(process) => Self { title, process, child, stop, mend, log },
             Err(_) => {
                 // It ended at once: its log says why.
                 let mut child = child;
                 let status = child.wait().with_context(|| format!("waiting for {title}"))?;
-                return Err(died(title, &log, &ending(status)));
+                return Err(died(title, mend, &log, &ending(status)));
             }
         };
         if let Err(error) = run.note(&part.process) {
@@ -85,7 +95,7 @@ impl Part {
         loop {
             // The order matters: a stranger on the same port must not pass for a process that has ended.
             if let Some(status) = self.child.try_wait()? {
-                return Err(died(self.title, &self.log, &ending(status)));
+                return Err(died(self.title, self.mend, &self.log, &ending(status)));
             }
             if ready() && self.child.try_wait()?.is_none() {
                 return Ok(());
@@ -95,7 +105,7 @@ impl Part {
             }
             if Instant::now() >= until {
                 let why = format!("not ready within {} s", limit.as_secs());
-                return Err(died(self.title, &self.log, &why));
+                return Err(died(self.title, self.mend, &self.log, &why));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));
@@ -110,7 +120,7 @@ impl Part {
     /// Its end, if it has ended: what `up` shows when a part dies on its own.
     pub fn ended(&mut self) -> Option<anyhow::Error> {
         let status = self.child.try_wait().ok().flatten()?;
-        Some(died(self.title, &self.log, &ending(status)))
+        Some(died(self.title, self.mend, &self.log, &ending(status)))
     }
 
     /// Asks it to end, without waiting.
@@ -144,10 +154,11 @@ impl Part {
     }
 }
 
-fn died(title: &str, log: &Path, how: &str) -> anyhow::Error {
+fn died(title: &str, mend: &str, log: &Path, how: &str) -> anyhow::Error {
     let text = fs::read_to_string(log).unwrap_or_default();
     let words = telling(&text);
-    let line = format!("{title} did not start ({how}): {words}; see {}", log.display());
+    let line =
+        format!("{title} does not run ({how}): {words}; {mend}; its log is {}", log.display());
     // A full disk is told apart by `report::complain`.
     if words.contains("No space left on device") {
         return anyhow::anyhow!(line);
@@ -155,15 +166,27 @@ fn died(title: &str, log: &Path, how: &str) -> anyhow::Error {
     Faults::one(exit::UNAVAILABLE, line).into()
 }
 
-/// The line of a log that most likely says why: the last error, else the last line.
+/// The words of a log that most likely say why: the last error, else the last line. Without what stands before the
+/// error's mark, which is the time.
 fn telling(log: &str) -> String {
-    let said = |word: &str| log.lines().rev().find(|line| line.contains(word));
-    let line = ["FATAL", "FAILED", "Fatal", "ERROR", "error", "critical"]
+    let said = |mark: &str| {
+        log.lines().rev().find_map(|line| line.find(mark).and_then(|at| line.get(at..)))
+    };
+    let words = ["FATAL", "Fatal", "[critical]"]
         .into_iter()
         .find_map(said)
-        .map_or_else(|| last_lines(log, 1), str::to_owned);
-    let line = line.trim();
-    if line.is_empty() { "it said nothing".to_owned() } else { line.to_owned() }
+        .map_or_else(|| plain(&last_lines(log, 1)), str::to_owned);
+    let words = words.trim_start_matches("# ").trim();
+    if words.is_empty() { "it said nothing".to_owned() } else { words.to_owned() }
+}
+
+/// The message of a log line in JSON; other lines as they are.
+fn plain(line: &str) -> String {
+    let record: Value = serde_json::from_str(line).unwrap_or_default();
+    match record.get("message").and_then(Value::as_str) {
+        Some(message) => message.to_owned(),
+        None => line.to_owned(),
+    }
 }
 
 #[cfg(test)]

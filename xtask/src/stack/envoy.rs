@@ -57,7 +57,13 @@ impl Gateway<'_> {
             "--log-level",
             "info",
         ]);
-        let start = Start { title: "Envoy", log: "envoy", stop: Signal::TERM, command };
+        let start = Start {
+            title: "Envoy",
+            log: "envoy",
+            stop: Signal::TERM,
+            mend: "check the document given by --config",
+            command,
+        };
         let mut part = Part::start(run, start)?;
         let ready = format!("{}/ready", url(envoy_admin));
         let waited = part.wait_ready(READY, || {

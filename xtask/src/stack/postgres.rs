@@ -64,7 +64,13 @@ impl Cluster<'_> {
         let mut part = Part::start(
             run,
             // SIGINT is "fast shutdown": SIGTERM would wait for clients to leave.
-            Start { title: TITLE, log: "postgres", stop: Signal::INT, command },
+            Start {
+                title: TITLE,
+                log: "postgres",
+                stop: Signal::INT,
+                mend: "begin anew with --reset",
+                command,
+            },
         )?;
         let ready = self.tools.pg("pg_isready")?;
         let port = self.port.to_string();

@@ -38,9 +38,17 @@ impl Server<'_> {
         write_secret(&config, &self.config(&dir)?)?;
         self.user.own(&config)?;
         let mut command = self.user.command(self.tools.redis_server()?);
-        command.current_dir(&dir).arg(&config);
-        let mut part =
-            Part::start(run, Start { title: "Redis", log: "redis", stop: Signal::TERM, command })?;
+        command.current_dir(self.data).arg(&config);
+        let mut part = Part::start(
+            run,
+            Start {
+                title: "Redis",
+                log: "redis",
+                stop: Signal::TERM,
+                mend: "begin anew with --reset",
+                command,
+            },
+        )?;
         let cli = self.tools.redis_cli()?.to_owned();
         let waited = part.wait_ready(Duration::from_secs(30), || {
             Client { program: &cli, port: self.port, secrets: self.secrets }

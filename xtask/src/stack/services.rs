@@ -217,7 +217,16 @@ impl Services<'_> {
     ) -> anyhow::Result<Part> {
         let mut command = self.program(name);
         command.arg("serve").arg("--config").arg(config);
-        let mut part = Part::start(run, Start { title, log: name, stop: Signal::TERM, command })?;
+        let mut part = Part::start(
+            run,
+            Start {
+                title,
+                log: name,
+                stop: Signal::TERM,
+                mend: "mend what it says, or begin anew with --reset",
+                command,
+            },
+        )?;
         let ready = format!("{}/readyz", url(admin));
         match part.wait_ready(READY, || http::status(&ready) == Some(200)) {
             Ok(()) => Ok(part),
