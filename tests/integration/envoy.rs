@@ -53,6 +53,21 @@ fn refusals_need_no_neighbours() {
 }
 
 #[test]
+fn x10_a_sound_request_id_is_kept_and_a_broken_one_replaced() {
+    let (_dir, gateway) = alone();
+    let answered = |sent: &str| {
+        let request = Request::new("GET", AGENTS).header("X-Request-ID", sent);
+        let answer = request.send(gateway.listen).unwrap();
+        let ids = answer.headers.all("x-request-id");
+        assert_eq!(answer.json().unwrap()["request_id"], json!(ids[0]));
+        assert_eq!(ids.len(), 1, "{ids:?}");
+        ids[0].to_owned()
+    };
+    assert_eq!(answered("req_1.from-client"), "req_1.from-client");
+    assert_ne!(answered("two words"), "two words");
+}
+
+#[test]
 fn a_public_route_without_upstream_is_envoy_s_503_with_our_headers() {
     let (_dir, gateway) = alone();
     let answer = Request::new("GET", "/.well-known/jwks.json").send(gateway.listen).unwrap();

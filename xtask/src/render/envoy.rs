@@ -71,6 +71,9 @@ fn with(gateway: &Gateway<'_>, filters: Vec<Value>, clusters: Vec<Value>) -> Val
                         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                         "stat_prefix": "gateway",
                         "use_remote_address": true,
+                        // The filter keeps a client's sound id or makes one (X10); Envoy would replace it at an edge.
+                        "generate_request_id": false,
+                        "preserve_external_request_id": true,
                         "request_headers_timeout": "10s",
                         "stream_idle_timeout": "60s",
                         "access_log": [access_log()],
