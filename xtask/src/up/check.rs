@@ -122,6 +122,16 @@ pub fn run(instance: &Instance) -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// As [`refused`], and by the filter: the request never reached the upstream, which would have refused it too.
+fn refused_at_gateway(answer: &Answer, status: u16, code: &str) -> anyhow::Result<String> {
+    let words = refused(answer, status, code)?;
+    anyhow::ensure!(
+        answer.header("x-envoy-upstream-service-time").is_none(),
+        "{words}, but from behind the gateway"
+    );
+    Ok(words)
+}
+
 /// Whether `answer` is the refusal that it should be; in words.
 fn refused(answer: &Answer, status: u16, code: &str) -> anyhow::Result<String> {
     anyhow::ensure!(
