@@ -34,3 +34,8 @@ pub fn cargo(root: &Path) -> std::process::Command {
     cargo.current_dir(root);
     cargo
 }
+
+/// What `xtask test` has built for all tests and names in the environment.
+pub fn built(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.exists())
+}

@@ -113,7 +113,7 @@ fn check(args: &Args) -> anyhow::Result<ExitCode> {
         }
         return check::run(&instance);
     }
-    // Its own, beside whatever else there is, and gone afterwards.
+    // Its own, beside whatever else there is.
     let mut report = Report::new();
     let options = Options { name: format!("{}-check", args.name), reset: true, ..args.options() };
     let mut stack = Stack::start(&options, &mut report)?;
@@ -122,6 +122,11 @@ fn check(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!("xtask: {error:#}");
     }
     report.expect(1);
-    report.step("Stop everything", |_| stack.stop())?;
+    if code == ExitCode::SUCCESS {
+        report.step("Stop everything and remove it", |_| stack.discard())?;
+    } else {
+        eprintln!("The logs stay in {}", stack.instance.dir.join("log").display());
+        report.step("Stop everything", |_| stack.stop())?;
+    }
     Ok(code)
 }

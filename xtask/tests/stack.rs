@@ -50,6 +50,10 @@ fn what_a_killed_run_left_is_removed_and_a_stranger_stays() {
     let options = options("killed");
     let stack = Stack::stores(&options, &mut Report::quiet()).unwrap();
     let left: Vec<Process> = stack.processes();
+    // As if it had been killed between starting the second and writing it down.
+    let record = stack.instance.dir.join("processes.jsonl");
+    let first = std::fs::read_to_string(&record).unwrap().lines().next().unwrap().to_owned();
+    std::fs::write(&record, first + "\n").unwrap();
     // What SIGKILL of xtask does: nothing of ours runs any more, the lock is gone, the servers live on.
     stack.abandon();
     assert!(left.iter().all(Process::runs));

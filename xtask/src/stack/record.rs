@@ -15,7 +15,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::instance::worker_dir;
+use super::{instance::worker_dir, user::data_elsewhere};
 use crate::command::signal_group;
 
 /// Set for every process of an instance, to the instance's directory: their children carry it too, so that
@@ -153,7 +153,7 @@ impl Run {
     }
 }
 
-/// Processes that carry the mark of the instance at `dir`, or are sandboxes of its worker.
+/// Processes that carry the mark of the instance at `dir`, or are its databases or its worker's sandboxes.
 pub fn marked(dir: &Path) -> Vec<Process> {
     let mark = format!("{MARK}={}", dir.display()).into_bytes();
     let sandbox_root = worker_dir(dir).display().to_string();
@@ -162,7 +162,9 @@ pub fn marked(dir: &Path) -> Vec<Process> {
     all.flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| *pid != own)
-        .filter(|pid| has_mark(*pid, &mark) || is_sandbox(*pid, &sandbox_root))
+        .filter(|pid| {
+            has_mark(*pid, &mark) || is_database(*pid, dir) || is_sandbox(*pid, &sandbox_root)
+        })
         .filter_map(|pid| Process::of("leftover", pid).ok())
         .collect()
 }
@@ -170,6 +172,14 @@ pub fn marked(dir: &Path) -> Vec<Process> {
 fn has_mark(pid: u32, mark: &[u8]) -> bool {
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|all| all.split(|byte| *byte == 0).any(|variable| variable == mark))
+}
+
+/// PostgreSQL and Redis write their state over their environment; they live in the instance's data directory.
+fn is_database(pid: u32, dir: &Path) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let Ok(place) = fs::read_link(format!("/proc/{pid}/cwd")) else { return false };
+    matches!(name.trim(), "postgres" | "redis-server")
+        && (place.starts_with(dir) || place.starts_with(data_elsewhere(dir)))
 }
 
 /// runsc clears the environment of its sandboxes; they name the worker's directory as their `--root`.
@@ -182,7 +192,7 @@ fn is_sandbox(pid: u32, root: &str) -> bool {
         path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     program.rsplit('/').next().is_some_and(|name| name.starts_with("runsc"))
-        && words.any(|word| inside(word.strip_prefix("--root=").unwrap_or_default()))
+        && words.any(|word| inside(word.strip_prefix("--root=").unwrap_or(word)))
 }
 
 #[cfg(test)]

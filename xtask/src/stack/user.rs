@@ -71,7 +71,7 @@ impl User {
             fs::create_dir_all(&within).with_context(|| format!("making {}", within.display()))?;
             return Ok(within);
         }
-        let dir = Path::new(ELSEWHERE).join(format!("gatehouse-{}", tag(run)));
+        let dir = data_elsewhere(run);
         match fs::DirBuilder::new().mode(0o711).create(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(error).with_context(|| format!("making {}", dir.display()));
@@ -87,6 +87,11 @@ impl User {
         );
         Ok(dir)
     }
+}
+
+/// Where the data of the instance at `run` is when its user cannot reach `run`.
+pub fn data_elsewhere(run: &Path) -> PathBuf {
+    Path::new(ELSEWHERE).join(format!("gatehouse-{}", tag(run)))
 }
 
 fn ids_of(table: &str, name: &str) -> Option<(u32, u32)> {
