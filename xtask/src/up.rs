@@ -104,9 +104,10 @@ fn up(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn check(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(instance) = stack::running(&args.name)? {
-        if args.memory_store != (instance.limiter == Limiter::Memory) {
+        // Without the flag the instance is taken as it is.
+        if args.memory_store && instance.limiter != Limiter::Memory {
             let line = format!(
-                "the running instance {} counts limits elsewhere; end it first, or choose another with --name",
+                "the running instance {} counts limits in Redis; leave --memory-store out, end it first, or choose another with --name",
                 args.name
             );
             return Err(Faults::one(exit::USAGE, line).into());
