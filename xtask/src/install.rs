@@ -18,6 +18,8 @@ use std::{
 
 use anyhow::Context;
 
+pub use find::on_path;
+
 use crate::{
     command, paths, repo,
     report::{Faults, Report, exit},

@@ -4,6 +4,7 @@
 pub mod ci;
 pub mod codegen;
 pub mod command;
+pub mod elevate;
 pub mod fresh;
 pub mod gates;
 pub mod http;

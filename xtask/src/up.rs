@@ -10,8 +10,10 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use crate::{
     command,
+    elevate::{self, Built},
+    install,
     report::{Faults, Report, exit, seconds},
-    stack::{self, Options, Stack, instance::Limiter},
+    stack::{self, Options, Stack, instance::Limiter, services},
 };
 
 use self::demo::Demo;
@@ -79,7 +81,25 @@ impl Args {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     command::catch_signals()?;
+    if let Some(code) = elevate::again_as_root(build)? {
+        return Ok(code);
+    }
     if args.check { check(args) } else { up(args) }
+}
+
+/// Everything that is built, by the user who owns the checkout.
+fn build() -> anyhow::Result<Built> {
+    let mut report = Report::new();
+    report.expect(3);
+    install::ensure(&[install::Part::WasmTarget], &mut report)?;
+    let bin = report.step("Build the services", |_| services::build())?;
+    let suite = report.step("Build the filter", |_| stack::build_filter())?;
+    let agent = report.step("Build the sample agent", |_| seed::build_agent())?;
+    Ok(vec![
+        ("GATEHOUSE_TEST_BIN", bin),
+        ("GATEHOUSE_TEST_SUITE", suite),
+        ("GATEHOUSE_TEST_AGENT", agent),
+    ])
 }
 
 fn up(args: &Args) -> anyhow::Result<ExitCode> {
