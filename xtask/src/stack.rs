@@ -8,6 +8,7 @@
 pub mod child;
 pub mod envoy;
 pub mod instance;
+mod policy;
 pub mod ports;
 pub mod postgres;
 pub mod record;
@@ -19,15 +20,14 @@ pub mod user;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::Context;
-use serde_json::Value;
 
 use self::{
     child::Part,
     instance::{Client, Instance, Limiter, Ports, Secrets},
+    policy::Policy,
     ports::Wish,
     record::{Claim, Process, Run},
     services::Services,
@@ -35,9 +35,7 @@ use self::{
 };
 use crate::{
     install::{self, Tools},
-    paths,
-    render::{DOCUMENT, Document},
-    repo,
+    paths, repo,
     report::{Faults, Report, exit},
     wasm,
 };
@@ -397,54 +395,3 @@ fn remove_state(dir: &Path, data: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
-
-/// The filter's document, and what of it the control API must agree with.
-struct Policy {
-    document: Document,
-    issuer: String,
-    audience: String,
-}
-
-impl Policy {
-    fn read(file: Option<&Path>) -> anyhow::Result<Self> {
-        let file = match file {
-            Some(file) => file.to_owned(),
-            None => repo::root()?.join(DOCUMENT),
-        };
-        let shown = file.display();
-        let text = fs::read_to_string(&file).map_err(|error| {
-            let line = format!("config {shown}: cannot be read: {error}; name an existing file");
-            Faults::one(exit::USAGE, line)
-        })?;
-        // Judged by the very code that the filter runs: what passes here, Envoy takes.
-        if let Err(mistakes) = gatehouse_edge::Suite::compile(&text) {
-            let lines =
-                mistakes.iter().map(|mistake| format!("config {shown}: {mistake}")).collect();
-            return Err(Faults { lines, exit: exit::USAGE }.into());
-        }
-        let document = patient(Document::parse(&text)?);
-        let member = |pointer: &str| {
-            let found = document.value().pointer(pointer).and_then(Value::as_str);
-            found.map(str::to_owned).with_context(|| format!("config {shown}: no {pointer}"))
-        };
-        let issuer = member("/issuers/0/issuer")?;
-        let audience = member("/issuers/0/audiences/0")?;
-        Ok(Self { document, issuer, audience })
-    }
-}
-
-/// The document with a limiter that may take its time. The 50 ms of the example are for a gateway; on a developer's
-/// machine, which builds meanwhile, they would refuse requests that nobody limits.
-fn patient(document: Document) -> Document {
-    let mut sidecar = document.value().get("sidecar").cloned().unwrap_or_default();
-    if let Some(members) = sidecar.as_object_mut() {
-        members.insert("timeout_ms".to_owned(), SIDECAR_MS.into());
-    }
-    document.with("sidecar", sidecar)
-}
-
-/// How long the filter waits for the sidecar, here. More than the sidecar waits for Redis.
-const SIDECAR_MS: u64 = 1000;
-
-/// How long a stop may take in all, for those who wait for one.
-pub const STOP: Duration = Duration::from_secs(40);
