@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
@@ -11,10 +11,11 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    command, image, install, paths, repo,
+    command, elevate, install, repo,
     report::{Faults, Report, exit, seconds},
-    stack::{Options, Stack},
-    tools, wasm,
+    stack::{self, Options, Stack},
+    tools,
+    up::seed,
 };
 
 /// The options of `cargo xtask test`.
@@ -43,22 +44,19 @@ const DEFINITIONS: &str = "../shared/crds";
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     command::catch_signals()?;
+    let elevated = elevate::again_as_root(|| {
+        let built = prepare(&mut Report::new())?;
+        Ok(vec![("GATEHOUSE_TEST_SUITE", built.suite), ("GATEHOUSE_TEST_AGENT", built.agent)])
+    })?;
+    if let Some(code) = elevated {
+        return Ok(code);
+    }
     let began = Instant::now();
     let root = repo::root()?;
     let mut report = Report::new();
     report.expect(4);
     let parts = install::ensure(install::Part::ALL, &mut report)?;
-    let nextest = tools::ensure(tools::NEXTEST, &mut report)?;
-    let suite = report.step("Build the filter", |_| {
-        let built = wasm::build(&root)?;
-        built
-            .into_iter()
-            .find(|artifact| artifact.host == wasm::Host::Envoy)
-            .context("no module for Envoy")
-    })?;
-    let agent = paths::home()?.join("run/test-agent");
-    report.step("Build the sample agent", |_| image::build(&root, &agent))?;
-    report.step("Build everything", |_| build(&root, &nextest))?;
+    let Prepared { nextest, suite, agent } = prepare(&mut report)?;
 
     let mut options = Options::new("test");
     options.reset = true;
@@ -73,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)
             .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
             .env("GATEHOUSE_TEST_RUNSC", parts.runsc()?)
-            .env("GATEHOUSE_TEST_SUITE", &suite.path)
+            .env("GATEHOUSE_TEST_SUITE", &suite)
             .env("GATEHOUSE_TEST_BIN", &bin)
             .env("GATEHOUSE_TEST_AGENT", &agent);
         Ok(())
@@ -119,6 +117,23 @@ fn with_database(url: &str) -> String {
 }
 
 /// Services and tests in one go, so that their dependencies are built with the same features.
+/// What must be there before anything runs.
+struct Prepared {
+    nextest: PathBuf,
+    suite: PathBuf,
+    agent: PathBuf,
+}
+
+/// Everything that is built; needs no root.
+fn prepare(report: &mut Report) -> anyhow::Result<Prepared> {
+    install::ensure(&[install::Part::WasmTarget], report)?;
+    let nextest = tools::ensure(tools::NEXTEST, report)?;
+    let suite = report.step("Build the filter", |_| stack::build_filter())?;
+    let agent = report.step("Build the sample agent", |_| seed::build_agent())?;
+    report.step("Build everything", |_| build(&repo::root()?, &nextest))?;
+    Ok(Prepared { nextest, suite, agent })
+}
+
 fn build(root: &Path, nextest: &Path) -> anyhow::Result<()> {
     let mut cargo = repo::cargo(root);
     cargo.args(["build", "--workspace", "--bins", "--locked", "--quiet"]);
