@@ -214,6 +214,16 @@ impl Vm {
         Ok(())
     }
 
+    /// A piece of the client's body arrives at `on_request_body`; whether the filter lets it go on. A host that lets
+    /// bodies run ahead takes that for the held headers as well.
+    pub fn body(&mut self, stream: StreamId, bytes: u32, ended: bool) -> Result<bool> {
+        self.store.data_mut().effective = stream.0;
+        let arguments = (stream.0, bytes, u32::from(ended));
+        let action = self.call::<_, u32>("proxy_on_request_body", arguments)?;
+        // A host does not ask a module that exports no such callback.
+        Ok(action.is_none_or(|action| action == 0))
+    }
+
     /// The client's trailers pass through `on_request_trailers`; what the upstream gets of them.
     pub fn trailers(&mut self, stream: StreamId, trailers: Headers) -> Result<Headers> {
         let mut trailers = trailers;

@@ -64,6 +64,21 @@ fn t2_no_spelling_of_an_identity_header_reaches_the_upstream() {
 }
 
 #[test]
+fn a_body_is_held_until_its_request_is_judged_and_for_ever_when_refused() {
+    let mut gate = Gate::open();
+    let bearer = format!("Bearer {}", token());
+    let sent = request("POST", "/api/v1/registry/agents", Some(&bearer));
+    let stream = gate.vm.request(Headers::new(sent), false).unwrap();
+    assert!(!gate.vm.body(stream, 10, true).unwrap(), "the sidecar has not answered");
+    forwarded(gate.finish(stream));
+    assert!(gate.vm.body(stream, 10, true).unwrap());
+
+    let sent = request("POST", "/api/v1/registry/agents", None);
+    let refused = gate.vm.request(Headers::new(sent), false).unwrap();
+    assert!(!gate.vm.body(refused, 10, true).unwrap(), "it was answered with 401");
+}
+
+#[test]
 fn t5_protected_names_in_trailers_are_dropped() {
     let mut gate = Gate::open();
     let bearer = format!("Bearer {}", token());

@@ -94,8 +94,8 @@ fn with(gateway: &Gateway<'_>, filters: Vec<Value>, clusters: Vec<Value>) -> Val
 ///
 /// `FAIL_RELOAD`: a trap costs the requests in flight, not the worker.
 ///
-/// `allow_on_headers_stop_iteration` stays off as long as the module awaits no body: with it, a body that arrives
-/// while the sidecar is asked would let the held headers go on to the upstream, unjudged.
+/// `allow_on_headers_stop_iteration` stays off as long as the module awaits no body: the host then holds everything
+/// behind held headers by itself, and does not depend on the module's body callback for it.
 pub fn filter(document: &Document, module: &str) -> Value {
     json!({
         "name": format!("gatehouse.{NAME}"),
