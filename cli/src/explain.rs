@@ -10,9 +10,9 @@ use gatehouse_authn::{
     probe::{self},
 };
 use gatehouse_contract::{
-    Role, Roles, TenantStatus, Tier,
+    Role, Roles, TenantId,
     rbac::{Access, Found, Matrix, Route},
-    sidecar::{self, CheckAnswer, JwksAnswer, PrincipalFacts},
+    sidecar::{self, CheckAnswer, JwksAnswer, PrincipalAsk, PrincipalFacts},
 };
 use gatehouse_edge::{Answer, Call, Edit, Reply, RequestView, Step, Suite, VmState, path};
 use serde_json::{Map, Value, json};
@@ -105,6 +105,14 @@ pub fn run(args: &Args) -> Outcome {
     outcome
 }
 
+/// The tenant that a question for a principal names.
+fn asked_tenant(call: &Call) -> Option<TenantId> {
+    match serde_json::from_slice(&call.body).ok()? {
+        PrincipalAsk::Subject { tenant, .. } => Some(tenant),
+        PrincipalAsk::ApiKey { .. } | PrincipalAsk::Session { .. } => None,
+    }
+}
+
 /// Feeds the policy what a willing sidecar would answer, until it has decided.
 fn walk(suite: &Suite, args: &Args, authorization: Option<&str>) -> Step {
     let mut headers =
@@ -134,11 +142,10 @@ fn answer(call: &Call, args: &Args) -> Option<String> {
             max_age_ms: 60_000,
         }),
         sidecar::PRINCIPAL_PATH => serde_json::to_string(&PrincipalFacts {
-            status: TenantStatus::Active,
-            tier: Tier::Free,
             roles: roles(args),
             platform: args.platform,
             epoch: 1,
+            ..PrincipalFacts::member(asked_tenant(call)?, "caller")
         }),
         sidecar::CHECK_PATH => serde_json::to_string(&CheckAnswer {
             allowed: true,

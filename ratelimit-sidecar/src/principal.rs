@@ -135,7 +135,10 @@ pub async fn principal<S: Store>(State(app): State<App<S>>, body: Bytes) -> Resp
         }
     };
     let asked = Instant::now();
-    let key = (ask.tenant, ask.issuer.clone(), ask.subject.clone());
+    let PrincipalAsk::Subject { issuer, tenant, subject, .. } = &ask else {
+        return Reply::new(Reason::NotFound).into_response();
+    };
+    let key = (*tenant, issuer.clone(), subject.clone());
     if let Some(facts) = app.principals.kept().get(&key, asked) {
         app.metrics.principal_from_cache();
         return json(&facts);
@@ -162,7 +165,6 @@ pub async fn principal<S: Store>(State(app): State<App<S>>, body: Bytes) -> Resp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gatehouse_contract::{Roles, TenantStatus, Tier};
 
     fn key(n: u32) -> Key {
         let tenant = "0191d6b0-7c3e-7aaa-8bbb-0123456789ab".parse().unwrap();
@@ -170,13 +172,7 @@ mod tests {
     }
 
     fn facts() -> PrincipalFacts {
-        PrincipalFacts {
-            status: TenantStatus::Active,
-            tier: Tier::Free,
-            roles: Roles::NONE,
-            platform: false,
-            epoch: 1,
-        }
+        PrincipalFacts::member(key(1).0, "1")
     }
 
     #[test]

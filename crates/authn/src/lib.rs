@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod algorithm;
+pub mod api_key;
 pub mod bearer;
 pub mod cache;
 pub mod claims;
@@ -18,6 +19,7 @@ pub mod jws;
 pub mod portable;
 pub mod probe;
 pub mod refusal;
+pub mod revocation;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

@@ -11,6 +11,8 @@ pub const USER_ID: &str = "x-user-id";
 pub const USER_ROLES: &str = "x-user-roles";
 /// How the caller proved itself.
 pub const AUTH_METHOD: &str = "x-auth-method";
+/// An API key (specification GAA-003).
+pub const API_KEY: &str = "x-api-key";
 /// The signed context (design §3.2).
 pub const CONTEXT: &str = "x-gatehouse-context";
 /// The request's id, made at the edge unless a valid one came in.

@@ -68,6 +68,10 @@ id_kinds! {
     ExecutionId,
     /// An OAuth 2.0 client of a tenant (RFC 6749 §2.2).
     ClientId,
+    /// An API key (specification GAA-003).
+    ApiKeyId,
+    /// An external issuer of tokens that a tenant registered.
+    IssuerId,
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub mod rbac;
 pub mod sidecar;
 
 pub use document::{Document, Mistake};
-pub use id::{AgentId, AgentVersionId, ClientId, ExecutionId, TenantId, UserId};
+pub use id::{
+    AgentId, AgentVersionId, ApiKeyId, ClientId, ExecutionId, IssuerId, TenantId, UserId,
+};
 pub use identity::{AuthMethod, Principal, Role, Roles, TenantStatus, Tier};
 pub use problem::{Problem, Reason};

@@ -54,6 +54,10 @@ reasons! {
     TenantInactive = "tenant_inactive", 403, "The tenant is not active";
     /// The roles held do not allow this.
     PermissionDenied = "permission_denied", 403, "The caller's roles do not allow this";
+    /// The token's scope does not reach this far (RFC 6750 `insufficient_scope`).
+    ScopeInsufficient = "scope_insufficient", 403, "The access token's scope does not reach this far";
+    /// The caller was suspended within its tenant.
+    PrincipalInactive = "principal_inactive", 403, "The caller is not active";
     /// No such thing, or another tenant's.
     NotFound = "not_found", 404, "There is no such resource";
     /// The path names an API version that is not served.

@@ -2,6 +2,8 @@
 //! listener. JSON bodies; both sides of each call use these types, so that they cannot drift.
 //! Knows nothing of transport. Every answer carries [`crate::header::SIDECAR_MARKER`]: `1`.
 
+use std::{collections::BTreeMap, fmt};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,8 +18,12 @@ pub const JWKS_PATH: &str = "/v1/jwks";
 pub const PRINCIPAL_PATH: &str = "/v1/principal";
 /// `POST /v1/check` with [`CheckAsk`] → [`CheckAnswer`].
 pub const CHECK_PATH: &str = "/v1/check";
-/// The control API's internal listener: `POST` with [`PrincipalAsk`] → [`PrincipalFacts`] or 404.
+/// `GET /v1/changes?epoch=EPOCH&after=SEQUENCE` → [`ChangesAnswer`]; without a query, from nothing.
+pub const CHANGES_PATH: &str = "/v1/changes";
+/// The control API's internal listener: `POST` with [`PrincipalAsk`] → [`PrincipalFacts`], 401 or 404.
 pub const INTERNAL_PRINCIPAL_PATH: &str = "/internal/v1/principal";
+/// The control API's internal listener: `POST` with [`LastUsed`] → 204.
+pub const INTERNAL_LAST_USED_PATH: &str = "/internal/v1/last-used";
 
 /// The answer of [`JWKS_PATH`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,30 +36,201 @@ pub struct JwksAnswer {
     pub max_age_ms: u64,
 }
 
-/// Asks for the record of a verified (issuer, tenant, subject).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrincipalAsk {
-    /// The token's `iss`, byte for byte.
-    pub issuer: String,
-    /// The tenant that the token names.
-    pub tenant: TenantId,
-    /// The token's `sub`.
-    pub subject: String,
+/// Asks for the record behind a credential: a verified token's subject, or a credential that only the record can
+/// tell. A credential goes in the body and never in a URL (design §3.1).
+///
+/// Answers: 200 with [`PrincipalFacts`]; 401 where the credential itself is worth nothing (an unknown, expired or
+/// revoked key or session, a revoked token); 404 where the token is good and the record knows no such member of this
+/// tenant, or no such tenant.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PrincipalAsk {
+    /// The subject of a token whose signature and claims were judged.
+    Subject {
+        /// The token's `iss`, byte for byte.
+        issuer: String,
+        /// The tenant that the token names.
+        tenant: TenantId,
+        /// The token's `sub`.
+        subject: String,
+        /// The token's mark in the deny list (`authn::revocation::mark`), where it has a `jti`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
+        /// The token's `iat` in seconds since the Unix epoch, where it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        issued_at_s: Option<u64>,
+        /// Whether its issuer says which roles its subjects hold (`roles: token`): then a subject that the record
+        /// does not know is answered with its tenant's standing and no roles. A subject that the record knows is
+        /// answered as ever, so that its suspension acts.
+        #[serde(default)]
+        vouched: bool,
+    },
+    /// An API key as it was presented.
+    ApiKey {
+        /// The whole key.
+        key: String,
+        /// The client's address, for the budget of unknown keys.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+    },
+    /// A browser session's cookie as it was presented.
+    Session {
+        /// The cookie's value.
+        session: String,
+        /// The client's address, for the budget of unknown sessions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+    },
+}
+
+/// A key or a session is a secret: only its kind is shown.
+impl fmt::Debug for PrincipalAsk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subject { issuer, tenant, subject, .. } => {
+                write!(f, "Subject({issuer:?}, {tenant}, {subject:?})")
+            }
+            Self::ApiKey { .. } => f.write_str("ApiKey(…)"),
+            Self::Session { .. } => f.write_str("Session(…)"),
+        }
+    }
 }
 
 /// What the record says (design §3.1: the record wins over claims).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrincipalFacts {
+    /// The tenant that the credential acts for.
+    pub tenant: TenantId,
+    /// The caller's id within the tenant, the same whatever credential it shows: a user's, client's or key's id.
+    pub subject: String,
     /// Whether the tenant may act.
     pub status: TenantStatus,
+    /// Whether this caller was suspended within its tenant.
+    #[serde(default)]
+    pub suspended: bool,
     /// The tenant's tier.
     pub tier: Tier,
     /// The subject's roles in this tenant.
     pub roles: Roles,
     /// Whether the subject holds the platform membership.
     pub platform: bool,
+    /// The permissions of the role matrix that the credential is narrowed to; `None` is all that the roles hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<String>>,
+    /// What [`Change::Credential`] names this key or session by; `None` for a token's subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// When the key or session ends, in seconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at_s: Option<u64>,
+    /// The API version that the tenant is pinned to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_pin: Option<String>,
     /// Grows with every change of these facts.
     pub epoch: u64,
+}
+
+impl PrincipalFacts {
+    /// A member of an active tenant of the lowest tier with no role, to be filled in by struct update.
+    pub fn member(tenant: TenantId, subject: impl Into<String>) -> Self {
+        Self {
+            tenant,
+            subject: subject.into(),
+            status: TenantStatus::Active,
+            suspended: false,
+            tier: Tier::Free,
+            roles: Roles::NONE,
+            platform: false,
+            scopes: None,
+            credential: None,
+            expires_at_s: None,
+            version_pin: None,
+            epoch: 0,
+        }
+    }
+}
+
+/// One change of what a VM or a sidecar may remember. Idempotent: a change may come twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Change {
+    /// Everything that is remembered of this tenant is old: its status, its tier, any of its members.
+    Tenant {
+        /// Which.
+        tenant: TenantId,
+    },
+    /// What is remembered of this member is old, whatever credential it showed.
+    Subject {
+        /// In which tenant.
+        tenant: TenantId,
+        /// [`PrincipalFacts::subject`].
+        subject: String,
+    },
+    /// What is remembered of this key or session is old.
+    Credential {
+        /// [`PrincipalFacts::credential`].
+        credential: String,
+    },
+    /// This issuer published other keys: a sidecar fetches them. For VMs [`ChangesAnswer::keys`] says when it has.
+    Keys {
+        /// The issuer's `iss`.
+        issuer: String,
+    },
+    /// A token is denied from now on.
+    Deny(Denied),
+}
+
+/// An entry of the deny list: what signatures alone cannot tell.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "deny", rename_all = "snake_case")]
+pub enum Denied {
+    /// One token.
+    Token {
+        /// `authn::revocation::mark` of its issuer and `jti`.
+        token: String,
+        /// When it expires by itself and may be forgotten, in seconds since the Unix epoch.
+        until_s: u64,
+    },
+    /// Every token of this subject that was issued before a time, or that does not say when.
+    IssuedBefore {
+        /// In which tenant.
+        tenant: TenantId,
+        /// [`PrincipalFacts::subject`].
+        subject: String,
+        /// Seconds since the Unix epoch.
+        before_s: u64,
+        /// When the last such token has expired, in seconds since the Unix epoch.
+        until_s: u64,
+    },
+}
+
+/// The answer of [`CHANGES_PATH`] (design §3.1, change feed).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangesAnswer {
+    /// Names one unbroken run of the feed: sequences of different epochs have nothing to do with each other.
+    pub epoch: String,
+    /// The last change that this answer knows of.
+    pub sequence: u64,
+    /// Whether the relay's heartbeat is at most 5 s old. Without it this answer is silence: what it says may be
+    /// old, and nothing may be concluded from what it does not say.
+    pub alive: bool,
+    /// The changes after the asked sequence, in order; empty when `snapshot` is there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+    /// The whole deny list: the asked epoch is another, or the asked sequence too long ago, so that everything that
+    /// is remembered must be asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Vec<Denied>>,
+    /// The generation of every issuer's key set that the sidecar holds, by `iss`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, u64>,
+}
+
+/// When credentials were last seen, in batches ([`INTERNAL_LAST_USED_PATH`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastUsed {
+    /// Seconds since the Unix epoch, by [`PrincipalFacts::credential`].
+    pub seen_at_s: BTreeMap<String, u64>,
 }
 
 /// Asks whether a request may pass its limits; a pass is charged.
@@ -96,4 +273,28 @@ pub struct CheckAnswer {
     pub retry_after_s: Option<u32>,
     /// Every limit that applied; what clients see in `X-RateLimit-*` is the first.
     pub limits: Vec<LimitState>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wire_forms_are_these() {
+        let tenant: TenantId = "0191d6b0-7c3e-7aaa-8bbb-0123456789ab".parse().unwrap();
+        fn json(value: &impl Serialize) -> String {
+            serde_json::to_string(value).unwrap()
+        }
+        let ask = PrincipalAsk::ApiKey { key: "gk_live_x".to_owned(), client: None };
+        assert_eq!(json(&ask), r#"{"kind":"api_key","key":"gk_live_x"}"#);
+        assert_eq!(format!("{ask:?}"), "ApiKey(…)");
+        let change = Change::Deny(Denied::Token { token: "m".to_owned(), until_s: 7 });
+        assert_eq!(json(&change), r#"{"kind":"deny","deny":"token","token":"m","until_s":7}"#);
+        assert_eq!(serde_json::from_str::<Change>(&json(&change)).unwrap(), change);
+        let change = Change::Subject { tenant, subject: "u".to_owned() };
+        assert_eq!(
+            json(&change),
+            r#"{"kind":"subject","tenant":"0191d6b0-7c3e-7aaa-8bbb-0123456789ab","subject":"u"}"#
+        );
+    }
 }

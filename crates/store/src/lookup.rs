@@ -91,6 +91,7 @@ impl Lookup<'_> {
             roles: roles.map_err(|_| Error::Unreadable { what: "role" })?,
             platform,
             epoch: u64::try_from(epoch).map_err(|_| Error::Unreadable { what: "epoch" })?,
+            ..PrincipalFacts::member(tenant, subject)
         }))
     }
 

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gatehouse_contract::{
-    Problem, Reason, Roles, TenantId, TenantStatus, Tier,
+    Problem, Reason, TenantId, Tier,
     problem::MEDIA_TYPE,
     sidecar::{PrincipalAsk, PrincipalFacts},
 };
@@ -15,10 +15,13 @@ use uuid::Uuid;
 use crate::process::{Script, Server, Sidecar, config, memory};
 
 fn ask(subject: &str) -> Value {
-    let ask = PrincipalAsk {
+    let ask = PrincipalAsk::Subject {
         issuer: "https://idp".into(),
         tenant: TenantId::new(Uuid::from_u128(7)),
         subject: subject.into(),
+        token: None,
+        issued_at_s: None,
+        vouched: false,
     };
     serde_json::to_value(ask).unwrap()
 }
@@ -26,11 +29,9 @@ fn ask(subject: &str) -> Value {
 fn facts(epoch: u64) -> impl Fn() -> Response + Send + Sync + 'static {
     move || {
         axum::Json(PrincipalFacts {
-            status: TenantStatus::Active,
             tier: Tier::Pro,
-            roles: Roles::NONE,
-            platform: false,
             epoch,
+            ..PrincipalFacts::member(TenantId::new(Uuid::from_u128(7)), "s")
         })
         .into_response()
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use gatehouse_contract::{
-    Role, Roles, TenantStatus, Tier, header,
+    Role, Roles, header,
     sidecar::{
         CHECK_PATH, CheckAnswer, CheckAsk, JWKS_PATH, JwksAnswer, LimitState, PRINCIPAL_PATH,
         PrincipalAsk, PrincipalFacts,
@@ -188,11 +188,9 @@ pub fn keys_answer(keys: &[&Key]) -> Value {
 pub fn facts(roles: &[Role]) -> Value {
     let roles: Roles = roles.iter().copied().collect();
     let facts = PrincipalFacts {
-        status: TenantStatus::Active,
-        tier: Tier::Free,
         roles,
-        platform: false,
         epoch: 1,
+        ..PrincipalFacts::member("0191d6b0-7c3e-7aaa-8bbb-0123456789ab".parse().unwrap(), "s")
     };
     serde_json::to_value(facts).unwrap()
 }

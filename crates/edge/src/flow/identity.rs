@@ -121,10 +121,13 @@ impl Suite {
         if let Some(facts) = vm.principal(&caller, now) {
             return self.with_facts(request, caller, facts);
         }
-        let call = self.sidecar.principal(&PrincipalAsk {
+        let call = self.sidecar.principal(&PrincipalAsk::Subject {
             issuer: issuer.rules.issuer.clone(),
             tenant: caller.tenant,
             subject: caller.subject.clone(),
+            token: None,
+            issued_at_s: None,
+            vouched: false,
         });
         request.wait(call, WaitsFor::Principal(caller))
     }

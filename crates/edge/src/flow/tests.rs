@@ -82,11 +82,13 @@ impl World {
             principal: (
                 200,
                 PrincipalFacts {
-                    status: TenantStatus::Active,
                     tier: Tier::Pro,
                     roles: Roles::NONE.with(Role::Developer),
-                    platform: false,
                     epoch: 1,
+                    ..PrincipalFacts::member(
+                        "0191d6b0-7c3e-7aaa-8bbb-0123456789ab".parse().unwrap(),
+                        "s",
+                    )
                 },
             ),
             check: json!({"allowed": true, "limits": [

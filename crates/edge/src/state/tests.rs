@@ -1,7 +1,5 @@
 //! Tests of what a VM remembers, and for how long.
 
-use gatehouse_contract::{Roles, TenantStatus, Tier};
-
 use super::*;
 
 fn seconds(seconds: u64) -> Duration {
@@ -9,13 +7,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 fn facts() -> PrincipalFacts {
-    PrincipalFacts {
-        status: TenantStatus::Active,
-        tier: Tier::Free,
-        roles: Roles::NONE,
-        platform: false,
-        epoch: 1,
-    }
+    PrincipalFacts::member(tenant(), "s")
 }
 
 fn tenant() -> TenantId {
