@@ -1,10 +1,13 @@
-//! A proxy-wasm host on wasmtime: loads the compiled filter and plays one worker of Envoy for it.
+//! A proxy-wasm host on wasmtime: loads the compiled filter and plays Envoy for it, one VM per worker.
 //! Time stands still unless a test moves it, randomness is a fixed sequence, call-outs are data that a test answers.
+//! VMs with the same [`Host`] are one process: they share its clocks and, under the same `vm_id`, its shared data.
 //! Knows nothing of what the filter decides.
 
+mod filter;
 mod foreign;
 mod guest;
 mod headers;
+mod host;
 mod imports;
 mod personality;
 mod state;
@@ -14,72 +17,23 @@ mod wasi;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    sync::OnceLock,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
-use wasmtime::{Engine, Instance, Linker, Module, Store, WasmBacktrace};
+use anyhow::{Context, Result, ensure};
+use wasmtime::{Instance, Linker, Store, WasmBacktrace};
 
 use self::state::{Guest, State, Stream};
 pub use self::{
+    filter::{Filter, Trap},
     headers::Headers,
+    host::{CasMismatch, Host},
     personality::{ENVOY, Personality},
     state::{Answer, Call, Count, Line, Metric, Reply, Standing},
 };
 
 /// What one callback may spend. An endless loop would hold an Envoy worker for ever; here it is a trap.
 const FUEL_PER_CALLBACK: u64 = 2_000_000_000;
-
-/// The ABI that the host speaks.
-const ABI: &str = "proxy_abi_version_0_2_1";
-
-/// The filter trapped: in Envoy this stream gets 503 and the worker's VM is lost.
-#[derive(Debug, thiserror::Error)]
-#[error("{callback} trapped: {cause}\n{backtrace}")]
-pub struct Trap {
-    /// The callback that ran.
-    pub callback: &'static str,
-    /// Why, with its causes.
-    pub cause: String,
-    /// The Wasm frames.
-    pub backtrace: String,
-}
-
-/// A compiled filter, from which any number of VMs start.
-pub struct Filter {
-    engine: Engine,
-    module: Module,
-}
-
-impl Filter {
-    /// The fused filter that `cargo xtask test` built, compiled once per process.
-    pub fn suite() -> Result<&'static Self> {
-        static SUITE: OnceLock<Result<Filter>> = OnceLock::new();
-        SUITE
-            .get_or_init(|| Self::load(&crate::env::path(crate::env::SUITE)?))
-            .as_ref()
-            .map_err(|error| anyhow!("{error:#}"))
-    }
-
-    /// Compiles the module in a file.
-    pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        Self::compile(&bytes).with_context(|| format!("loading {}", path.display()))
-    }
-
-    /// Compiles a module, quickly rather than well: a test runs few of its instructions.
-    pub fn compile(bytes: &[u8]) -> Result<Self> {
-        let mut config = wasmtime::Config::new();
-        config.consume_fuel(true);
-        config.cranelift_opt_level(wasmtime::OptLevel::None);
-        let engine = Engine::new(&config)?;
-        let module = Module::new(&engine, bytes)?;
-        ensure!(module.get_export(ABI).is_some(), "the module does not export {ABI}");
-        Ok(Self { engine, module })
-    }
-}
 
 /// What a VM finds around it.
 #[derive(Debug, Clone)]
@@ -90,15 +44,36 @@ pub struct Surroundings {
     pub targets: Vec<String>,
     /// Whether the foreign function `verify_signature` is there.
     pub native_signatures: bool,
-    /// The time, which only [`Vm::advance`] moves.
-    pub now: SystemTime,
+    /// The process that the VM lives in.
+    pub host: Host,
+    /// The name space of its shared data.
+    pub vm_id: String,
+    /// The environment variables that the configuration gives the VM.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Surroundings {
+    /// Envoy with `verify_signature` in a process of its own; call-outs go nowhere.
+    pub fn at(now: SystemTime) -> Self {
+        Self {
+            personality: ENVOY,
+            targets: Vec::new(),
+            native_signatures: true,
+            host: Host::at(now),
+            vm_id: "suite".to_owned(),
+            environment: Vec::new(),
+        }
+    }
 }
 
 /// One VM with its root context.
 pub struct Vm {
+    filter: Filter,
+    around: Surroundings,
     store: Store<State>,
     instance: Instance,
     next_context: u32,
+    dead: bool,
 }
 
 /// A stream of a [`Vm`].
@@ -108,14 +83,15 @@ pub struct StreamId(u32);
 impl Vm {
     /// Instantiates `filter`, makes the root context and runs `on_vm_start`.
     pub fn start(filter: &Filter, around: &Surroundings) -> Result<Self> {
-        let now = around.now.duration_since(UNIX_EPOCH)?;
         let state = State {
             personality: around.personality,
             guest: None,
             log: Vec::new(),
             counts: BTreeMap::new(),
-            now_ns: u64::try_from(now.as_nanos())?,
-            random: 0x9e37_79b9_7f4a_7c15,
+            host: around.host.clone(),
+            vm_id: around.vm_id.clone(),
+            environment: around.environment.clone(),
+            random: around.host.seed(),
             configuration: Vec::new(),
             streams: BTreeMap::new(),
             effective: 1,
@@ -125,10 +101,10 @@ impl Vm {
             next_token: 1,
             answer: None,
             properties: BTreeMap::new(),
-            shared: BTreeMap::new(),
             metrics: Vec::new(),
             native_signatures: around.native_signatures,
-            tick_ms: 0,
+            tick: Duration::ZERO,
+            next_tick: None,
         };
         let mut linker = Linker::new(&filter.engine);
         imports::link(&mut linker, &filter.module)?;
@@ -141,7 +117,8 @@ impl Vm {
             .get_func(&mut store, "proxy_on_memory_allocate")
             .context("proxy_on_memory_allocate is not exported")?;
         store.data_mut().guest = Some(Guest { memory, allocate });
-        let mut vm = Self { store, instance, next_context: 2 };
+        let (filter, around) = (filter.clone(), around.clone());
+        let mut vm = Self { filter, around, store, instance, next_context: 2, dead: false };
         vm.call::<_, ()>("_initialize", ())?;
         let root = vm.store.data().root;
         vm.call::<_, ()>("proxy_on_context_create", (root, 0_u32))?;
@@ -160,8 +137,31 @@ impl Vm {
         Ok(taken != Some(0))
     }
 
+    /// A new VM in the place of this one, as `FAIL_RELOAD` makes it after a trap: with the same surroundings and the
+    /// last configuration, and with nothing else; whether it took the configuration.
+    pub fn reload(&mut self) -> Result<bool> {
+        let document = String::from_utf8(self.store.data().configuration.clone())?;
+        *self = Self::start(&self.filter, &self.around)?;
+        self.configure(&document)
+    }
+
+    /// Whether a callback has trapped: nothing runs in this VM any more.
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
     /// A request arrives: makes its context and runs `on_request_headers`.
     pub fn request(&mut self, headers: Headers, end_of_stream: bool) -> Result<StreamId> {
+        self.request_after(&[], headers, end_of_stream)
+    }
+
+    /// As [`Vm::request`], behind filters that have set this filter state.
+    pub fn request_after(
+        &mut self,
+        filter_state: &[(&str, &[u8])],
+        headers: Headers,
+        end_of_stream: bool,
+    ) -> Result<StreamId> {
         let id = self.next_context;
         self.next_context += 1;
         let mut request = headers;
@@ -178,6 +178,10 @@ impl Vm {
             standing: Standing::Held,
             resume: false,
             reply: None,
+            filter_state: filter_state
+                .iter()
+                .map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec()))
+                .collect(),
         };
         state.streams.insert(id, stream);
         let root = state.root;
@@ -195,23 +199,27 @@ impl Vm {
         Ok(StreamId(id))
     }
 
-    /// Answers a call-out, which runs `on_http_call_response`.
+    /// Answers a call-out, which runs `on_http_call_response`, whether or not its stream is still there.
     pub fn answer(&mut self, token: u32, answer: Answer) -> Result<()> {
+        ensure!(self.store.data().calls.contains_key(&token), "no call-out {token}");
+        self.deliver(token, answer)
+    }
+
+    /// As [`Vm::answer`], and also for a call-out that nobody waits for: answered before, or asked by a VM that is
+    /// gone. No sound host does that.
+    pub fn deliver(&mut self, token: u32, answer: Answer) -> Result<()> {
         let state = self.store.data_mut();
-        let call = state.calls.remove(&token).with_context(|| format!("no call-out {token}"))?;
+        state.calls.remove(&token);
         let (headers, body) = (answer.headers.len(), answer.body.len());
         state.answer = Some(answer);
-        state.effective = call.context;
+        // A call-out belongs to the root context in Envoy: its answer outlives the stream that asked.
+        state.effective = state.root;
         let sizes = (state.root, token, u32::try_from(headers)?, u32::try_from(body)?, 0_u32);
         let result = self.call::<_, ()>("proxy_on_http_call_response", sizes);
         self.store.data_mut().answer = None;
         result?;
-        // Every stream: an answer may release others that waited for it.
-        let streams: Vec<u32> = self.store.data().streams.keys().copied().collect();
-        for id in streams {
-            self.settle(id)?;
-        }
-        Ok(())
+        // An answer may release other streams that waited for it.
+        self.settle_all()
     }
 
     /// A piece of the client's body arrives at `on_request_body`; whether the filter lets it go on. A host that lets
@@ -246,7 +254,7 @@ impl Vm {
         Ok(std::mem::take(&mut self.stream(stream.0)?.response))
     }
 
-    /// The stream ends, for whatever reason: `on_done`, `on_log`, `on_delete`, and its open call-outs are gone.
+    /// The stream ends, for whatever reason: `on_done`, `on_log`, `on_delete`. Its call-outs go on.
     pub fn finish(&mut self, stream: StreamId) -> Result<()> {
         self.store.data_mut().effective = stream.0;
         self.call::<_, u32>("proxy_on_done", stream.0)?;
@@ -254,7 +262,6 @@ impl Vm {
         self.call::<_, ()>("proxy_on_delete", stream.0)?;
         let state = self.store.data_mut();
         state.streams.remove(&stream.0);
-        state.calls.retain(|_, call| call.context != stream.0);
         Ok(())
     }
 
@@ -284,25 +291,55 @@ impl Vm {
         &self.store.data().metrics
     }
 
-    /// A property that the filter set, by its path.
-    pub fn property(&self, path: &str) -> Option<&[u8]> {
-        self.store.data().properties.get(path.as_bytes()).map(Vec::as_slice)
+    /// The filter state that a stream has under `name`, from this filter or one before it. Path elements are
+    /// separated by NUL.
+    pub fn filter_state(&self, stream: StreamId, name: &str) -> Option<&[u8]> {
+        let stream = self.store.data().streams.get(&stream.0)?;
+        stream.filter_state.get(name.as_bytes()).map(Vec::as_slice)
     }
 
-    /// Sets a property that the filter may read; path elements are separated by NUL.
+    /// What the host says of every connection, such as `source\0address`; path elements are separated by NUL.
     pub fn set_property(&mut self, path: &str, value: &[u8]) {
         self.store.data_mut().properties.insert(path.as_bytes().to_vec(), value.to_vec());
     }
 
-    /// Moves the clock.
+    /// The process that the VM lives in.
+    pub fn host(&self) -> &Host {
+        &self.around.host
+    }
+
+    /// How often the root context is ticked, if it asked for that.
+    pub fn tick_period(&self) -> Option<Duration> {
+        let state = self.store.data();
+        state.next_tick.map(|_| state.tick)
+    }
+
+    /// Time passes, and the ticks that fall due are given at their times. See [`advance`] for several VMs.
     pub fn advance(&mut self, by: Duration) -> Result<()> {
-        self.store.data_mut().now_ns += u64::try_from(by.as_nanos())?;
-        Ok(())
+        advance(&mut [self], by)
     }
 
     /// The size of the VM's memory.
     pub fn memory_bytes(&self) -> usize {
         self.store.data().guest.map_or(0, |guest| guest.memory.data_size(&self.store))
+    }
+
+    /// The next tick of the root context.
+    fn tick(&mut self) -> Result<()> {
+        let state = self.store.data_mut();
+        let root = state.root;
+        state.effective = root;
+        let result = self.call::<_, ()>("proxy_on_tick", root);
+        let state = self.store.data_mut();
+        // A timer that is late is late for good: the next tick is a whole period away.
+        state.next_tick = state.next_tick.map(|_| state.host.elapsed() + state.tick);
+        result?;
+        self.settle_all()
+    }
+
+    fn settle_all(&mut self) -> Result<()> {
+        let streams: Vec<u32> = self.store.data().streams.keys().copied().collect();
+        streams.into_iter().try_for_each(|id| self.settle(id))
     }
 
     /// What the callback asked for takes effect now that it has returned.
@@ -333,6 +370,10 @@ impl Vm {
         P: wasmtime::WasmParams,
         R: wasmtime::WasmResults,
     {
+        if self.dead {
+            let cause = "the VM is dead since an earlier trap".to_owned();
+            return Err(Trap { callback: name, cause, backtrace: String::new() }.into());
+        }
         let Some(function) = self.instance.get_func(&mut self.store, name) else {
             return Ok(None);
         };
@@ -341,6 +382,8 @@ impl Vm {
         match function.call(&mut self.store, parameters) {
             Ok(result) => Ok(Some(result)),
             Err(error) => {
+                self.dead = true;
+                self.store.data_mut().next_tick = None;
                 let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string);
                 let log = &self.store.data().log;
                 let last = log.last().map(|line| format!(" ({})", line.text)).unwrap_or_default();
@@ -353,4 +396,22 @@ impl Vm {
             }
         }
     }
+}
+
+/// Time passes for VMs of one process; the ticks that fall due are given in the order of their times.
+pub fn advance(vms: &mut [&mut Vm], by: Duration) -> Result<()> {
+    let Some(host) = vms.first().map(|vm| vm.host().clone()) else { return Ok(()) };
+    let end = host.elapsed() + by;
+    loop {
+        let due = vms.iter_mut().filter_map(|vm| Some((vm.store.data().next_tick?, vm)));
+        match due.min_by_key(|(at, _)| *at) {
+            Some((at, vm)) if at <= end => {
+                host.pass_until(at);
+                vm.tick()?;
+            }
+            _ => break,
+        }
+    }
+    host.pass_until(end);
+    Ok(())
 }

@@ -14,7 +14,7 @@ use gatehouse_contract::{
 };
 use gatehouse_tests::{
     token::{Key, jwks},
-    vm::{Answer, Call, ENVOY, Filter, Headers, Reply, Standing, StreamId, Surroundings, Vm},
+    vm::{Answer, Call, Filter, Headers, Reply, Standing, StreamId, Surroundings, Vm},
 };
 use serde_json::{Value, json};
 
@@ -121,10 +121,10 @@ impl Gate {
         panic!("more than {MOST_CALLS} call-outs: {:?}", self.asked)
     }
 
-    /// Answers the one call-out that waits.
+    /// Answers the call-out that waits longest.
     pub fn answer_next(&mut self) {
         let calls = self.vm.calls();
-        let [call] = calls.as_slice() else { panic!("held with {} calls", calls.len()) };
+        let call = calls.first().expect("held without a call-out");
         self.asked.push(call.clone());
         let answer = self.fate(call).answer();
         self.vm.answer(call.token, answer).unwrap();
@@ -157,10 +157,9 @@ impl Gate {
 /// A started VM that has no configuration yet.
 pub fn start(native_signatures: bool) -> Vm {
     let around = Surroundings {
-        personality: ENVOY,
         targets: vec![SIDECAR.to_owned()],
         native_signatures,
-        now: now(),
+        ..Surroundings::at(now())
     };
     Vm::start(Filter::suite().unwrap(), &around).unwrap()
 }

@@ -1,9 +1,11 @@
 //! The proxy-wasm ABI 0.2.1 as Envoy offers it (`env.proxy_*`). A module that imports what Envoy lacks does not load.
 
+use std::time::Duration;
+
 use wasmtime::{ExternType, Linker, Module, Result, format_err};
 
 use super::{
-    Headers, foreign,
+    CasMismatch, Headers, foreign,
     guest::{OK, Vm, give, put, read, read_more, write},
     state::{Call, Line, Metric, Reply, State},
 };
@@ -63,13 +65,17 @@ fn logs_and_time(linker: &mut Linker<State>) -> Result<()> {
     })?;
     linker.func_wrap("env", "proxy_get_current_time_nanoseconds", |mut vm: Vm<'_>, out: u32| {
         vm.data_mut().count("proxy_get_current_time_nanoseconds", 8);
-        let now = vm.data().now_ns;
+        let now = vm.data().host.wall_ns();
         write(&mut vm, out, &now.to_le_bytes())?;
         Ok(OK)
     })?;
     linker.func_wrap("env", "proxy_set_tick_period_milliseconds", |mut vm: Vm<'_>, ms: u32| {
         vm.data_mut().count("proxy_set_tick_period_milliseconds", 0);
-        vm.data_mut().tick_ms = ms;
+        let state = vm.data_mut();
+        let (was, now) = (state.next_tick, state.host.elapsed());
+        state.tick = Duration::from_millis(u64::from(ms));
+        // A running timer keeps its next time.
+        state.next_tick = (ms > 0).then(|| was.unwrap_or(now + state.tick));
         Ok(OK)
     })?;
     linker.func_wrap("env", "proxy_set_effective_context", |mut vm: Vm<'_>, context: u32| {
@@ -185,7 +191,9 @@ fn buffers_and_properties(linker: &mut Linker<State>) -> Result<()> {
         "proxy_get_property",
         |mut vm: Vm<'_>, path: u32, path_size: u32, data: u32, size: u32| {
             let path = read(&mut vm, "proxy_get_property", path, path_size)?;
-            let Some(value) = vm.data().properties.get(&path).cloned() else {
+            let state = vm.data_mut();
+            let own = state.stream().and_then(|stream| stream.filter_state.get(&path).cloned());
+            let Some(value) = own.or_else(|| state.properties.get(&path).cloned()) else {
                 return Ok(NOT_FOUND);
             };
             give(&mut vm, "proxy_get_property", &value, data, size)
@@ -197,7 +205,9 @@ fn buffers_and_properties(linker: &mut Linker<State>) -> Result<()> {
         |mut vm: Vm<'_>, path: u32, path_size: u32, value: u32, value_size: u32| {
             let path = read(&mut vm, "proxy_set_property", path, path_size)?;
             let value = read_more(&mut vm, "proxy_set_property", value, value_size)?;
-            vm.data_mut().properties.insert(path, value);
+            // Filter state is a stream's: the root context has none.
+            let Some(stream) = vm.data_mut().stream() else { return Ok(NOT_FOUND) };
+            stream.filter_state.insert(path, value);
             Ok(OK)
         },
     )?;
@@ -312,7 +322,8 @@ fn shared_data(linker: &mut Linker<State>) -> Result<()> {
         "proxy_get_shared_data",
         |mut vm: Vm<'_>, key: u32, key_size: u32, data: u32, size: u32, cas_out: u32| {
             let key = read(&mut vm, "proxy_get_shared_data", key, key_size)?;
-            let Some((value, cas)) = vm.data().shared.get(&key).cloned() else {
+            let state = vm.data();
+            let Some((value, cas)) = state.host.shared(&state.vm_id, &key) else {
                 return Ok(NOT_FOUND);
             };
             put(&mut vm, cas_out, cas)?;
@@ -325,13 +336,11 @@ fn shared_data(linker: &mut Linker<State>) -> Result<()> {
         |mut vm: Vm<'_>, key: u32, key_size: u32, value: u32, value_size: u32, cas: u32| {
             let key = read(&mut vm, "proxy_set_shared_data", key, key_size)?;
             let value = read_more(&mut vm, "proxy_set_shared_data", value, value_size)?;
-            let shared = &mut vm.data_mut().shared;
-            let held = shared.get(&key).map_or(0, |(_, cas)| *cas);
-            if cas != 0 && cas != held {
-                return Ok(CAS_MISMATCH);
+            let state = vm.data();
+            match state.host.share(&state.vm_id, &key, &value, cas) {
+                Ok(()) => Ok(OK),
+                Err(CasMismatch) => Ok(CAS_MISMATCH),
             }
-            shared.insert(key, (value, held + 1));
-            Ok(OK)
         },
     )?;
     Ok(())

@@ -1,8 +1,11 @@
 //! What the host holds for one VM: streams, call-outs, logs, clock, counters. No wasmtime here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use super::{Headers, Personality};
+use super::{Headers, Host, Personality};
 
 /// One line that the filter logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +114,8 @@ pub(super) struct Stream {
     /// Asked for within the callback that runs now; done when it returns, as Envoy does.
     pub resume: bool,
     pub reply: Option<Reply>,
+    /// By path.
+    pub filter_state: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// A counter or gauge.
@@ -128,7 +133,9 @@ pub(super) struct State {
     pub guest: Option<Guest>,
     pub log: Vec<Line>,
     pub counts: BTreeMap<&'static str, Count>,
-    pub now_ns: u64,
+    pub host: Host,
+    pub vm_id: String,
+    pub environment: Vec<(String, String)>,
     pub random: u64,
     pub configuration: Vec<u8>,
     pub streams: BTreeMap<u32, Stream>,
@@ -139,10 +146,11 @@ pub(super) struct State {
     pub next_token: u32,
     pub answer: Option<Answer>,
     pub properties: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub shared: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     pub metrics: Vec<Metric>,
     pub native_signatures: bool,
-    pub tick_ms: u32,
+    pub tick: Duration,
+    /// By the time since the process began.
+    pub next_tick: Option<Duration>,
 }
 
 /// What the module exports for the host's own use.

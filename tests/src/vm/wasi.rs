@@ -1,4 +1,5 @@
-//! The little of WASI preview 1 that a Rust filter uses. No file, no environment; clock and randomness are the host's.
+//! The little of WASI preview 1 that a Rust filter uses. No file; environment, clocks and randomness are
+//! the host's.
 
 use wasmtime::{Linker, Result, format_err};
 
@@ -10,24 +11,41 @@ use super::{
 const MODULE: &str = "wasi_snapshot_preview1";
 const SUCCESS: u32 = 0;
 const BAD_DESCRIPTOR: u32 = 8;
+const REALTIME: u32 = 0;
 
 pub(super) fn link(linker: &mut Linker<State>) -> Result<()> {
-    for name in ["environ_sizes_get", "args_sizes_get"] {
-        linker.func_wrap(MODULE, name, |mut vm: Vm<'_>, count: u32, size: u32| {
-            put(&mut vm, count, 0)?;
-            put(&mut vm, size, 0)?;
-            Ok(SUCCESS)
-        })?;
-    }
-    for name in ["environ_get", "args_get"] {
-        linker.func_wrap(MODULE, name, |_: Vm<'_>, _list: u32, _text: u32| SUCCESS)?;
-    }
+    linker.func_wrap(MODULE, "args_sizes_get", |mut vm: Vm<'_>, count: u32, size: u32| {
+        put(&mut vm, count, 0)?;
+        put(&mut vm, size, 0)?;
+        Ok(SUCCESS)
+    })?;
+    linker.func_wrap(MODULE, "args_get", |_: Vm<'_>, _list: u32, _text: u32| SUCCESS)?;
+    linker.func_wrap(MODULE, "environ_sizes_get", |mut vm: Vm<'_>, count: u32, size: u32| {
+        let lines = environment(&vm);
+        put(&mut vm, count, u32::try_from(lines.len())?)?;
+        put(&mut vm, size, u32::try_from(lines.concat().len())?)?;
+        Ok(SUCCESS)
+    })?;
+    linker.func_wrap(MODULE, "environ_get", |mut vm: Vm<'_>, list: u32, text: u32| {
+        let (mut list, mut text) = (list, text);
+        for line in environment(&vm) {
+            put(&mut vm, list, text)?;
+            write(&mut vm, text, line.as_bytes())?;
+            list += 4;
+            text += u32::try_from(line.len())?;
+        }
+        Ok(SUCCESS)
+    })?;
     linker.func_wrap(
         MODULE,
         "clock_time_get",
-        |mut vm: Vm<'_>, _clock: u32, _precision: u64, out: u32| {
+        |mut vm: Vm<'_>, clock: u32, _precision: u64, out: u32| {
             vm.data_mut().count("clock_time_get", 8);
-            let now = vm.data().now_ns;
+            let host = &vm.data().host;
+            let now = match clock {
+                REALTIME => host.wall_ns(),
+                _ => u64::try_from(host.elapsed().as_nanos())?,
+            };
             write(&mut vm, out, &now.to_le_bytes())?;
             Ok(SUCCESS)
         },
@@ -67,4 +85,9 @@ pub(super) fn link(linker: &mut Linker<State>) -> Result<()> {
     })?;
     linker.func_wrap(MODULE, "sched_yield", |_: Vm<'_>| SUCCESS)?;
     Ok(())
+}
+
+/// `NAME=VALUE` with the NUL behind it.
+fn environment(vm: &Vm<'_>) -> Vec<String> {
+    vm.data().environment.iter().map(|(name, value)| format!("{name}={value}\0")).collect()
 }
