@@ -23,14 +23,14 @@ pub struct Service {
 pub const SIDECAR: Service = Service {
     user: "sidecar",
     keys: "~rl:* %R~cred:* %R~feed:*",
-    commands: "+ping +fcall +function|load +time +get +set +mget +xrange +xrevrange +zrange",
+    commands: "+ping +fcall +function|load +time +get +set +mget +multi +exec +xrange +xrevrange +zrange",
 };
 
 /// The control API: credentials, the change feed, caches.
 pub const CONTROL: Service = Service {
     user: "control",
     keys: "~cred:* ~feed:* ~cache:*",
-    commands: "+ping +time +multi +exec +get +mget +set +del +incr +xadd +xrevrange +zadd +zremrangebyscore",
+    commands: "+ping +time +watch +unwatch +multi +exec +get +mget +set +del +xadd +xrevrange +zadd +zremrangebyscore",
 };
 
 /// The execution worker: the queue's streams.
@@ -110,8 +110,8 @@ mod tests {
             file(&passwords).unwrap(),
             "user default reset off\n\
              user admin reset on >a ~* &* +@all\n\
-             user sidecar reset on >s ~rl:* %R~cred:* %R~feed:* +ping +fcall +function|load +time +get +set +mget +xrange +xrevrange +zrange\n\
-             user control reset on >c ~cred:* ~feed:* ~cache:* +ping +time +multi +exec +get +mget +set +del +incr +xadd +xrevrange +zadd +zremrangebyscore\n\
+             user sidecar reset on >s ~rl:* %R~cred:* %R~feed:* +ping +fcall +function|load +time +get +set +mget +multi +exec +xrange +xrevrange +zrange\n\
+             user control reset on >c ~cred:* ~feed:* ~cache:* +ping +time +watch +unwatch +multi +exec +get +mget +set +del +xadd +xrevrange +zadd +zremrangebyscore\n\
              user worker reset on >w ~queue:* +ping +multi +exec +xadd +xack +xdel +xlen +xreadgroup +xautoclaim +xgroup|create\n"
         );
     }

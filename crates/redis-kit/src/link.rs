@@ -50,8 +50,8 @@ pub enum Error {
     /// The answer is not of the expected shape.
     #[error("redis answered in an unexpected shape")]
     Shape(#[source] redis::RedisError),
-    /// The answer has the right type but not our function's form: another version's library is loaded.
-    #[error("redis answered with another version's rate limit function")]
+    /// The answer has the right type but not our form: another version wrote it, or its function is loaded.
+    #[error("redis answered in another version's form")]
     Foreign,
 }
 
@@ -186,7 +186,12 @@ impl Link {
         self.query(&redis::cmd("PING")).await
     }
 
-    async fn run<T>(
+    pub(crate) fn deadline(&self) -> Duration {
+        self.0.deadline
+    }
+
+    /// Runs what needs several trips over one and the same connection, within `deadline` as a whole.
+    pub(crate) async fn run<T>(
         &self,
         deadline: Duration,
         command: impl AsyncFnOnce(&mut MultiplexedConnection) -> redis::RedisResult<T>,
