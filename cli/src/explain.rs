@@ -14,7 +14,7 @@ use gatehouse_contract::{
     rbac::{Access, Found, Matrix, Route},
     sidecar::{self, CheckAnswer, JwksAnswer, PrincipalAsk, PrincipalFacts},
 };
-use gatehouse_edge::{Answer, Call, Edit, Reply, RequestView, Step, Suite, VmState, path};
+use gatehouse_edge::{Answer, Call, Edit, Parts, Reply, RequestView, Step, Suite, VmState, path};
 use serde_json::{Map, Value, json};
 
 use crate::outcome::{self, EXIT_INPUT, EXIT_REFUSED, Outcome};
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Outcome {
         Ok(text) => text,
         Err(line) => return Outcome::failed(EXIT_INPUT, line),
     };
-    let suite = match Suite::compile(&text) {
+    let suite = match Suite::compile(&text, Parts::Suite) {
         Ok((suite, _warnings)) => suite,
         Err(mistakes) => {
             let mut outcome = Outcome::default();
@@ -239,7 +239,9 @@ fn caller(args: &Args) -> String {
 fn verdict(outcome: &mut Outcome, step: Step) {
     match step {
         Step::Continue { edits, record } => {
-            outcome.say(format_args!("version    {}", record.version));
+            if let Some(version) = &record.version {
+                outcome.say(format_args!("version    {version}"));
+            }
             outcome.say("verdict    forwarded");
             for edit in edits {
                 match edit {

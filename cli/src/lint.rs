@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use gatehouse_edge::Suite;
+use gatehouse_edge::{Parts, Suite};
 
 use crate::outcome::{self, EXIT_INPUT, EXIT_REFUSED, Outcome};
 
@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> Outcome {
             }
         };
         let file = path.display();
-        match Suite::compile(&text) {
+        match Suite::compile(&text, Parts::Suite) {
             Ok((_, warnings)) => {
                 for warning in &warnings {
                     outcome.warn(format_args!("{file}: warning: {warning}"));

@@ -1,24 +1,48 @@
 //! The edge document: one JSON object for Envoy, Istio and Kong alike, compiled whole or refused whole with every
 //! mistake. Everything that a request needs is built here, once. Knows no files and no hosts' own formats.
 
-use std::{collections::BTreeSet, str::FromStr, time::Duration};
+pub(crate) mod context;
+pub(crate) mod issuer;
+mod limiter;
+mod sidecar;
+mod sources;
+mod words;
 
-use gatehouse_authn::{Algorithm, Rules, claims};
-use gatehouse_contract::{Document, Mistake, Role, TenantId, document, rbac::Matrix};
+use std::{rc::Rc, time::Duration};
 
+use gatehouse_contract::{Document, Mistake, document, rbac::Matrix};
+
+pub(crate) use self::{
+    context::Context,
+    issuer::{Issuer, Tenants},
+    limiter::Limiter,
+    sources::Sources,
+};
+pub use self::{
+    sidecar::{Sidecar, Target},
+    words::{Host, Parts, Rbac, Signatures},
+};
 use crate::{matrix::Routes, version::Versions};
 
 /// The compiled edge document: the policy of every request.
 #[derive(Debug)]
 pub struct Suite {
+    pub(crate) parts: Parts,
     pub(crate) host: Host,
     pub(crate) signatures: Signatures,
-    pub(crate) sidecar: Sidecar,
+    /// `None`: no record stands behind this gateway.
+    pub(crate) sidecar: Option<Sidecar>,
     pub(crate) issuers: Vec<Issuer>,
+    pub(crate) sources: Sources,
+    pub(crate) verify_on_public: bool,
     pub(crate) versions: Versions,
     pub(crate) routes: Routes,
+    pub(crate) rbac: Rbac,
     pub(crate) principal_ttl: Duration,
     pub(crate) limiter: Limiter,
+    pub(crate) context: Context,
+    /// Lower case, with its leading dot.
+    pub(crate) tenant_host_suffix: Option<String>,
 }
 
 /// Something that is allowed but probably not meant.
@@ -36,103 +60,39 @@ impl std::fmt::Display for Warning {
     }
 }
 
-/// How to reach the sidecar.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sidecar {
-    /// Envoy: a cluster's name. Kong: `host:port` or `unix:/path`.
-    pub target: String,
-    /// The `:authority` of call-outs.
-    pub authority: String,
-    /// How long a rate decision may take, in milliseconds.
-    pub(crate) timeout_ms: u64,
-    /// How long keys and principals may take, in milliseconds: behind these the sidecar may have to ask others.
-    pub(crate) identity_timeout_ms: u64,
-}
+/// What a document may hold that is allowed but probably not meant, in the order of reading.
+#[derive(Debug, Default)]
+struct Warnings(Vec<Warning>);
 
-/// One issuer and what it may say.
-#[derive(Debug)]
-pub(crate) struct Issuer {
-    pub(crate) rules: Rules,
-    pub(crate) algorithms: Vec<Algorithm>,
-    pub(crate) tenants: Tenants,
-    pub(crate) max_role: Option<Role>,
-    pub(crate) platform: bool,
-}
-
-/// The tenants that an issuer may speak for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Tenants {
-    /// Any: for the platform's own issuer only.
-    Any,
-    /// Those for which the record knows the subject.
-    FromRecord,
-    /// These.
-    Listed(BTreeSet<TenantId>),
-}
-
-macro_rules! words {
-    ($(#[$doc:meta])* $vis:vis $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        $vis enum $name { $($(#[$vdoc])* $variant),+ }
-
-        impl FromStr for $name {
-            type Err = ();
-
-            fn from_str(word: &str) -> Result<Self, ()> {
-                match word { $($word => Ok(Self::$variant),)+ _ => Err(()) }
-            }
-        }
-    };
-}
-
-words! {
-    /// The proxy that runs the filter; from configuration, never from probing.
-    pub Host {
-        /// Envoy, also within Istio.
-        Envoy = "envoy",
-        /// Kong 3.9 (ngx_wasm_module).
-        Kong = "kong",
+impl Warnings {
+    fn add(&mut self, path: impl Into<String>, text: impl Into<String>) {
+        self.0.push(Warning { path: path.into(), text: text.into() });
     }
 }
 
-words! {
-    /// Who checks signatures.
-    pub Signatures {
-        /// The host's own library where it has one (Envoy), else [`Self::Portable`].
-        Native = "native",
-        /// Pure Rust within the module.
-        Portable = "portable",
-    }
-}
-
-words! {
-    /// What happens to requests while the limiter is away.
-    pub(crate) Limiter {
-        /// They are refused.
-        Closed = "closed",
-        /// They pass, and the response says so.
-        Open = "open",
-    }
-}
-
-/// The largest time-out of a call-out.
-const MAX_TIMEOUT_MS: u64 = 10_000;
 /// The largest age of a principal: how late a changed role may act without the change feed.
 const MAX_PRINCIPAL_TTL_MS: u64 = 300_000;
 
 impl Suite {
-    /// Compiles the edge document. `Err` has every mistake; the warnings are for people, at configure time.
-    pub fn compile(text: &str) -> Result<(Self, Vec<Warning>), Vec<Mistake>> {
-        let mut warnings = Vec::new();
-        let suite = document::read(text, |doc| read_suite(doc, &mut warnings))?;
-        Ok((suite, warnings))
+    /// Compiles the edge document for the fused module or for a single one. `Err` has every mistake; the warnings
+    /// are for people, at configure time.
+    ///
+    /// A document that signs contexts needs [`Suite::with_keys`] before it can serve.
+    pub fn compile(text: &str, parts: Parts) -> Result<(Self, Vec<Warning>), Vec<Mistake>> {
+        let mut warnings = Warnings::default();
+        let suite = document::read(text, |doc| read_suite(doc, parts, &mut warnings))?;
+        Ok((suite, warnings.0))
     }
 
     /// The host that a document names, even if it does not compile: how to refuse it depends on the host.
     pub fn named_host(text: &str) -> Option<Host> {
         let document: serde_json::Value = serde_json::from_str(text).ok()?;
         document.get("host")?.as_str()?.parse().ok()
+    }
+
+    /// The steps that this policy takes.
+    pub fn parts(&self) -> Parts {
+        self.parts
     }
 
     /// The proxy that this document is for.
@@ -145,38 +105,45 @@ impl Suite {
         self.signatures
     }
 
-    /// How to reach the sidecar.
-    pub fn sidecar(&self) -> &Sidecar {
-        &self.sidecar
+    /// How to reach the sidecar, where the document names one.
+    pub fn sidecar(&self) -> Option<&Sidecar> {
+        self.sidecar.as_ref()
     }
 }
 
-fn read_suite(doc: &Document<'_>, warnings: &mut Vec<Warning>) -> Option<Suite> {
+fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Option<Suite> {
     let host = doc.parsed("host", "\"envoy\" or \"kong\"");
+    if let (Some(Host::Kong), Parts::Auth) = (host, parts) {
+        // Single modules hand over by filter state, which Kong's host has not (design §3).
+        doc.note("host", "only the fused module runs on Kong", "write \"envoy\" or load the suite");
+    }
     let signatures = doc.parsed("signatures", "\"native\" or \"portable\"");
     if let (Some(Host::Kong), Some(Signatures::Native)) = (host, signatures) {
         let cause = "Kong's Wasm host has no signature check to call";
         doc.note("signatures", cause, "write \"portable\"");
     }
-    let sidecar = doc.object("sidecar", |doc| read_sidecar(doc, host));
-    let mut at = 0_usize;
-    let issuers = doc.objects("issuers", |doc| {
-        let path = format!("$.issuers[{at}]");
-        at = at.saturating_add(1);
-        read_issuer(doc, &path, warnings)
-    });
-    if let Some(issuers) = &issuers {
-        refuse_repeated_issuers(doc, issuers);
+    let sidecar = doc.object_opt("sidecar", |doc| sidecar::read(doc, host));
+    let record = !matches!(sidecar, Some(None));
+    if !record {
+        let text = "without it there is no record: no API keys, no sessions, no suspension, no \
+                    revocation before a token ends, and every tenant is on the lowest tier";
+        warnings.add("$.sidecar", text);
     }
-    let versions = doc.object("versions", read_versions);
+    let issuers = issuer::read_all(doc, issuer::Surroundings { host, record }, warnings);
+    let sources = sources::read(doc, record, warnings);
+    let verify_on_public = doc.flag("verify_on_public", false);
+    let versions = read_versions(doc, parts);
     let principal_ttl_ms = doc.integer("principal_ttl_ms", Some(5000), 0..=MAX_PRINCIPAL_TTL_MS);
-    let limiter = doc.parsed_or("limiter", Limiter::Closed, "\"closed\" or \"open\"");
-    if limiter == Some(Limiter::Open) {
-        warnings.push(Warning {
-            path: "$.limiter".to_owned(),
-            text: "without a limiter nothing is limited; write \"closed\" to refuse instead"
-                .to_owned(),
-        });
+    let limiter = limiter::read(doc, parts, record, warnings);
+    let context = context::read(doc);
+    let tenant_host_suffix = doc.parsed_opt::<HostSuffix>(
+        "tenant_host_suffix",
+        "what follows a tenant's id in host names, such as \".api.example.com\"",
+    );
+    let rbac = doc.parsed_or("rbac", Rbac::Enforce, "\"enforce\" or \"shadow\"");
+    if rbac == Some(Rbac::Shadow) {
+        let text = "roles and scopes are judged and noted, and refuse nothing; write \"enforce\"";
+        warnings.add("$.rbac", text);
     }
     let routes = match Matrix::builtin() {
         Ok(matrix) => Some(Routes::new(matrix)),
@@ -186,193 +153,59 @@ fn read_suite(doc: &Document<'_>, warnings: &mut Vec<Warning>) -> Option<Suite> 
         }
     };
     Some(Suite {
+        parts,
         host: host?,
         signatures: signatures?,
         sidecar: sidecar?,
         issuers: issuers?,
+        sources: sources?,
+        verify_on_public: verify_on_public?,
         versions: versions?,
         routes: routes?,
+        rbac: rbac?,
         principal_ttl: Duration::from_millis(principal_ttl_ms?),
         limiter: limiter?,
+        context: context?,
+        tenant_host_suffix: tenant_host_suffix?.map(|suffix| suffix.0),
     })
 }
 
-fn read_sidecar(doc: &Document<'_>, host: Option<Host>) -> Option<Sidecar> {
-    let target: Option<String> = match host {
-        Some(Host::Kong) => {
-            let expected = "\"host:port\" or \"unix:/path\", as Kong calls addresses, not clusters";
-            doc.parsed::<KongTarget>("target", expected).map(|target| target.0)
-        }
-        Some(Host::Envoy) | None => {
-            doc.parsed::<Printable>("target", "a cluster's name").map(|name| name.0)
-        }
-    };
-    let authority = doc.parsed_or(
-        "authority",
-        Printable("gatehouse-sidecar".to_owned()),
-        "a host name, with a port if need be",
-    );
-    let timeout_ms = doc.integer("timeout_ms", Some(50), 1..=MAX_TIMEOUT_MS);
-    let identity_timeout_ms = doc.integer("identity_timeout_ms", Some(1000), 1..=MAX_TIMEOUT_MS);
-    Some(Sidecar {
-        target: target?,
-        authority: authority?.0,
-        timeout_ms: timeout_ms?,
-        identity_timeout_ms: identity_timeout_ms?,
-    })
-}
-
-fn read_issuer(doc: &Document<'_>, path: &str, warnings: &mut Vec<Warning>) -> Option<Issuer> {
-    let mut warn = |name: &str, text: &str| {
-        warnings.push(Warning { path: format!("{path}.{name}"), text: text.to_owned() });
-    };
-    let issuer = doc.parsed::<Printable>("issuer", "the exact iss of its tokens, without spaces");
-    let audiences = doc.parsed_list::<String>("audiences", "a non-empty string");
-    if audiences.as_ref().is_some_and(Vec::is_empty) {
-        warn("audiences", "tokens for any audience pass; name the audiences of this gateway");
-    }
-    let algorithms = doc.parsed_list::<Algorithm>("algorithms", "RS256, RS384, RS512 or ES256");
-    if algorithms.as_ref().is_some_and(Vec::is_empty) {
-        doc.note(
-            "algorithms",
-            "empty or missing",
-            "list the algorithms of its tokens, e.g. [\"RS256\"]",
-        );
-    }
-    let leeway_s = doc.integer(
-        "leeway_s",
-        Some(claims::DEFAULT_LEEWAY.as_secs()),
-        0..=claims::MAX_LEEWAY.as_secs(),
-    );
-    let platform = doc.flag("platform", false);
-    let tenants = read_tenants(doc);
-    match (&tenants, platform) {
-        // Whoever runs such an issuer could sign a token for any tenant (design §3.1).
-        (Some(Tenants::Any), Some(false)) => doc.note(
-            "tenants",
-            "\"any\" is for the platform's own issuer alone",
-            "list the tenants that it may speak for, or write \"from_record\"",
-        ),
-        (Some(Tenants::Listed(tenants)), _) if tenants.is_empty() => {
-            warn("tenants", "speaks for no tenant: every token is refused");
-        }
-        _ => {}
-    }
-    let max_role = doc.parsed_opt::<Role>("max_role", "viewer, operator, developer or admin");
-    if max_role == Some(None) && platform == Some(false) {
-        warn(
-            "max_role",
-            "grants no role: every token is refused; name the highest role it may grant",
-        );
-    }
-    let access_tokens_only = doc.flag("access_tokens_only", false);
-    let tenant_claim = doc.parsed_or(
-        "tenant_claim",
-        default_tenant_claim()?,
-        "a JSON pointer such as \"/tenant_id\"",
-    );
-    Some(Issuer {
-        rules: Rules {
-            issuer: issuer?.0,
-            audiences: audiences?,
-            leeway: Duration::from_secs(leeway_s?),
-            tenant_claim: tenant_claim?,
-            access_tokens_only: access_tokens_only?,
-        },
-        algorithms: algorithms?,
-        tenants: tenants?,
-        max_role: max_role?,
-        platform: platform?,
-    })
-}
-
-fn default_tenant_claim() -> Option<claims::Pointer> {
-    "/tenant_id".parse().ok()
-}
-
-/// `"any"`, `"from_record"` or a list of ids. Absent is none.
-fn read_tenants(doc: &Document<'_>) -> Option<Tenants> {
-    const EXPECTED: &str = "\"any\", \"from_record\" or a list of tenant ids";
-    match doc.raw("tenants") {
-        Some(value) if value.is_string() => match value.as_str() {
-            Some("any") => Some(Tenants::Any),
-            Some("from_record") => Some(Tenants::FromRecord),
-            _ => {
-                doc.note("tenants", format!("{value} does not fit"), format!("write {EXPECTED}"));
-                None
-            }
-        },
-        _ => {
-            let listed = doc.parsed_list::<TenantId>("tenants", "a tenant's id (a UUID)")?;
-            Some(Tenants::Listed(listed.into_iter().collect()))
+/// The single module leaves versions to others: where it finds none, it knows none.
+fn read_versions(doc: &Document<'_>, parts: Parts) -> Option<Versions> {
+    match parts {
+        Parts::Suite => doc.object("versions", read_served),
+        Parts::Auth => {
+            let _judged_elsewhere = doc.object_opt("versions", read_served)?;
+            Some(Versions::none())
         }
     }
 }
 
-fn refuse_repeated_issuers(doc: &Document<'_>, issuers: &[Issuer]) {
-    let mut seen = BTreeSet::new();
-    for (index, issuer) in issuers.iter().enumerate() {
-        if !seen.insert(issuer.rules.issuer.as_str()) {
-            let name = format!("issuers[{index}].issuer");
-            doc.note(&name, "this issuer stands twice", "write one entry per issuer");
-        }
-    }
-    if issuers.is_empty() {
-        doc.note("issuers", "empty or missing", "list at least one issuer of tokens");
-    }
-}
-
-fn read_versions(doc: &Document<'_>) -> Option<Versions> {
-    let served = doc.parsed_list::<Token>("served", "a version such as \"v1\"");
-    let default = doc.parsed::<Token>("default", "one of the versions that are served");
+fn read_served(doc: &Document<'_>) -> Option<Versions> {
+    let served = doc.parsed_list::<words::Token>("served", "a version such as \"v1\"");
+    let default = doc.parsed::<words::Token>("default", "one of the versions that are served");
     if let (Some(served), Some(default)) = (&served, &default)
         && !served.contains(default)
     {
         doc.note("default", "is not served", "write one of the versions in \"served\"");
     }
-    let served = served?.into_iter().map(|token| token.0).collect();
-    Some(Versions::new(served, default?.0))
+    let served = served?.into_iter().map(|token| Rc::from(token.0)).collect();
+    Some(Versions::new(served, default?.0.into()))
 }
 
-/// Text that is safe in a header.
-struct Printable(String);
+/// A dot and a host name.
+struct HostSuffix(String);
 
-impl FromStr for Printable {
+impl std::str::FromStr for HostSuffix {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let fits = text.bytes().all(|byte| byte.is_ascii_graphic());
-        fits.then(|| Self(text.to_owned())).ok_or(())
-    }
-}
-
-/// A version's token in a path: unreserved characters, so that it has one spelling.
-#[derive(PartialEq, Eq)]
-struct Token(String);
-
-impl FromStr for Token {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        let dots = text.bytes().all(|byte| byte == b'.');
-        (!dots && text.bytes().all(fits)).then(|| Self(text.to_owned())).ok_or(())
-    }
-}
-
-/// An address as ngx_wasm_module takes it.
-struct KongTarget(String);
-
-impl FromStr for KongTarget {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let Printable(target) = text.parse()?;
-        let path = target.strip_prefix("unix:").is_some_and(|path| path.starts_with('/'));
-        let port = target.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-        });
-        if path || port { Ok(Self(target)) } else { Err(()) }
+        let labels = text.strip_prefix('.').ok_or(())?;
+        let fits = |label: &str| {
+            !label.is_empty()
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        labels.split('.').all(fits).then(|| Self(text.to_ascii_lowercase())).ok_or(())
     }
 }
 

@@ -9,7 +9,7 @@ mod inbound;
 mod limit;
 mod outbound;
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use gatehouse_authn::{Refusal as TokenRefusal, Verifier, bearer};
 use gatehouse_contract::{Reason, rbac::Access, sidecar::PrincipalFacts};
@@ -75,10 +75,11 @@ impl Suite {
             Err(refused) => return *refused,
         };
         match self.versions.of_path(&target.path) {
-            Named::Served(version) => version.clone_into(&mut request.record.version),
+            Named::Served(version) => request.record.version = Some(Rc::clone(version)),
             Named::Unversioned => {}
             Named::Unknown => {
-                let supported = self.versions.served().into();
+                let served = self.versions.served().iter().map(AsRef::<str>::as_ref);
+                let supported = served.collect();
                 let refusal = Refusal::new(Reason::VersionUnknown).with("supported", supported);
                 return self.refuse(request, refusal);
             }

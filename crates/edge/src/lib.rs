@@ -21,7 +21,7 @@ mod step;
 mod version;
 mod view;
 
-pub use config::{Host, Sidecar, Signatures, Suite, Warning};
+pub use config::{Host, Parts, Rbac, Sidecar, Signatures, Suite, Target, Warning};
 pub use flow::Pending;
 pub use state::VmState;
 pub use step::{Answer, Call, Edit, GrpcStatus, Name, Reply, RequestRecord, Step};

@@ -140,7 +140,7 @@ mod tests {
     fn reply(reason: Reason, host: Host, dialect: Dialect) -> Reply {
         let record = RequestRecord {
             request_id: "r1".to_owned(),
-            version: "v1".to_owned(),
+            version: Some("v1".into()),
             limit: None,
             degraded: false,
         };

@@ -1,11 +1,11 @@
 //! What the policy tells its shell to do, as data, and what the shell brings back.
 //! Knows neither hosts nor transport.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, rc::Rc};
 
 use gatehouse_contract::{Reason, header, sidecar::LimitState};
 
-use crate::flow::Pending;
+use crate::{config::Target, flow::Pending};
 
 /// What comes next for a request. Each variant ends the shell's turn: resume, reply or call, never two of them.
 #[derive(Debug)]
@@ -43,9 +43,11 @@ pub enum Edit {
     UpstreamUri(String),
 }
 
-/// A call-out to the sidecar. The shell adds target and authority from [`crate::Sidecar`].
+/// A call-out. The shell adds the scheme, `http`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
+    /// Whom to ask.
+    pub to: Rc<Target>,
     /// `GET` or `POST`.
     pub method: &'static str,
     /// Path and query.
@@ -119,8 +121,8 @@ pub struct GrpcStatus {
 pub struct RequestRecord {
     /// The request's id.
     pub request_id: String,
-    /// The API version that answers.
-    pub version: String,
+    /// The API version that answers; `None` where another module sees to versions.
+    pub version: Option<Rc<str>>,
     /// The tightest limit's standing, once it was asked for.
     pub limit: Option<LimitState>,
     /// Whether the limiter was away and let the request pass.
@@ -133,10 +135,10 @@ pub(crate) const RATE_DEGRADED: &str = "x-ratelimit-degraded";
 impl RequestRecord {
     /// The headers that every response carries, local ones included.
     pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
-        let mut headers = vec![
-            (header::REQUEST_ID, self.request_id.clone()),
-            (header::API_VERSION, self.version.clone()),
-        ];
+        let mut headers = vec![(header::REQUEST_ID, self.request_id.clone())];
+        if let Some(version) = &self.version {
+            headers.push((header::API_VERSION, version.as_ref().to_owned()));
+        }
         if let Some(limit) = &self.limit {
             headers.push((header::RATE_LIMIT, limit.limit.to_string()));
             headers.push((header::RATE_REMAINING, limit.remaining.to_string()));

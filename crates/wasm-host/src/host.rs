@@ -6,7 +6,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use gatehouse_edge::{Call, Edit, Reply, Sidecar};
+use gatehouse_edge::{Call, Edit, Reply};
 use proxy_wasm::{
     hostcalls,
     types::{BufferType, GrpcStatusCode, LogLevel, MapType, Status},
@@ -66,11 +66,11 @@ pub(crate) fn apply(map: MapType, edits: &[Edit]) -> bool {
 }
 
 /// Sends a call-out. `None` if the host refused it.
-pub(crate) fn call(sidecar: &Sidecar, call: &Call) -> Option<u32> {
+pub(crate) fn call(call: &Call) -> Option<u32> {
     let mut headers = vec![
         (":method", call.method),
         (":path", &call.path),
-        (":authority", &sidecar.authority),
+        (":authority", &call.to.authority),
         (":scheme", "http"),
     ];
     let body = (!call.body.is_empty()).then_some(call.body.as_slice());
@@ -78,7 +78,7 @@ pub(crate) fn call(sidecar: &Sidecar, call: &Call) -> Option<u32> {
         headers.push(("content-type", "application/json"));
     }
     let timeout = Duration::from_millis(call.timeout_ms);
-    hostcalls::dispatch_http_call(&sidecar.target, headers, body, Vec::new(), timeout).ok()
+    hostcalls::dispatch_http_call(&call.to.name, headers, body, Vec::new(), timeout).ok()
 }
 
 /// The body of the answer to a call-out; `None` if it is too large to be the sidecar's.

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use gatehouse_authn::{Portable, Verifier, probe};
-use gatehouse_edge::{Host, Signatures, Suite, VmState};
+use gatehouse_edge::{Host, Parts, Signatures, Suite, VmState};
 use proxy_wasm::{
     traits::{Context, HttpContext, RootContext},
     types::{ContextType, LogLevel},
@@ -40,7 +40,7 @@ impl RootContext for Root {
             );
             return false;
         };
-        match Suite::compile(&document) {
+        match Suite::compile(&document, Parts::Suite) {
             Ok((suite, warnings)) => {
                 for warning in warnings {
                     host::log(LogLevel::Warn, &format!("gatehouse: configuration {warning}"));

@@ -54,7 +54,7 @@ impl Stream {
                     self.phase = Phase::Answered(Some(reply.record));
                     return Action::Pause;
                 }
-                Step::Call { call, pending } => match host::call(engine.suite.sidecar(), &call) {
+                Step::Call { call, pending } => match host::call(&call) {
                     Some(token) => {
                         self.phase = Phase::Waiting { token, pending };
                         return Action::Pause;

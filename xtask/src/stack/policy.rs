@@ -34,7 +34,7 @@ impl Policy {
             Faults::one(exit::USAGE, line)
         })?;
         // Judged by the very code that the filter runs: what passes here, Envoy takes.
-        if let Err(mistakes) = gatehouse_edge::Suite::compile(&text) {
+        if let Err(mistakes) = gatehouse_edge::Suite::compile(&text, gatehouse_edge::Parts::Suite) {
             let lines =
                 mistakes.iter().map(|mistake| format!("config {shown}: {mistake}")).collect();
             return Err(Faults { lines, exit: exit::USAGE }.into());

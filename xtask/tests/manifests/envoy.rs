@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use gatehouse_edge::Suite;
+use gatehouse_edge::{Parts, Suite};
 use gatehouse_xtask::{
     command,
     render::{Document, envoy, istio},
@@ -149,7 +149,7 @@ fn every_rendered_document_compiles_without_a_warning() -> Result<()> {
         ("envoyfilter", of_filter.and_then(Value::as_str).map(str::to_owned)),
     ] {
         let text = text.with_context(|| format!("{name} holds no document"))?;
-        match Suite::compile(&text) {
+        match Suite::compile(&text, Parts::Suite) {
             Ok((_, warnings)) => ensure!(warnings.is_empty(), "{name}: {warnings:?}"),
             Err(mistakes) => anyhow::bail!("{name}: {mistakes:?}"),
         }

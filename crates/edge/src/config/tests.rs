@@ -1,5 +1,6 @@
 //! Tests of the edge document.
 
+use gatehouse_authn::Algorithm;
 use serde_json::{Value, json};
 
 use super::*;
@@ -18,7 +19,7 @@ fn check(change: impl FnOnce(&mut Value), expected: &[&str]) {
 fn compile(change: impl FnOnce(&mut Value)) -> Result<(Suite, Vec<Warning>), Vec<Mistake>> {
     let mut document: Value = serde_json::from_str(EXAMPLE).unwrap();
     change(&mut document);
-    Suite::compile(&document.to_string())
+    Suite::compile(&document.to_string(), Parts::Suite)
 }
 
 fn warnings(change: impl FnOnce(&mut Value)) -> Vec<String> {
@@ -27,10 +28,10 @@ fn warnings(change: impl FnOnce(&mut Value)) -> Vec<String> {
 
 #[test]
 fn the_committed_example_compiles_without_a_warning() {
-    let (suite, warnings) = Suite::compile(EXAMPLE).unwrap();
+    let (suite, warnings) = Suite::compile(EXAMPLE, Parts::Suite).unwrap();
     assert_eq!(warnings, []);
     assert_eq!((suite.host(), suite.signatures()), (Host::Envoy, Signatures::Native));
-    assert_eq!(suite.sidecar().target, "gatehouse-sidecar");
+    assert_eq!(suite.sidecar().unwrap().target.name, "gatehouse-sidecar");
 }
 
 #[test]
@@ -97,6 +98,8 @@ fn j21_one_issuer_stands_once() {
 #[test]
 fn issuers_are_read_strictly() {
     let tenants = "write \"any\", \"from_record\" or a list of tenant ids";
+    let known: Vec<_> = Algorithm::ALL.iter().map(|known| known.as_str()).collect();
+    let known = known.join(", ");
     check(
         |document| document["issuers"][0]["tenants"] = "all".into(),
         &[&format!("$.issuers[0].tenants: \"all\" does not fit; {tenants}")],
@@ -112,8 +115,8 @@ fn issuers_are_read_strictly() {
         ],
     );
     check(
-        |document| document["issuers"][0]["algorithms"] = json!(["HS256"]),
-        &["$.issuers[0].algorithms[0]: \"HS256\" does not fit; write RS256, RS384, RS512 or ES256"],
+        |document| document["issuers"][0]["algorithms"] = json!(["ES512"]),
+        &[&format!("$.issuers[0].algorithms[0]: \"ES512\" does not fit; write one of {known}")],
     );
     check(
         |document| document["issuers"][0]["algorithms"] = json!([]),

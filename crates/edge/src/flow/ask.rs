@@ -1,6 +1,8 @@
 //! Questions to the sidecar as data (the wire types are `contract::sidecar`'s).
 //! Knows nothing of transport.
 
+use std::rc::Rc;
+
 use gatehouse_contract::sidecar::{CHECK_PATH, CheckAsk, JWKS_PATH, PRINCIPAL_PATH, PrincipalAsk};
 use serde::Serialize;
 
@@ -17,15 +19,28 @@ impl Sidecar {
             path.push_str("&kid=");
             path.push_str(&query_encoded(key_id));
         }
-        Call { method: "GET", path, body: Vec::new(), timeout_ms: self.identity_timeout_ms }
+        let to = Rc::clone(&self.target);
+        Call { to, method: "GET", path, body: Vec::new(), timeout_ms: self.identity_timeout_ms }
     }
 
     pub(super) fn principal(&self, ask: &PrincipalAsk) -> Call {
-        post(PRINCIPAL_PATH, ask, self.identity_timeout_ms)
+        self.post(PRINCIPAL_PATH, ask, self.identity_timeout_ms)
     }
 
     pub(super) fn check(&self, ask: &CheckAsk) -> Call {
-        post(CHECK_PATH, ask, self.timeout_ms)
+        self.post(CHECK_PATH, ask, self.timeout_ms)
+    }
+
+    fn post(&self, path: &str, ask: &impl Serialize, timeout_ms: u64) -> Call {
+        // These types have string keys only, so that this cannot fail; the sidecar refuses an empty body.
+        let body = serde_json::to_vec(ask).unwrap_or_default();
+        Call {
+            to: Rc::clone(&self.target),
+            method: "POST",
+            path: path.to_owned(),
+            body,
+            timeout_ms,
+        }
     }
 }
 
@@ -33,12 +48,6 @@ impl Request {
     pub(super) fn wait(self, call: Call, waits_for: WaitsFor) -> Step {
         Step::Call { call, pending: Box::new(Pending { request: self, waits_for }) }
     }
-}
-
-fn post(path: &str, ask: &impl Serialize, timeout_ms: u64) -> Call {
-    // These types have string keys only, so that this cannot fail; the sidecar refuses an empty body.
-    let body = serde_json::to_vec(ask).unwrap_or_default();
-    Call { method: "POST", path: path.to_owned(), body, timeout_ms }
 }
 
 /// Everything but RFC 3986's unreserved characters is escaped.

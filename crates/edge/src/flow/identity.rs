@@ -52,7 +52,8 @@ impl Suite {
         // The token alphabet is ASCII, so that this is the token as it came.
         let text = || String::from_utf8_lossy(token).into_owned();
         let Some(keys) = vm.keys(index, now) else {
-            let call = self.sidecar.keys(&issuer.rules.issuer, None);
+            let Some(sidecar) = &self.sidecar else { return self.no_identity(request) };
+            let call = sidecar.keys(&issuer.rules.issuer, None);
             let waits_for = WaitsFor::Keys { issuer: index, token: text(), key_id_asked: false };
             return request.wait(call, waits_for);
         };
@@ -72,7 +73,10 @@ impl Suite {
                     }
                     Some(KeyIdAnswer::Unavailable) => self.no_identity(request),
                     None => {
-                        let call = self.sidecar.keys(&issuer.rules.issuer, Some(key_id));
+                        let Some(sidecar) = &self.sidecar else {
+                            return self.no_identity(request);
+                        };
+                        let call = sidecar.keys(&issuer.rules.issuer, Some(key_id));
                         let waits_for =
                             WaitsFor::Keys { issuer: index, token: text(), key_id_asked: true };
                         request.wait(call, waits_for)
@@ -121,7 +125,8 @@ impl Suite {
         if let Some(facts) = vm.principal(&caller, now) {
             return self.with_facts(request, caller, facts);
         }
-        let call = self.sidecar.principal(&PrincipalAsk::Subject {
+        let Some(sidecar) = &self.sidecar else { return self.no_identity(request) };
+        let call = sidecar.principal(&PrincipalAsk::Subject {
             issuer: issuer.rules.issuer.clone(),
             tenant: caller.tenant,
             subject: caller.subject.clone(),

@@ -77,7 +77,7 @@ impl Suite {
         };
         let record = RequestRecord {
             request_id,
-            version: self.versions.default_version().to_owned(),
+            version: self.versions.default_version().cloned(),
             limit: None,
             degraded: false,
         };

@@ -23,7 +23,10 @@ impl Suite {
         caller: PrincipalKey,
         facts: PrincipalFacts,
     ) -> Step {
-        let call = self.sidecar.check(&CheckAsk {
+        let Some(sidecar) = &self.sidecar else {
+            return self.refuse(request, Refusal::new(Reason::LimiterUnavailable));
+        };
+        let call = sidecar.check(&CheckAsk {
             tenant: caller.tenant,
             tier: facts.tier,
             method: route.method.clone(),
@@ -54,7 +57,7 @@ impl Suite {
                 request.record.degraded = true;
                 self.forward(request, Some((caller, facts)))
             }
-            (None, Limiter::Closed) => {
+            (None, Limiter::Closed | Limiter::Local { .. } | Limiter::Elsewhere) => {
                 self.refuse(request, Refusal::new(Reason::LimiterUnavailable))
             }
         }

@@ -72,7 +72,8 @@ impl World {
         document["signatures"] = "portable".into();
         document["issuers"][0]["algorithms"] = json!(["RS256", "ES256"]);
         change(&mut document);
-        let (suite, _warnings) = Suite::compile(&document.to_string()).unwrap();
+        let (suite, _warnings) =
+            Suite::compile(&document.to_string(), crate::Parts::Suite).unwrap();
         Self {
             suite,
             vm: VmState::new([1, 2]),

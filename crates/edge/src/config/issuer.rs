@@ -1,0 +1,250 @@
+//! The issuers of tokens: what each may sign with, whom it may speak for, where its keys and its subjects' roles
+//! come from. Knows no tokens.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use gatehouse_authn::{Algorithm, Rules, claims};
+use gatehouse_contract::{Document, Role, TenantId};
+
+use super::{
+    Warnings,
+    sidecar::{self, MAX_TIMEOUT_MS, Target},
+    words::{Host, Printable},
+};
+
+mod keys;
+
+pub(crate) use keys::{Direct, KeySource};
+
+/// One issuer and what it may say.
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    pub(crate) rules: Rules,
+    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) keys: KeySource,
+    pub(crate) tenants: Tenants,
+    pub(crate) max_role: Option<Role>,
+    pub(crate) platform: bool,
+    pub(crate) roles: RolesFrom,
+    /// A token needs all of them.
+    pub(crate) required_scopes: Vec<String>,
+}
+
+/// The tenants that an issuer may speak for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Tenants {
+    /// Any: for the platform's own issuer only.
+    Any,
+    /// Those for which the record knows the subject.
+    FromRecord,
+    /// These.
+    Listed(BTreeSet<TenantId>),
+}
+
+/// Who says which roles a subject holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum RolesFrom {
+    /// The record.
+    Record,
+    /// The token: what it names at the claim, as far as the map knows it.
+    Token(BTreeMap<String, Role>),
+}
+
+/// What an issuer's entry depends on beside itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Surroundings {
+    pub(super) host: Option<Host>,
+    /// Whether there is a sidecar, and so a record.
+    pub(super) record: bool,
+}
+
+const NO_RECORD: &str = "there is no sidecar to ask";
+
+pub(super) fn read_all(
+    doc: &Document<'_>,
+    around: Surroundings,
+    warnings: &mut Warnings,
+) -> Option<Vec<Issuer>> {
+    let mut at = 0_usize;
+    let issuers = doc.objects("issuers", |doc| {
+        let path = format!("$.issuers[{at}]");
+        at = at.saturating_add(1);
+        read(doc, &path, around, warnings)
+    });
+    if let Some(issuers) = &issuers {
+        refuse_repeated(doc, issuers);
+    }
+    issuers
+}
+
+fn refuse_repeated(doc: &Document<'_>, issuers: &[Issuer]) {
+    let mut seen = BTreeSet::new();
+    for (index, issuer) in issuers.iter().enumerate() {
+        if !seen.insert(issuer.rules.issuer.as_str()) {
+            let name = format!("issuers[{index}].issuer");
+            doc.note(&name, "this issuer stands twice", "write one entry per issuer");
+        }
+    }
+    if issuers.is_empty() {
+        doc.note("issuers", "empty or missing", "list at least one issuer of tokens");
+    }
+}
+
+fn read(
+    doc: &Document<'_>,
+    path: &str,
+    around: Surroundings,
+    warnings: &mut Warnings,
+) -> Option<Issuer> {
+    let issuer = doc.parsed::<Printable>("issuer", "the exact iss of its tokens, without spaces");
+    let audiences = doc.parsed_list::<String>("audiences", "a non-empty string");
+    if audiences.as_ref().is_some_and(Vec::is_empty) {
+        let text = "tokens for any audience pass; name the audiences of this gateway";
+        warnings.add(format!("{path}.audiences"), text);
+    }
+    let algorithms = keys::read_algorithms(doc);
+    let keys = keys::read(doc, path, around, algorithms.as_deref(), warnings);
+    let leeway_s = doc.integer(
+        "leeway_s",
+        Some(claims::DEFAULT_LEEWAY.as_secs()),
+        0..=claims::MAX_LEEWAY.as_secs(),
+    );
+    let platform = doc.flag("platform", false);
+    let tenants = read_tenants(doc, path, platform, around, warnings);
+    let max_role = doc.parsed_opt::<Role>("max_role", "viewer, operator, developer or admin");
+    if max_role == Some(None) && platform == Some(false) {
+        let text = "grants no role: every token is refused; name the highest role it may grant";
+        warnings.add(format!("{path}.max_role"), text);
+    }
+    let access_tokens_only = doc.flag("access_tokens_only", false);
+    let tenant_claim = read_pointer(doc, "tenant_claim", "/tenant_id");
+    let roles = read_roles(doc, around);
+    let required_scopes = doc.parsed_list::<Scope>("required_scopes", "a scope without spaces");
+    let roles = roles?;
+    Some(Issuer {
+        rules: Rules {
+            issuer: issuer?.0,
+            audiences: audiences?,
+            leeway: Duration::from_secs(leeway_s?),
+            tenant_claim: tenant_claim?,
+            access_tokens_only: access_tokens_only?,
+        },
+        algorithms: algorithms?,
+        keys: keys?,
+        tenants: tenants?,
+        max_role: max_role?,
+        platform: platform?,
+        roles: roles.1,
+        required_scopes: required_scopes?.into_iter().map(|scope| scope.0).collect(),
+    })
+}
+
+/// A claim's place, with a default.
+fn read_pointer(doc: &Document<'_>, name: &'static str, default: &str) -> Option<claims::Pointer> {
+    doc.parsed_or(name, default.parse().ok()?, "a JSON pointer such as \"/tenant_id\"")
+}
+
+/// `"any"`, `"from_record"` or a list of ids. Absent is none.
+fn read_tenants(
+    doc: &Document<'_>,
+    path: &str,
+    platform: Option<bool>,
+    around: Surroundings,
+    warnings: &mut Warnings,
+) -> Option<Tenants> {
+    const EXPECTED: &str = "\"any\", \"from_record\" or a list of tenant ids";
+    let tenants = match doc.raw("tenants") {
+        Some(value) if value.is_string() => match value.as_str() {
+            Some("any") => Tenants::Any,
+            Some("from_record") => Tenants::FromRecord,
+            _ => {
+                doc.note("tenants", format!("{value} does not fit"), format!("write {EXPECTED}"));
+                return None;
+            }
+        },
+        _ => {
+            let listed = doc.parsed_list::<TenantId>("tenants", "a tenant's id (a UUID)")?;
+            Tenants::Listed(listed.into_iter().collect())
+        }
+    };
+    match (&tenants, platform) {
+        // Whoever runs such an issuer could sign a token for any tenant (design §3.1).
+        (Tenants::Any, Some(false)) => doc.note(
+            "tenants",
+            "\"any\" is for the platform's own issuer alone",
+            "list the tenants that it may speak for, or write \"from_record\"",
+        ),
+        (Tenants::FromRecord, _) if !around.record => {
+            doc.note("tenants", NO_RECORD, "list the tenants that it may speak for");
+        }
+        (Tenants::Listed(listed), _) if listed.is_empty() => {
+            let text = "speaks for no tenant: every token is refused";
+            warnings.add(format!("{path}.tenants"), text);
+        }
+        _ => {}
+    }
+    Some(tenants)
+}
+
+/// `"record"`, or the claim that names groups and the roles that they are.
+fn read_roles(
+    doc: &Document<'_>,
+    around: Surroundings,
+) -> Option<(Option<claims::Pointer>, RolesFrom)> {
+    const EXPECTED: &str = "\"record\" or {\"claim\": \"/groups\", \"map\": {\"group\": \"role\"}}";
+    match doc.raw("roles") {
+        Some(value) if value.is_object() => doc.object("roles", |doc| {
+            let claim = doc.parsed("claim", "a JSON pointer such as \"/groups\"");
+            let map = read_map(doc);
+            Some((Some(claim?), RolesFrom::Token(map?)))
+        }),
+        Some(value) if value.as_str() != Some("record") => {
+            doc.note("roles", format!("{value} does not fit"), format!("write {EXPECTED}"));
+            None
+        }
+        _ => {
+            if !around.record {
+                let mend = "write {\"claim\": …, \"map\": …} to take roles from the token";
+                doc.note("roles", NO_RECORD, mend);
+            }
+            Some((None, RolesFrom::Record))
+        }
+    }
+}
+
+fn read_map(doc: &Document<'_>) -> Option<BTreeMap<String, Role>> {
+    let Some(members) = doc.raw("map").and_then(|value| value.as_object()) else {
+        doc.note("map", "missing or no object", "write {\"group\": \"role\"}");
+        return None;
+    };
+    let mut map = Some(BTreeMap::new());
+    for (group, role) in members {
+        match (role.as_str().and_then(|role| role.parse().ok()), map.as_mut()) {
+            (Some(role), Some(map)) => {
+                map.insert(group.clone(), role);
+            }
+            (Some(_), None) => {}
+            (None, _) => {
+                let mend = "write viewer, operator, developer or admin";
+                doc.note(&format!("map.{group}"), format!("{role} does not fit"), mend);
+                map = None;
+            }
+        }
+    }
+    map
+}
+
+/// A scope's token (RFC 6749 §3.3).
+struct Scope(String);
+
+impl std::str::FromStr for Scope {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+        text.bytes().all(fits).then(|| Self(text.to_owned())).ok_or(())
+    }
+}

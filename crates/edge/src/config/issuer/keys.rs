@@ -1,0 +1,126 @@
+//! Where an issuer's keys come from. Knows no key but those that stand in the document.
+
+use std::{rc::Rc, time::Duration};
+
+use gatehouse_authn::{Algorithm, KeySet};
+use gatehouse_contract::Document;
+
+use super::{MAX_TIMEOUT_MS, NO_RECORD, Surroundings, Target, Warnings, sidecar};
+
+/// Where an issuer's keys come from.
+#[derive(Debug)]
+pub(crate) enum KeySource {
+    /// The sidecar fetches and keeps them.
+    Sidecar,
+    /// They stand in the document.
+    Inline(Rc<KeySet>),
+    /// The filter fetches them itself.
+    Direct(Direct),
+}
+
+/// How the filter fetches keys itself.
+#[derive(Debug)]
+pub(crate) struct Direct {
+    /// Who has them.
+    pub(crate) target: Rc<Target>,
+    /// Path and query of the key set.
+    pub(crate) path: String,
+    /// How long to wait, in milliseconds.
+    pub(crate) timeout_ms: u64,
+    /// How old a set may become.
+    pub(crate) refresh: Duration,
+}
+
+pub(super) fn read_algorithms(doc: &Document<'_>) -> Option<Vec<Algorithm>> {
+    let known: Vec<&str> = Algorithm::ALL.iter().map(|known| known.as_str()).collect();
+    let algorithms =
+        doc.parsed_list::<Algorithm>("algorithms", &format!("one of {}", known.join(", ")));
+    if algorithms.as_ref().is_some_and(Vec::is_empty) {
+        let mend = "list the algorithms of its tokens, e.g. [\"RS256\"]";
+        doc.note("algorithms", "empty or missing", mend);
+    }
+    algorithms
+}
+
+/// `"sidecar"`, `{"inline": …}` or `{"target": …}`.
+pub(super) fn read(
+    doc: &Document<'_>,
+    path: &str,
+    around: Surroundings,
+    _algorithms: Option<&[Algorithm]>,
+    warnings: &mut Warnings,
+) -> Option<KeySource> {
+    const EXPECTED: &str =
+        "\"sidecar\", {\"inline\": {\"keys\": […]}} or {\"target\": …, \"path\": …}";
+    match doc.raw("jwks") {
+        Some(value) if value.is_object() => {
+            let source = doc.object("jwks", |doc| match doc.raw("inline") {
+                Some(set) => read_inline(doc, &set.to_string()),
+                None => read_direct(doc, around),
+            })?;
+            if let KeySource::Direct(_) = source {
+                let text = "every worker keeps these keys by itself, and what leaves the pod is not \
+                            guarded; let the sidecar fetch them where there is one";
+                warnings.add(format!("{path}.jwks"), text);
+            }
+            Some(source)
+        }
+        Some(value) if value.as_str() != Some("sidecar") => {
+            doc.note("jwks", format!("{value} does not fit"), format!("write {EXPECTED}"));
+            None
+        }
+        _ => {
+            if !around.record {
+                doc.note("jwks", NO_RECORD, "write the keys inline, or name where to fetch them");
+            }
+            Some(KeySource::Sidecar)
+        }
+    }
+}
+
+fn read_inline(doc: &Document<'_>, text: &str) -> Option<KeySource> {
+    match KeySet::parse(text.as_bytes()) {
+        Ok(set) if set.keys().is_empty() && set.skipped().is_empty() => {
+            doc.note("inline", "the key set is empty", "write the issuer's public keys");
+            None
+        }
+        Ok(set) => {
+            // What the reader of a fetched set leaves out stands here by somebody's hand.
+            for skipped in set.skipped() {
+                let name = format!("inline.keys[{}]", skipped.index);
+                doc.note(&name, skipped.cause.to_string(), "remove or replace this key");
+            }
+            Some(KeySource::Inline(Rc::new(set)))
+        }
+        Err(bad) => {
+            doc.note("inline", bad.to_string(), "write a key set: {\"keys\": […]}");
+            None
+        }
+    }
+}
+
+fn read_direct(doc: &Document<'_>, around: Surroundings) -> Option<KeySource> {
+    let target = sidecar::read_target(doc, around.host, None);
+    let path = doc.parsed::<Path>("path", "the key set's path, such as \"/.well-known/jwks.json\"");
+    let timeout_ms = doc.integer("timeout_ms", Some(1000), 1..=MAX_TIMEOUT_MS);
+    let refresh_s = doc.integer("refresh_s", Some(300), 30..=86_400);
+    Some(KeySource::Direct(Direct {
+        target: Rc::new(target?),
+        path: path?.0,
+        timeout_ms: timeout_ms?,
+        refresh: Duration::from_secs(refresh_s?),
+    }))
+}
+
+/// Path and query of a call-out.
+struct Path(String);
+
+impl std::str::FromStr for Path {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let fits = text.starts_with('/')
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        fits.then(|| Self(text.to_owned())).ok_or(())
+    }
+}

@@ -1,0 +1,97 @@
+//! The words of the edge document: each field's values as types that cannot be wrong.
+//! Knows no fields.
+
+use std::str::FromStr;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $vis:vis $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        $vis enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl FromStr for $name {
+            type Err = ();
+
+            fn from_str(word: &str) -> Result<Self, ()> {
+                match word { $($word => Ok(Self::$variant),)+ _ => Err(()) }
+            }
+        }
+    };
+}
+
+words! {
+    /// The proxy that runs the filter; from configuration, never from probing.
+    pub Host {
+        /// Envoy, also within Istio.
+        Envoy = "envoy",
+        /// Kong 3.9 (ngx_wasm_module).
+        Kong = "kong",
+    }
+}
+
+words! {
+    /// Who checks signatures.
+    pub Signatures {
+        /// The host's own library where it has one (Envoy), else [`Self::Portable`].
+        Native = "native",
+        /// Pure Rust within the module.
+        Portable = "portable",
+    }
+}
+
+words! {
+    /// What the role matrix does with a caller whom it does not let pass.
+    pub Rbac {
+        /// Refuse.
+        Enforce = "enforce",
+        /// Note it and let the request pass.
+        Shadow = "shadow",
+    }
+}
+
+/// Which steps of the request path a module takes. Not of the document: the module says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// All of them.
+    Suite,
+    /// Those that tell who calls and what that caller may do: no versions, no limits.
+    Auth,
+}
+
+/// Text that is safe in a header.
+pub(super) struct Printable(pub(super) String);
+
+impl FromStr for Printable {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let fits = text.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| Self(text.to_owned())).ok_or(())
+    }
+}
+
+/// A version's token in a path: unreserved characters, so that it has one spelling.
+#[derive(PartialEq, Eq)]
+pub(super) struct Token(pub(super) String);
+
+impl FromStr for Token {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        let dots = text.bytes().all(|byte| byte == b'.');
+        (!dots && text.bytes().all(fits)).then(|| Self(text.to_owned())).ok_or(())
+    }
+}
+
+/// A cookie's or a query parameter's name: characters that both spell in one way only.
+pub(super) struct Plain(pub(super) String);
+
+impl FromStr for Plain {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        text.bytes().all(fits).then(|| Self(text.to_owned())).ok_or(())
+    }
+}
