@@ -18,7 +18,7 @@ use crate::{
     config::Suite,
     matrix::Place,
     reply::{Challenge, Refusal},
-    state::{PrincipalKey, VmState},
+    state::{Asked, PrincipalKey, VmState},
     step::{Answer, Edit, RequestRecord, Step},
     version::Named,
     view::{Dialect, RequestView, Single, scan},
@@ -34,7 +34,7 @@ pub struct Pending {
 #[derive(Debug)]
 enum WaitsFor {
     Keys { issuer: usize, token: String, key_id_asked: bool },
-    Principal(PrincipalKey),
+    Principal { caller: PrincipalKey, asked: Asked },
     Limit(PrincipalKey, PrincipalFacts),
 }
 
@@ -125,8 +125,8 @@ impl Suite {
                 let question = identity::KeyQuestion { issuer, token, key_id_asked };
                 self.with_keys_answer(vm, request, question, answer, now, verifier)
             }
-            WaitsFor::Principal(caller) => {
-                self.with_principal_answer(vm, request, caller, answer, now)
+            WaitsFor::Principal { caller, asked } => {
+                self.with_principal_answer(vm, request, (caller, asked), answer, now)
             }
             WaitsFor::Limit(caller, facts) => {
                 self.with_limit_answer(request, &caller, &facts, answer)

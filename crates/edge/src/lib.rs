@@ -11,7 +11,9 @@
 
 mod baggage;
 mod config;
+mod feed;
 mod flow;
+mod local;
 mod matrix;
 pub mod path;
 mod reply;
@@ -22,6 +24,7 @@ mod version;
 mod view;
 
 pub use config::{Host, Parts, Rbac, Sidecar, Signatures, Suite, Target, Warning};
+pub use feed::{Purpose, RootCall};
 pub use flow::Pending;
 pub use state::VmState;
 pub use step::{Answer, Call, Edit, GrpcStatus, Name, Reply, RequestRecord, Step};

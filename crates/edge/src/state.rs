@@ -1,17 +1,31 @@
-//! What a VM remembers between requests: verified tokens, key sets per issuer and principals, all bounded and all
-//! mortal. A remembered thing is used while `from <= now < from + length`; a clock that jumps back ends it too
-//! (acceptance J40). Knows neither tokens nor hosts.
+//! What a VM remembers between requests: verified tokens, key sets per issuer, principals, keys and sessions, the
+//! deny list; all bounded and all mortal. A remembered thing is used while `from <= now < from + length`; a clock
+//! that jumps back ends it too (acceptance J40). What the change feed names is forgotten at once.
+//! Knows neither tokens nor hosts, and not how changes come.
+
+mod changes;
+mod denied;
+mod halves;
+mod identity;
 
 use std::{num::NonZeroUsize, rc::Rc, time::Duration};
 
 use gatehouse_authn::{
-    Claims, KeySet,
+    KeySet,
     cache::{Bounds, Cache, Fresh},
 };
-use gatehouse_contract::{TenantId, sidecar::PrincipalFacts};
-use hashbrown::HashMap;
+use gatehouse_contract::sidecar::{Change, Denied, PrincipalFacts};
 
-use crate::request_id::Ids;
+pub(crate) use self::{
+    changes::Asked,
+    identity::{Identity, Kind, Principal, PrincipalKey},
+};
+use self::{
+    changes::{Changes, Touched},
+    denied::DenyList,
+    halves::Halves,
+};
+use crate::{feed::Feed, local::LocalLimits, request_id::Ids};
 
 /// How much of verified tokens is kept.
 const TOKENS: Bounds = Bounds {
@@ -23,6 +37,8 @@ const TOKENS: Bounds = Bounds {
 };
 /// How many principals one half of the cache holds. With subjects of at most 256 bytes it stays below 4 MiB.
 const PRINCIPALS_PER_HALF: usize = 4096;
+/// How many keys, and how many sessions, one half of each cache holds.
+const CREDENTIALS_PER_HALF: usize = 2048;
 /// The longest time for which a key set is used without asking again, whatever the sidecar says.
 const MAX_KEYS_AGE: Duration = Duration::from_secs(3600);
 /// How long an issuer's unknown key ids are answered without a call-out after the sidecar answered for one. Short,
@@ -33,19 +49,23 @@ const KEY_ID_COOL_DOWN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct VmState {
     pub(crate) ids: Ids,
-    tokens: Cache<Known>,
+    pub(crate) feed: Feed,
+    pub(crate) local: LocalLimits,
+    tokens: Cache<Rc<Identity>>,
     /// Changes when any issuer's keys do, and with it every verified token is forgotten.
     generation: u64,
     keys: Vec<IssuerKeys>,
-    principals: Principals,
+    principals: Halves<PrincipalKey, Kept>,
+    api_keys: Halves<Box<str>, Kept>,
+    sessions: Halves<Box<str>, Kept>,
+    denied: DenyList,
+    changes: Changes,
 }
 
-/// What is known of a verified token.
-#[derive(Debug, Clone)]
-pub(crate) struct Known {
-    /// The issuer's place in the configuration.
-    pub(crate) issuer: usize,
-    pub(crate) claims: Claims,
+#[derive(Debug)]
+struct Kept {
+    principal: Rc<Principal>,
+    lifetime: Lifetime,
 }
 
 #[derive(Debug, Default)]
@@ -77,27 +97,12 @@ struct Lifetime {
     length: Duration,
 }
 
-/// Who is remembered: the issuer by its place in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct PrincipalKey {
-    pub(crate) issuer: usize,
-    pub(crate) tenant: TenantId,
-    pub(crate) subject: String,
-}
-
 /// A key set as the sidecar handed it out.
 #[derive(Debug)]
 pub(crate) struct FreshKeys {
     pub(crate) set: KeySet,
     pub(crate) generation: u64,
     pub(crate) max_age: Duration,
-}
-
-/// Two halves: what is used moves to the young one, and when that is full the old one is dropped whole.
-#[derive(Debug, Default)]
-struct Principals {
-    young: HashMap<PrincipalKey, (PrincipalFacts, Lifetime)>,
-    old: HashMap<PrincipalKey, (PrincipalFacts, Lifetime)>,
 }
 
 // === impl VmState ===
@@ -107,10 +112,16 @@ impl VmState {
     pub fn new(seed: [u64; 2]) -> Self {
         Self {
             ids: Ids::new(seed),
+            feed: Feed::default(),
+            local: LocalLimits::default(),
             tokens: Cache::new(TOKENS),
             generation: 0,
             keys: Vec::new(),
-            principals: Principals::default(),
+            principals: Halves::new(PRINCIPALS_PER_HALF),
+            api_keys: Halves::new(CREDENTIALS_PER_HALF),
+            sessions: Halves::new(CREDENTIALS_PER_HALF),
+            denied: DenyList::default(),
+            changes: Changes::default(),
         }
     }
 
@@ -122,24 +133,22 @@ impl VmState {
     }
 
     /// What is known of `token`; only while its issuer's keys are fresh, so that a withdrawn key ends it (J16).
-    pub(crate) fn token(&mut self, token: &[u8], now: Duration) -> Option<Known> {
-        let known = self.tokens.get(token, self.generation, now)?.clone();
-        self.keys(known.issuer, now).map(|_fresh| known)
+    pub(crate) fn token(&mut self, token: &[u8], now: Duration) -> Option<Rc<Identity>> {
+        let known = self.tokens.get(token, self.generation, now)?;
+        let loaded = self.keys.get(known.caller.issuer)?.set.as_ref()?;
+        loaded.lifetime.covers(now).then(|| Rc::clone(known))
     }
 
-    pub(crate) fn store_token(&mut self, token: &[u8], known: Known, now: Duration) {
-        let expires_at = known.claims.expires_at;
-        let texts = [&known.claims.issuer, &known.claims.subject].map(|text| text.capacity());
-        let token_id = known.claims.token_id.as_ref().map_or(0, String::capacity);
-        let value_bytes = texts
-            .into_iter()
-            .fold(token_id.saturating_add(size_of::<Known>()), usize::saturating_add);
-        self.tokens.insert(
-            token,
-            self.generation,
-            now,
-            Fresh { value: known, value_bytes, expires_at },
-        );
+    /// What is known of `token` though its issuer's keys are due to be asked for: for use when nobody answers and
+    /// [`Standing::AskFirst`](crate::feed::Standing) still lets known tokens go on.
+    pub(crate) fn last_token(&mut self, token: &[u8], now: Duration) -> Option<Rc<Identity>> {
+        self.tokens.get(token, self.generation, now).cloned()
+    }
+
+    pub(crate) fn store_token(&mut self, token: &[u8], known: Rc<Identity>, now: Duration) {
+        let fresh =
+            Fresh { value_bytes: known.bytes(), expires_at: known.claims.expires_at, value: known };
+        self.tokens.insert(token, self.generation, now, fresh);
     }
 
     pub(crate) fn keys(&self, issuer: usize, now: Duration) -> Option<Rc<KeySet>> {
@@ -166,6 +175,14 @@ impl VmState {
         set
     }
 
+    /// The keys of an issuer have this generation now: others are asked for before they are used again.
+    pub(crate) fn keys_changed(&mut self, issuer: usize, generation: u64) {
+        let loaded = self.keys.get_mut(issuer).and_then(|keys| keys.set.as_mut());
+        if let Some(loaded) = loaded.filter(|loaded| loaded.generation != generation) {
+            loaded.lifetime.length = Duration::ZERO;
+        }
+    }
+
     /// How the last question for an unknown key id ended, while it is not to be asked again.
     pub(crate) fn key_id_cool_down(&self, issuer: usize, now: Duration) -> Option<KeyIdAnswer> {
         let (lifetime, answer) = self.keys.get(issuer)?.cool_down?;
@@ -179,31 +196,151 @@ impl VmState {
         }
     }
 
+    /// What is remembered of a token's subject.
     pub(crate) fn principal(
         &mut self,
-        key: &PrincipalKey,
+        caller: &PrincipalKey,
         now: Duration,
-    ) -> Option<PrincipalFacts> {
-        if let Some((facts, lifetime)) = self.principals.young.get(key) {
-            return lifetime.covers(now).then(|| facts.clone());
-        }
-        let (key, (facts, lifetime)) = self.principals.old.remove_entry(key)?;
-        if !lifetime.covers(now) {
-            return None;
-        }
-        self.principals.insert(key, facts.clone(), lifetime);
-        Some(facts)
+    ) -> Option<Rc<Principal>> {
+        alive(self.principals.get(caller), now)
     }
 
+    /// What was last known of a token's subject, however old: for use when nobody answers and
+    /// [`Standing::AskFirst`](crate::feed::Standing) still lets known tokens go on.
+    pub(crate) fn last_principal(&mut self, caller: &PrincipalKey) -> Option<Rc<Principal>> {
+        self.principals.get(caller).map(|kept| Rc::clone(&kept.principal))
+    }
+
+    /// Take this before facts are asked for, and bring it when they are stored.
+    pub(crate) fn asked(&self) -> Asked {
+        self.changes.asked()
+    }
+
+    /// Remembers what the record says of a token's subject for `ttl`. `None` when a change that touches these facts
+    /// came after they were `asked` for: they may be old, and the record must be asked again.
     pub(crate) fn store_principal(
         &mut self,
-        key: PrincipalKey,
+        caller: PrincipalKey,
         facts: PrincipalFacts,
         ttl: Duration,
         now: Duration,
-    ) {
-        self.principals.insert(key, facts, Lifetime { from: now, length: ttl });
+        asked: Asked,
+    ) -> Option<Rc<Principal>> {
+        let kept = self.kept(facts, ttl, now, asked)?;
+        let principal = Rc::clone(&kept.principal);
+        self.principals.insert(caller, kept);
+        Some(principal)
     }
+
+    /// The record knows this subject no more.
+    pub(crate) fn forget_principal(&mut self, caller: &PrincipalKey) {
+        self.principals.remove(caller);
+    }
+
+    /// What is remembered of a key or a session.
+    pub(crate) fn credential(
+        &mut self,
+        kind: Kind,
+        text: &str,
+        now: Duration,
+    ) -> Option<Rc<Principal>> {
+        alive(self.credentials(kind).get(text), now)
+    }
+
+    /// Remembers what the record says of a key or session for `ttl`, and never beyond its end; else as
+    /// [`Self::store_principal`].
+    pub(crate) fn store_credential(
+        &mut self,
+        kind: Kind,
+        text: &str,
+        facts: PrincipalFacts,
+        ttl: Duration,
+        now: Duration,
+        asked: Asked,
+    ) -> Option<Rc<Principal>> {
+        let ends_in = facts.expires_at_s.map_or(Duration::MAX, |expires_at_s| {
+            Duration::from_secs(expires_at_s).saturating_sub(now)
+        });
+        let kept = self.kept(facts, ttl.min(ends_in), now, asked)?;
+        let principal = Rc::clone(&kept.principal);
+        self.credentials(kind).insert(text.into(), kept);
+        Some(principal)
+    }
+
+    /// The record says that this key or session is worth nothing.
+    pub(crate) fn forget_credential(&mut self, kind: Kind, text: &str) {
+        self.credentials(kind).remove(text);
+    }
+
+    fn credentials(&mut self, kind: Kind) -> &mut Halves<Box<str>, Kept> {
+        match kind {
+            Kind::ApiKey => &mut self.api_keys,
+            Kind::Session => &mut self.sessions,
+        }
+    }
+
+    fn kept(
+        &self,
+        facts: PrincipalFacts,
+        ttl: Duration,
+        now: Duration,
+        asked: Asked,
+    ) -> Option<Kept> {
+        let lifetime = Lifetime { from: now, length: ttl };
+        self.changes
+            .left_alone(&facts, asked)
+            .then(|| Kept { principal: Rc::new(facts.into()), lifetime })
+    }
+
+    /// Whether the deny list has this token.
+    pub(crate) fn denied(&self, identity: &Identity, facts: &PrincipalFacts) -> bool {
+        if self.denied.is_empty() {
+            return false;
+        }
+        identity.mark().is_some_and(|mark| self.denied.has_token(mark))
+            || self.denied.has_subject(&facts.tenant, &facts.subject, identity.issued_at())
+    }
+
+    /// Whether the deny list is too long for this VM: who is denied must be asked for.
+    pub(crate) fn deny_list_is_over(&self) -> bool {
+        self.denied.is_over()
+    }
+
+    /// Forgets all facts and begins a new deny list.
+    pub(crate) fn begin_anew(&mut self, denied: Vec<Denied>, now: Duration) {
+        self.principals.clear();
+        self.api_keys.clear();
+        self.sessions.clear();
+        self.denied.clear();
+        denied.into_iter().for_each(|denied| self.denied.add(denied, now));
+        self.changes.forget();
+    }
+
+    /// Forgets what these changes name, in one pass over what is kept.
+    pub(crate) fn apply(&mut self, changes: Vec<Change>, now: Duration) {
+        let touched = Touched::by(&changes);
+        if !touched.is_empty() {
+            for kept in [&mut self.api_keys, &mut self.sessions] {
+                kept.retain(|kept| !touched.has(&kept.principal.facts));
+            }
+            self.principals.retain(|kept| !touched.has(&kept.principal.facts));
+        }
+        drop(touched);
+        for change in changes {
+            match change {
+                Change::Deny(denied) => self.denied.add(denied, now),
+                // For sidecars.
+                Change::Keys { .. } => {}
+                Change::Tenant { .. } | Change::Subject { .. } | Change::Credential { .. } => {
+                    self.changes.add(change);
+                }
+            }
+        }
+    }
+}
+
+fn alive(kept: Option<&Kept>, now: Duration) -> Option<Rc<Principal>> {
+    kept.filter(|kept| kept.lifetime.covers(now)).map(|kept| Rc::clone(&kept.principal))
 }
 
 // === impl Lifetime ===
@@ -211,17 +348,6 @@ impl VmState {
 impl Lifetime {
     fn covers(self, now: Duration) -> bool {
         now.checked_sub(self.from).is_some_and(|age| age < self.length)
-    }
-}
-
-// === impl Principals ===
-
-impl Principals {
-    fn insert(&mut self, key: PrincipalKey, facts: PrincipalFacts, lifetime: Lifetime) {
-        if self.young.len() >= PRINCIPALS_PER_HALF {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key, (facts, lifetime));
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a token to a principal: keys, signature, claims, the issuer's reach, the record.
 //! Knows neither routes nor limits.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use gatehouse_authn::{KeySet, Refusal as TokenRefusal, Verifier, claims, jws};
 use gatehouse_contract::{
@@ -13,7 +13,7 @@ use super::{Request, WaitsFor};
 use crate::{
     config::{Issuer, Suite, Tenants},
     reply::Refusal,
-    state::{FreshKeys, KeyIdAnswer, Known, PrincipalKey, VmState},
+    state::{Asked, FreshKeys, Identity, KeyIdAnswer, PrincipalKey, VmState},
     step::{Answer, Step},
 };
 
@@ -59,8 +59,8 @@ impl Suite {
         };
         match judge(&parsed, issuer, &keys, now, verifier) {
             Ok(claims) => {
-                let known = Known { issuer: index, claims };
-                vm.store_token(token, known.clone(), now);
+                let known = Rc::new(Identity::new(index, claims));
+                vm.store_token(token, Rc::clone(&known), now);
                 self.with_claims(vm, request, known, now)
             }
             Err(TokenRefusal::KeyUnknown) => {
@@ -111,9 +111,17 @@ impl Suite {
     }
 
     /// The tenants that an issuer speaks for bound what its tokens claim (design §3.1).
-    fn with_claims(&self, vm: &mut VmState, request: Request, known: Known, now: Duration) -> Step {
-        let Known { issuer: index, claims } = known;
-        let Some(issuer) = self.issuers.get(index) else { return self.no_identity(request) };
+    fn with_claims(
+        &self,
+        vm: &mut VmState,
+        request: Request,
+        known: Rc<Identity>,
+        now: Duration,
+    ) -> Step {
+        let Identity { caller, claims, .. } = known.as_ref();
+        let Some(issuer) = self.issuers.get(caller.issuer) else {
+            return self.no_identity(request);
+        };
         let in_reach = match &issuer.tenants {
             Tenants::Any | Tenants::FromRecord => true,
             Tenants::Listed(tenants) => tenants.contains(&claims.tenant),
@@ -121,9 +129,8 @@ impl Suite {
         if !in_reach {
             return self.refuse(request, Refusal::new(Reason::TenantInvalid));
         }
-        let caller = PrincipalKey { issuer: index, tenant: claims.tenant, subject: claims.subject };
-        if let Some(facts) = vm.principal(&caller, now) {
-            return self.with_facts(request, caller, facts);
+        if let Some(principal) = vm.principal(caller, now) {
+            return self.with_facts(request, caller.clone(), principal.facts.clone());
         }
         let Some(sidecar) = &self.sidecar else { return self.no_identity(request) };
         let call = sidecar.principal(&PrincipalAsk::Subject {
@@ -134,14 +141,15 @@ impl Suite {
             issued_at_s: None,
             vouched: false,
         });
-        request.wait(call, WaitsFor::Principal(caller))
+        let asked = vm.asked();
+        request.wait(call, WaitsFor::Principal { caller: caller.clone(), asked })
     }
 
     pub(super) fn with_principal_answer(
         &self,
         vm: &mut VmState,
         request: Request,
-        caller: PrincipalKey,
+        (caller, asked): (PrincipalKey, Asked),
         answer: Answer<'_>,
         now: Duration,
     ) -> Step {
@@ -150,8 +158,12 @@ impl Suite {
                 let Ok(facts) = serde_json::from_slice::<PrincipalFacts>(body) else {
                     return self.no_identity(request);
                 };
-                vm.store_principal(caller.clone(), facts.clone(), self.principal_ttl, now);
-                self.with_facts(request, caller, facts)
+                let ttl = self.principal_ttl;
+                match vm.store_principal(caller.clone(), facts.clone(), ttl, now, asked) {
+                    Some(_) => self.with_facts(request, caller, facts),
+                    // Something touched these facts while they were on their way.
+                    None => self.no_identity(request),
+                }
             }
             // The record knows no such member of this tenant, or no such tenant: never remembered.
             Answer::Sidecar { status: 404, .. } => {

@@ -1,5 +1,8 @@
 //! Tests of what a VM remembers, and for how long.
 
+use gatehouse_authn::Claims;
+use gatehouse_contract::TenantId;
+
 use super::*;
 
 fn seconds(seconds: u64) -> Duration {
@@ -22,7 +25,7 @@ fn fresh(generation: u64, max_age: Duration) -> FreshKeys {
     FreshKeys { set: KeySet::default(), generation, max_age }
 }
 
-fn known() -> Known {
+fn known() -> Rc<Identity> {
     let claims = Claims {
         issuer: "i".to_owned(),
         subject: "s".to_owned(),
@@ -30,13 +33,14 @@ fn known() -> Known {
         expires_at: seconds(1000),
         token_id: None,
     };
-    Known { issuer: 0, claims }
+    Rc::new(Identity::new(0, claims))
 }
 
 #[test]
 fn j40_what_is_remembered_dies_in_time_and_when_the_clock_jumps_back() {
     let mut vm = VmState::new([0, 0]);
-    vm.store_principal(key(1), facts(), seconds(5), seconds(10));
+    let asked = vm.asked();
+    vm.store_principal(key(1), facts(), seconds(5), seconds(10), asked).unwrap();
     vm.store_keys(3, fresh(1, seconds(5)), seconds(10));
     for (now, alive) in [(10, true), (14, true), (15, false), (9, false)] {
         let now = seconds(now);
@@ -64,9 +68,10 @@ fn j16_a_verified_token_is_forgotten_when_its_keys_change_or_age() {
 fn principals_are_bounded_and_those_in_use_stay() {
     let mut vm = VmState::new([0, 0]);
     for subject in 0..PRINCIPALS_PER_HALF * 4 {
-        vm.store_principal(key(subject), facts(), seconds(5), seconds(0));
+        let asked = vm.asked();
+        vm.store_principal(key(subject), facts(), seconds(5), seconds(0), asked).unwrap();
         assert!(vm.principal(&key(0), seconds(1)).is_some(), "the one in use, after {subject}");
-        let entries = vm.principals.young.len() + vm.principals.old.len();
+        let entries = vm.principals.len();
         assert!(entries <= PRINCIPALS_PER_HALF * 2);
     }
     assert!(vm.principal(&key(1), seconds(1)).is_none());

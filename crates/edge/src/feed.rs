@@ -1,0 +1,221 @@
+//! The change feed as a VM hears it (design §3.1): it asks its sidecar again and again what has changed, forgets what
+//! an answer names, and knows for how long it has heard nothing. Silence is never a yes: see [`Standing`].
+//! Knows neither hosts nor what is decided by facts.
+
+use std::{rc::Rc, time::Duration};
+
+use gatehouse_contract::sidecar::{CHANGES_PATH, ChangesAnswer};
+
+use crate::{
+    config::{Sidecar, Suite},
+    state::VmState,
+    step::{Answer, Call},
+};
+
+/// For so long without a sign of life nothing is doubted.
+const TRUSTED: Duration = Duration::from_secs(30);
+/// A clock that is set back by no more than this is a clock that was set right.
+const CLOCK_SLACK: Duration = Duration::from_secs(5);
+/// The longest name of an epoch.
+const MAX_EPOCH_BYTES: usize = 64;
+
+/// How far what a VM remembers may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The feed was heard of late, or there is none: what is remembered counts.
+    Live,
+    /// Silence: every credential asks before use. Where nobody answers, API keys and sessions get 503, and tokens
+    /// that are remembered go on ([`VmState::last_token`], [`VmState::last_principal`]).
+    AskFirst,
+    /// Silence for too long, or nothing was ever heard, or more is denied than fits: every credential asks before
+    /// use, and where nobody answers, it gets 503.
+    Lost,
+}
+
+/// Where a VM stands in the feed.
+#[derive(Debug, Default)]
+pub(crate) struct Feed {
+    position: Option<Position>,
+    waiting: Option<Poll>,
+    polls: u64,
+}
+
+#[derive(Debug)]
+struct Position {
+    epoch: String,
+    sequence: u64,
+    /// When the last poll was sent that was answered by a living feed.
+    alive_at: Duration,
+}
+
+/// A poll that has no answer yet.
+#[derive(Debug)]
+struct Poll {
+    number: u64,
+    sent_at: Duration,
+    /// Ticks after which no answer is to be expected, whatever the clock does.
+    ticks_left: u64,
+}
+
+/// A call-out of the root context.
+#[derive(Debug)]
+pub struct RootCall {
+    /// What to ask.
+    pub call: Call,
+    /// To be handed back with the answer.
+    pub purpose: Purpose,
+}
+
+/// What a call-out of the root context was for. Opaque to shells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purpose(For);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// The poll of this number.
+    Feed(u64),
+}
+
+/// An answer that cannot be followed: the next poll asks for everything.
+struct Gap;
+
+impl Suite {
+    /// How often the shell is to call [`Self::on_tick`]; `None` for never.
+    pub fn tick_period(&self) -> Option<Duration> {
+        self.sidecar.as_ref().map(|sidecar| sidecar.poll)
+    }
+
+    /// How far what `vm` remembers may be used. Where no record stands behind the gateway, nothing that is remembered
+    /// can be revoked.
+    pub(crate) fn standing(&self, vm: &VmState, now: Duration) -> Standing {
+        let Some(sidecar) = &self.sidecar else { return Standing::Live };
+        let silent_for = vm.feed.silent_for(now);
+        if vm.deny_list_is_over() {
+            Standing::Lost
+        } else if silent_for < TRUSTED {
+            Standing::Live
+        } else if silent_for < sidecar.max_silence {
+            Standing::AskFirst
+        } else {
+            Standing::Lost
+        }
+    }
+
+    /// Does what is due. `now` is the time since the Unix epoch.
+    pub fn on_tick(&self, vm: &mut VmState, now: Duration) -> Option<RootCall> {
+        let sidecar = self.sidecar.as_ref()?;
+        let (number, path) = vm.feed.poll(sidecar, now)?;
+        let to = Rc::clone(&sidecar.target);
+        let timeout_ms = sidecar.identity_timeout_ms;
+        let call = Call { to, method: "GET", path, body: Vec::new(), timeout_ms };
+        Some(RootCall { call, purpose: Purpose(For::Feed(number)) })
+    }
+
+    /// Takes the answer of a [`RootCall`]. One that comes late is ignored: its question was asked again.
+    pub fn on_root_answer(
+        &self,
+        vm: &mut VmState,
+        purpose: Purpose,
+        answer: Answer<'_>,
+        now: Duration,
+    ) {
+        match purpose.0 {
+            For::Feed(number) => {
+                let Some(poll) = vm.feed.waiting.take_if(|poll| poll.number == number) else {
+                    return;
+                };
+                let Answer::Sidecar { status: 200, body } = answer else { return };
+                let Ok(answer) = serde_json::from_slice::<ChangesAnswer>(body) else { return };
+                if self.hear(vm, answer, poll.sent_at, now).is_err() {
+                    vm.feed.position = None;
+                }
+            }
+        }
+    }
+
+    fn hear(
+        &self,
+        vm: &mut VmState,
+        answer: ChangesAnswer,
+        sent_at: Duration,
+        now: Duration,
+    ) -> Result<(), Gap> {
+        let ChangesAnswer { epoch, sequence, alive, changes, snapshot, keys } = answer;
+        for (issuer, generation) in keys {
+            let place = self.issuers.iter().position(|known| known.rules.issuer == issuer);
+            if let Some(place) = place {
+                vm.keys_changed(place, generation);
+            }
+        }
+        if !is_epoch(&epoch) {
+            return Err(Gap);
+        }
+        let alive_at = match (snapshot, &vm.feed.position) {
+            // It may lack what was denied since the relay went away.
+            (Some(_), _) if !alive => return Ok(()),
+            (Some(denied), _) => {
+                vm.begin_anew(denied, now);
+                sent_at
+            }
+            (None, Some(at)) if at.epoch == epoch && at.sequence <= sequence => {
+                // Changes are true whoever lives; only that there are no others is not.
+                let alive_at = if alive { sent_at } else { at.alive_at };
+                vm.apply(changes, now);
+                alive_at
+            }
+            (None, _) => return Err(Gap),
+        };
+        vm.feed.position = Some(Position { epoch, sequence, alive_at });
+        Ok(())
+    }
+}
+
+/// An epoch goes into the next poll's query as it stands.
+fn is_epoch(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=MAX_EPOCH_BYTES).contains(&text.len()) && text.bytes().all(fits)
+}
+
+// === impl Feed ===
+
+impl Feed {
+    /// For how long no living feed was heard.
+    fn silent_for(&self, now: Duration) -> Duration {
+        let Some(Position { alive_at, .. }) = &self.position else { return Duration::MAX };
+        match now.checked_sub(*alive_at) {
+            Some(silent_for) => silent_for,
+            None if alive_at.saturating_sub(now) <= CLOCK_SLACK => Duration::ZERO,
+            // The clock was set back: nobody knows for how long.
+            None => Duration::MAX,
+        }
+    }
+
+    /// The number and the path of the poll that is due: one at a time.
+    fn poll(&mut self, sidecar: &Sidecar, now: Duration) -> Option<(u64, String)> {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.ticks_left = waiting.ticks_left.saturating_sub(1);
+            if waiting.ticks_left > 0 {
+                return None;
+            }
+        }
+        self.polls = self.polls.wrapping_add(1);
+        self.waiting =
+            Some(Poll { number: self.polls, sent_at: now, ticks_left: ticks_per_answer(sidecar) });
+        let path = match &self.position {
+            None => CHANGES_PATH.to_owned(),
+            Some(Position { epoch, sequence, .. }) => {
+                format!("{CHANGES_PATH}?epoch={epoch}&after={sequence}")
+            }
+        };
+        Some((self.polls, path))
+    }
+}
+
+/// Twice the time that an answer may take, in ticks: after that the host has lost it.
+fn ticks_per_answer(sidecar: &Sidecar) -> u64 {
+    let poll_ms = u64::try_from(sidecar.poll.as_millis()).unwrap_or(u64::MAX).max(1);
+    sidecar.identity_timeout_ms.saturating_mul(2).div_ceil(poll_ms).max(2)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! What a credential comes down to: made once, shared by every request that shows it.
+//! Knows neither where it is remembered nor what is decided by it.
+
+use std::cell::OnceCell;
+
+use gatehouse_authn::{Claims, revocation};
+use gatehouse_contract::{TenantId, sidecar::PrincipalFacts};
+
+/// Who a token speaks of: the issuer by its place in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PrincipalKey {
+    pub(crate) issuer: usize,
+    pub(crate) tenant: TenantId,
+    pub(crate) subject: String,
+}
+
+/// A token that was verified and judged.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// Where its principal is remembered.
+    pub(crate) caller: PrincipalKey,
+    pub(crate) claims: Claims,
+    mark: OnceCell<Option<String>>,
+}
+
+/// What the record says of a caller, and what was made of it.
+#[derive(Debug)]
+pub(crate) struct Principal {
+    pub(crate) facts: PrincipalFacts,
+    /// Made at first use, dropped with the facts.
+    pub(crate) prepared: OnceCell<Prepared>,
+}
+
+/// What every request of one caller shares, so that none makes it again. The request path fills it.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {}
+
+/// The kinds of credentials that only the record can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    ApiKey,
+    Session,
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// `issuer` is the issuer's place in the configuration.
+    pub(crate) fn new(issuer: usize, claims: Claims) -> Self {
+        let Claims { tenant, subject, .. } = &claims;
+        let caller = PrincipalKey { issuer, tenant: *tenant, subject: subject.clone() };
+        Self { caller, claims, mark: OnceCell::new() }
+    }
+
+    /// Its name in a deny list; `None` for a token without `jti`.
+    pub(crate) fn mark(&self) -> Option<&str> {
+        let Claims { issuer, token_id, .. } = &self.claims;
+        let mark = || token_id.as_ref().map(|id| revocation::mark(issuer, id));
+        self.mark.get_or_init(mark).as_deref()
+    }
+
+    /// When it was issued, as far as it says.
+    pub(crate) fn issued_at(&self) -> Option<std::time::Duration> {
+        None
+    }
+
+    /// About what it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let Claims { issuer, subject, token_id, .. } = &self.claims;
+        let texts = [issuer.capacity(), subject.capacity(), self.caller.subject.capacity()];
+        let token_id = token_id.as_ref().map_or(0, String::capacity);
+        let own = size_of::<Self>().saturating_add(token_id).saturating_add(MARK_BYTES);
+        texts.into_iter().fold(own, usize::saturating_add)
+    }
+}
+
+/// A mark's text and its allocation.
+const MARK_BYTES: usize = 32;
+
+// === impl Principal ===
+
+impl From<PrincipalFacts> for Principal {
+    fn from(facts: PrincipalFacts) -> Self {
+        Self { facts, prepared: OnceCell::new() }
+    }
+}
