@@ -8,6 +8,7 @@
 pub mod apt;
 mod envoy;
 mod find;
+mod oidc;
 pub mod runsc;
 
 use std::{
@@ -38,6 +39,8 @@ pub enum Part {
     Runsc,
     /// Rust's standard library for the filters.
     WasmTarget,
+    /// A certified OpenID provider and the Node.js that runs it; for tests alone.
+    OidcProvider,
 }
 
 impl Part {
@@ -52,6 +55,7 @@ impl Part {
             Self::Envoy => "Envoy 1.40",
             Self::Runsc => "gVisor runsc 20240729",
             Self::WasmTarget => "Rust for wasm32-wasip1",
+            Self::OidcProvider => "OpenID provider",
         }
     }
 
@@ -67,6 +71,7 @@ impl Part {
                 "put a runsc 20240729 (Debian bookworm-backports) on the PATH, and dpkg and apt-get for xtask to unpack it"
             }
             Self::WasmTarget => "run `rustup target add wasm32-wasip1`",
+            Self::OidcProvider => "install the Debian package python3-venv and run this again",
         }
     }
 
@@ -75,7 +80,7 @@ impl Part {
         match self {
             Self::Postgres => &["postgresql-15"],
             Self::Redis => &["redis-server"],
-            Self::Envoy => &["python3-venv"],
+            Self::Envoy | Self::OidcProvider => &["python3-venv"],
             Self::Runsc | Self::WasmTarget => &[],
         }
     }
@@ -94,6 +99,8 @@ pub struct Tools {
     pub envoy: Option<PathBuf>,
     /// gVisor's `runsc`.
     pub runsc: Option<PathBuf>,
+    /// The folder of the tests' OpenID provider.
+    pub oidc: Option<PathBuf>,
 }
 
 impl Tools {
@@ -122,6 +129,11 @@ impl Tools {
         asked(self.runsc.as_deref(), Part::Runsc)
     }
 
+    /// The folder of the tests' OpenID provider.
+    pub fn oidc(&self) -> anyhow::Result<&Path> {
+        asked(self.oidc.as_deref(), Part::OidcProvider)
+    }
+
     /// Looks for `part`; whether it is there.
     fn find(&mut self, part: Part) -> bool {
         match part {
@@ -142,6 +154,10 @@ impl Tools {
                 self.runsc.is_some()
             }
             Part::WasmTarget => wasm_target(),
+            Part::OidcProvider => {
+                self.oidc = oidc::find();
+                self.oidc.is_some()
+            }
         }
     }
 }
@@ -170,7 +186,7 @@ pub fn ensure(parts: &[Part], report: &mut Report) -> anyhow::Result<Tools> {
     let own: Vec<Part> = missing
         .iter()
         .copied()
-        .filter(|part| matches!(part, Part::Envoy | Part::Runsc | Part::WasmTarget))
+        .filter(|part| !matches!(part, Part::Postgres | Part::Redis))
         .collect();
     report.expect(usize::from(!packages.is_empty()) + own.len());
     if !packages.is_empty() {
@@ -182,6 +198,7 @@ pub fn ensure(parts: &[Part], report: &mut Report) -> anyhow::Result<Tools> {
             Part::Envoy => envoy::install(),
             Part::Runsc => runsc::install(),
             Part::WasmTarget => add_wasm_target(),
+            Part::OidcProvider => oidc::install(),
             Part::Postgres | Part::Redis => Ok(()),
         })?;
     }
@@ -203,7 +220,7 @@ fn refuse_what_cannot_be(missing: &[Part]) -> anyhow::Result<()> {
         .iter()
         .filter_map(|part| {
             let needs_system = match part {
-                Part::Envoy => !envoy::has_venv(),
+                Part::Envoy | Part::OidcProvider => !envoy::has_venv(),
                 _ => !part.packages().is_empty(),
             };
             let obstacle = if needs_system {

@@ -55,7 +55,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = repo::root()?;
     let mut report = Report::new();
     report.expect(4);
-    let parts = install::ensure(install::Part::ALL, &mut report)?;
+    let wanted = [install::Part::ALL, &[install::Part::OidcProvider]].concat();
+    let parts = install::ensure(&wanted, &mut report)?;
     let Prepared { nextest, suite, agent } = prepare(&mut report)?;
 
     let mut options = Options::new("test");
@@ -71,6 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)
             .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
             .env("GATEHOUSE_TEST_RUNSC", parts.runsc()?)
+            .env("GATEHOUSE_TEST_OIDC", parts.oidc()?)
             .env("GATEHOUSE_TEST_SUITE", &suite)
             .env("GATEHOUSE_TEST_BIN", &bin)
             .env("GATEHOUSE_TEST_AGENT", &agent);
