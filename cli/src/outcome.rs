@@ -17,7 +17,7 @@ pub const EXIT_INPUT: u8 = 66;
 /// The output of one command.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    stdout: String,
+    stdout: Vec<u8>,
     stderr: String,
     code: u8,
 }
@@ -25,7 +25,12 @@ pub struct Outcome {
 impl Outcome {
     /// Adds a line for stdout.
     pub fn say(&mut self, line: impl Display) {
-        self.stdout.push_str(&format!("{line}\n"));
+        self.stdout.extend_from_slice(format!("{line}\n").as_bytes());
+    }
+
+    /// Adds bytes for stdout, just as they are.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.stdout.extend_from_slice(bytes);
     }
 
     /// Adds a line for stderr; the exit code stays.
@@ -49,7 +54,7 @@ impl Outcome {
     /// Writes it all and gives the exit code.
     pub fn print(self) -> ExitCode {
         let written = io::stdout()
-            .write_all(self.stdout.as_bytes())
+            .write_all(&self.stdout)
             .and_then(|()| io::stderr().write_all(self.stderr.as_bytes()));
         match written {
             // A reader that went away (`gatehouse lint … | head -1`) is not our failure.

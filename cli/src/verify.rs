@@ -10,6 +10,7 @@ use std::{
 use gatehouse_authn::{
     Algorithm, Claims, KeySet, Portable, Refusal, Rules,
     claims::{self, DEFAULT_LEEWAY, MAX_LEEWAY, Pointer},
+    jwks::BadSet,
     jws::{self, MAX_TOKEN_BYTES},
 };
 
@@ -20,16 +21,17 @@ use crate::outcome::{self, EXIT_INPUT, EXIT_REFUSED, Outcome};
 Examples:
   gatehouse verify token --jwks jwks.json < token.txt
   gatehouse verify token --jwks jwks.json --issuer https://auth.example \\
-      --audience https://api.example --payload-only < token.txt
+      --audience https://api.example < token.txt
+  gatehouse verify token --jwks jwks.json --payload-only < message.jws
   gatehouse verify token --jwks jwks.json --now 1700000000 < token.txt
 
 What is not given is not compared: without --issuer any issuer passes, without --audience any audience.")]
 pub struct Args {
-    /// The issuer's key set (RFC 7517)
+    /// The issuer's key set (RFC 7517): public keys, or nothing but secrets (`kty` oct)
     #[arg(long, value_name = "FILE")]
     jwks: PathBuf,
-    /// Print the claims alone, as they were signed
-    #[arg(long)]
+    /// Check the signature alone and print what was signed, byte for byte; it may be anything
+    #[arg(long, conflicts_with_all = ["issuer", "audience", "tenant_claim", "leeway", "now"])]
     payload_only: bool,
     /// The exact `iss`
     #[arg(long, value_name = "ISSUER")]
@@ -54,7 +56,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Outcome {
     let jwks = args.jwks.display();
-    let keys = match outcome::read(&args.jwks).map(|text| KeySet::parse(text.as_bytes())) {
+    let keys = match outcome::read(&args.jwks).map(|text| read_keys(text.as_bytes())) {
         Ok(Ok(keys)) => keys,
         Ok(Err(bad)) => return Outcome::failed(EXIT_INPUT, format_args!("{jwks}: {bad}")),
         Err(line) => return Outcome::failed(EXIT_INPUT, line),
@@ -84,34 +86,46 @@ fn judge(
     now: Duration,
     outcome: &mut Outcome,
 ) -> Result<(), Refusal> {
-    let parsed = jws::parse(token)?;
     let allowed = if args.algorithm.is_empty() { Algorithm::ALL } else { &args.algorithm };
-    let verified = jws::verify(&parsed, keys, allowed, &Portable)?;
+    if args.payload_only {
+        let message = jws::verify(keys, token)?;
+        if !allowed.contains(&message.header.algorithm) {
+            return Err(Refusal::AlgorithmNotAllowed);
+        }
+        outcome.put(&message.payload);
+        return Ok(());
+    }
+    let parsed = jws::parse(token)?;
+    let verified = jws::verify_with(&parsed, keys, allowed, &Portable)?;
     let claimed = parsed.claimed_issuer().ok_or(Refusal::IssuerUnknown)?;
     let rules = Rules {
-        issuer: args.issuer.clone().unwrap_or_else(|| claimed.to_owned()),
         audiences: args.audience.clone(),
         leeway: Duration::from_secs(args.leeway),
         tenant_claim: args.tenant_claim.clone(),
-        access_tokens_only: false,
+        ..Rules::new(args.issuer.as_deref().unwrap_or(claimed))
     };
-    let Claims { issuer, subject, tenant, expires_at, token_id: _ } =
-        claims::judge(&verified, &rules, now)?;
-    if !args.payload_only {
-        let header = verified.header();
-        outcome.say("valid");
-        outcome.say(format_args!("algorithm  {}", header.algorithm));
-        outcome.say(format_args!("key        {}", header.key_id.as_deref().unwrap_or("(no kid)")));
-        // Printed as a JSON string: what an issuer is called may have any character.
-        outcome.say(format_args!("issuer     {}", serde_json::Value::from(issuer)));
-        outcome.say(format_args!("subject    {subject}"));
-        outcome.say(format_args!("tenant     {tenant}"));
-        let left = expires_at.as_secs().saturating_sub(now.as_secs());
-        outcome.say(format_args!("expires    {} (in {left} s)", expires_at.as_secs()));
-    }
+    let Claims { issuer, subject, tenant, expires_at, .. } = claims::judge(&verified, &rules, now)?;
+    let header = verified.header();
+    outcome.say("valid");
+    outcome.say(format_args!("algorithm  {}", header.algorithm));
+    outcome.say(format_args!("key        {}", header.key_id.as_deref().unwrap_or("(no kid)")));
+    // Printed as a JSON string: what an issuer is called may have any character.
+    outcome.say(format_args!("issuer     {}", serde_json::Value::from(issuer)));
+    outcome.say(format_args!("subject    {subject}"));
+    outcome.say(format_args!("tenant     {tenant}"));
+    let left = expires_at.as_secs().saturating_sub(now.as_secs());
+    outcome.say(format_args!("expires    {} (in {left} s)", expires_at.as_secs()));
     // It was read as JSON, so that this is UTF-8.
     outcome.say(String::from_utf8_lossy(verified.payload()));
     Ok(())
+}
+
+/// Public keys, or secrets alone: never both in one set.
+fn read_keys(text: &[u8]) -> Result<KeySet, BadSet> {
+    match KeySet::parse(text) {
+        Err(BadSet::Private) => KeySet::parse_secrets(text).map_err(|_mixed| BadSet::Private),
+        other => other,
+    }
 }
 
 /// One byte more than the longest token and its line end, so that a longer one is seen to be longer.

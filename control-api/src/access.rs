@@ -113,7 +113,7 @@ async fn verify(api: &Api, headers: &HeaderMap) -> Result<claims::Claims, Reply>
         keys = api.keyring.look_again().await.map_err(away)?;
     }
     let verified =
-        jws::verify(&parsed, &keys.set, &[Algorithm::Rs256], &Portable).map_err(refused)?;
+        jws::verify_with(&parsed, &keys.set, &[Algorithm::Rs256], &Portable).map_err(refused)?;
     claims::judge(&verified, &api.rules, clock::since_epoch(clock::now())).map_err(refused)
 }
 

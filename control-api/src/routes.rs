@@ -15,10 +15,7 @@ use axum::{
     middleware::from_fn_with_state,
     routing::{get, post},
 };
-use gatehouse_authn::{
-    Rules,
-    claims::{DEFAULT_LEEWAY, NotAPointer},
-};
+use gatehouse_authn::Rules;
 use gatehouse_contract::{Reason, rbac::Matrix};
 use gatehouse_service::{Reply, exit::chain};
 use gatehouse_store::{Error, OffsetDateTime, Store};
@@ -39,14 +36,12 @@ pub struct Api {
 }
 
 /// What our own tokens must claim.
-pub fn rules(tokens: &Tokens) -> Result<Rules, NotAPointer> {
-    Ok(Rules {
-        issuer: tokens.issuer.clone(),
+pub fn rules(tokens: &Tokens) -> Rules {
+    Rules {
         audiences: vec![tokens.audience.clone()],
-        leeway: DEFAULT_LEEWAY,
-        tenant_claim: "/tenant_id".parse()?,
         access_tokens_only: true,
-    })
+        ..Rules::new(tokens.issuer.clone())
+    }
 }
 
 /// An execution's input may have 256 KiB; the rest is the envelope around it.

@@ -32,7 +32,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let keyring = Arc::new(Keyring::new(store.clone(), sealer));
     keyring.ensure().await.map_err(keys_stop)?;
     let matrix = Matrix::builtin().map_err(|error| Stop::software(&error))?;
-    let rules = routes::rules(&tokens).map_err(|error| Stop::software(&error))?;
+    let rules = routes::rules(&tokens);
     let (_trigger, shutdown) = Shutdown::on_signals()?;
     let state = Api {
         store: store.clone(),

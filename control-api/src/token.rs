@@ -128,15 +128,14 @@ mod tests {
         let keys = KeySet::parse(json!({"keys": [signer.jwk()]}).to_string().as_bytes()).unwrap();
         assert_eq!(keys.keys().len(), 1);
         let rules = Rules {
-            issuer: tokens.issuer.clone(),
             audiences: vec![tokens.audience.clone()],
             leeway: Duration::ZERO,
-            tenant_claim: "/tenant_id".parse().unwrap(),
             access_tokens_only: true,
+            ..Rules::new(tokens.issuer.clone())
         };
         let judge = |token: &str, now| {
             let parsed = jws::parse(token.as_bytes())?;
-            let verified = jws::verify(&parsed, &keys, &[Algorithm::Rs256], &Portable)?;
+            let verified = jws::verify_with(&parsed, &keys, &[Algorithm::Rs256], &Portable)?;
             claims::judge(&verified, &rules, Duration::from_secs(now))
         };
         let good = judge(&token, 1_000_000).unwrap();

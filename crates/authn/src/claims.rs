@@ -1,15 +1,22 @@
 //! Weighs what a verified token claims (RFC 7519 §4.1, RFC 8725) against its issuer's rules at a given time.
 //! Knows neither signatures nor clocks.
 
-use std::{str::FromStr, time::Duration};
+mod pointer;
+mod scopes;
 
-use gatehouse_contract::TenantId;
+use std::{collections::BTreeMap, time::Duration};
+
+use gatehouse_contract::{Role, Roles, TenantId};
 
 use crate::{
     Refusal,
     jws::{Header, Verified},
+    revocation,
     strict::{Object, Value},
 };
+
+pub use pointer::{NotAPointer, Pointer};
+pub use scopes::Scopes;
 
 /// The default tolerance for clocks that differ.
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
@@ -21,7 +28,7 @@ pub const MAX_NAME_BYTES: usize = 256;
 /// The largest NumericDate: beyond it JSON numbers stop being exact.
 const MAX_SECONDS: u64 = 1 << 53;
 
-/// What an issuer's tokens must claim.
+/// What an issuer's tokens must claim. Begin with [`Rules::new`] and change what differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// `iss`, byte for byte: a trailing slash matters.
@@ -30,10 +37,29 @@ pub struct Rules {
     pub audiences: Vec<String>,
     /// Tolerance on `exp`, `nbf` and `iat`, once each; at most [`MAX_LEEWAY`].
     pub leeway: Duration,
+    /// The longest time from `iat` to `exp`, leeway not counted; with it `iat` is required.
+    pub max_lifetime: Option<Duration>,
+    /// Where the subject's name stands.
+    pub subject_claim: Pointer,
     /// Where the tenant's id stands.
     pub tenant_claim: Pointer,
+    /// Which roles the claims give; `None` where only the record gives any.
+    pub roles: Option<RolesClaim>,
+    /// Where the scopes stand; `None` is `scope`, or `scp` where there is no `scope`.
+    pub scope_claim: Option<Pointer>,
+    /// Scopes that a token needs, all of them.
+    pub required_scopes: Vec<String>,
     /// Take tokens with `typ: at+jwt` only (RFC 9068), and none with the marks of an ID token.
     pub access_tokens_only: bool,
+}
+
+/// How roles are read from claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolesClaim {
+    /// Where the groups stand: one string, or a list of strings, each one group.
+    pub claim: Pointer,
+    /// The role of each group; other groups give none.
+    pub map: BTreeMap<String, Role>,
 }
 
 /// What a good token says.
@@ -41,29 +67,30 @@ pub struct Rules {
 pub struct Claims {
     /// `iss`.
     pub issuer: String,
-    /// `sub`: 1 to [`MAX_NAME_BYTES`] visible ASCII bytes, no space, so that it fits into a header as it stands.
+    /// `sub`, or what stands at [`Rules::subject_claim`]: 1 to [`MAX_NAME_BYTES`] visible ASCII bytes, no space, so
+    /// that it fits into a header as it stands.
     pub subject: String,
     /// The tenant that the token names.
     pub tenant: TenantId,
     /// `exp` since the Unix epoch, without leeway. Nothing may be remembered beyond it.
     pub expires_at: Duration,
+    /// `iat` since the Unix epoch.
+    pub issued_at: Option<Duration>,
     /// `jti`.
     pub token_id: Option<String>,
+    /// The roles that the claims give; `None` where the rules take none from claims.
+    pub roles: Option<Roles>,
+    /// The scopes that the token carries.
+    pub scopes: Scopes,
 }
-
-/// A JSON pointer (RFC 6901) to a claim, through objects only; at least one step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pointer(Vec<String>);
-
-/// The text is not a JSON pointer to a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a JSON pointer such as \"/tenant_id\"")]
-pub struct NotAPointer;
 
 /// Weighs the claims of `token` at `now`, the time since the Unix epoch.
 ///
-/// The order is fixed: kind of token, issuer, audience, times, binding, subject, tenant. The first thing that is
-/// wrong is the answer.
+/// The order is fixed: kind of token, issuer, audience, times, binding, subject, id, tenant, roles, scopes. The first
+/// thing that is wrong is the answer.
+///
+/// # Errors
+/// The first thing that is wrong.
 pub fn judge(token: &Verified<'_>, rules: &Rules, now: Duration) -> Result<Claims, Refusal> {
     weigh(token.header(), token.claims(), rules, now)
 }
@@ -79,11 +106,11 @@ pub(crate) fn weigh(
         return Err(Refusal::IssuerUnknown);
     }
     audience(claims.get("aud"), &rules.audiences)?;
-    let expires_at = times(claims, rules.leeway.min(MAX_LEEWAY), now)?;
+    let (issued_at, expires_at) = times(claims, rules, now)?;
     if claims.has("cnf") {
         return Err(Refusal::BindingUnsupported);
     }
-    let subject = subject(claims.get("sub"))?;
+    let subject = subject(rules.subject_claim.find(claims))?;
     let token_id = match claims.get("jti") {
         None => None,
         Some(Value::Text(id)) if is_name(id) => Some(id.clone()),
@@ -94,7 +121,10 @@ pub(crate) fn weigh(
         Some(value) => value.as_str().ok_or(Refusal::TenantInvalid)?,
     };
     let tenant = tenant.parse().map_err(|_not_an_id| Refusal::TenantInvalid)?;
-    Ok(Claims { issuer: rules.issuer.clone(), subject, tenant, expires_at, token_id })
+    let roles = rules.roles.as_ref().map(|roles| roles.read(claims)).transpose()?;
+    let scopes = scopes(claims, rules)?;
+    let issuer = rules.issuer.clone();
+    Ok(Claims { issuer, subject, tenant, expires_at, issued_at, token_id, roles, scopes })
 }
 
 /// RFC 8725 §3.11: a token made for another purpose is refused, even if everything else fits.
@@ -127,8 +157,14 @@ fn audience(claimed: Option<&Value>, expected: &[String]) -> Result<(), Refusal>
     if fits { Ok(()) } else { Err(Refusal::AudienceMismatch) }
 }
 
-fn times(claims: &Object, leeway: Duration, now: Duration) -> Result<Duration, Refusal> {
+/// When it was issued, where it says so, and when it expires.
+fn times(
+    claims: &Object,
+    rules: &Rules,
+    now: Duration,
+) -> Result<(Option<Duration>, Duration), Refusal> {
     let time = |name| claims.get(name).map(numeric_date).transpose();
+    let leeway = rules.leeway.min(MAX_LEEWAY);
     let latest = now.saturating_add(leeway);
     let expires_at = time("exp")?.ok_or(Refusal::ExpiryMissing)?;
     let not_before = time("nbf")?;
@@ -142,7 +178,13 @@ fn times(claims: &Object, leeway: Duration, now: Duration) -> Result<Duration, R
     if issued_at.is_some_and(|issued_at| issued_at > latest) {
         return Err(Refusal::IssuedInFuture);
     }
-    Ok(expires_at)
+    if let Some(longest) = rules.max_lifetime {
+        let issued_at = issued_at.ok_or(Refusal::IssueTimeMissing)?;
+        if expires_at.saturating_sub(issued_at) > longest {
+            return Err(Refusal::LifetimeTooLong);
+        }
+    }
+    Ok((issued_at, expires_at))
 }
 
 fn numeric_date(value: &Value) -> Result<Duration, Refusal> {
@@ -163,44 +205,71 @@ fn subject(value: Option<&Value>) -> Result<String, Refusal> {
     }
 }
 
+fn scopes(claims: &Object, rules: &Rules) -> Result<Scopes, Refusal> {
+    let claim = match &rules.scope_claim {
+        Some(pointer) => pointer.find(claims),
+        None => claims.get("scope").or_else(|| claims.get("scp")),
+    };
+    let scopes = match claim {
+        None => Scopes::default(),
+        Some(claim) => Scopes::read(claim).ok_or(Refusal::ScopeInvalid)?,
+    };
+    if rules.required_scopes.iter().all(|scope| scopes.has(scope)) {
+        Ok(scopes)
+    } else {
+        Err(Refusal::ScopeInsufficient)
+    }
+}
+
 /// Visible ASCII only: a space at an end would be trimmed on the way and make two subjects one.
 fn is_name(text: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-// === impl Pointer ===
+// === impl Rules ===
 
-impl Pointer {
-    fn find<'c>(&self, claims: &'c Object) -> Option<&'c Value> {
-        let mut steps = self.0.iter();
-        let first = claims.get(steps.next()?)?;
-        steps.try_fold(first, |value, step| value.member(step))
+impl Rules {
+    /// The rules of an issuer whose tokens are for any audience, name the subject in `sub` and the tenant in
+    /// `tenant_id`, and give no roles.
+    pub fn new(issuer: impl Into<String>) -> Self {
+        Self {
+            issuer: issuer.into(),
+            audiences: Vec::new(),
+            leeway: DEFAULT_LEEWAY,
+            max_lifetime: None,
+            subject_claim: Pointer::to("sub"),
+            tenant_claim: Pointer::to("tenant_id"),
+            roles: None,
+            scope_claim: None,
+            required_scopes: Vec::new(),
+            access_tokens_only: false,
+        }
     }
 }
 
-impl FromStr for Pointer {
-    type Err = NotAPointer;
+// === impl RolesClaim ===
 
-    fn from_str(text: &str) -> Result<Self, NotAPointer> {
-        let steps = text.strip_prefix('/').ok_or(NotAPointer)?;
-        steps.split('/').map(unescape).collect::<Option<_>>().map(Self).ok_or(NotAPointer)
-    }
-}
-
-/// RFC 6901 §4: `~1` first, then `~0`; any other tilde is a mistake.
-fn unescape(step: &str) -> Option<String> {
-    let mut parts = step.split('~');
-    let mut plain = parts.next()?.to_owned();
-    for part in parts {
-        let (escaped, rest) = match part.split_at_checked(1)? {
-            ("0", rest) => ('~', rest),
-            ("1", rest) => ('/', rest),
-            _ => return None,
+impl RolesClaim {
+    fn read(&self, claims: &Object) -> Result<Roles, Refusal> {
+        let group = |name: &Value| name.as_str().map(|name| self.map.get(name).copied());
+        let roles: Option<Vec<Option<Role>>> = match self.claim.find(claims) {
+            // A subject in no group.
+            None => Some(Vec::new()),
+            Some(Value::List(groups)) => groups.iter().map(group).collect(),
+            Some(one) => group(one).map(|role| vec![role]),
         };
-        plain.push(escaped);
-        plain.push_str(rest);
+        let roles = roles.ok_or(Refusal::RolesInvalid)?;
+        Ok(roles.into_iter().flatten().collect())
     }
-    Some(plain)
+}
+
+// === impl Claims ===
+
+impl Claims {
+    /// The token's mark in the deny list; `None` for a token without an id.
+    pub fn mark(&self) -> Option<String> {
+        self.token_id.as_ref().map(|id| revocation::mark(&self.issuer, id))
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,12 @@ const EC_P256: &[u8] = &[
     0xce, 0x3d, 0x03, 0x01, 0x07,
 ];
 
+/// The same with the curve secp384r1.
+const EC_P384: &[u8] = &[
+    0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04,
+    0x00, 0x22,
+];
+
 /// The SubjectPublicKeyInfo of an RSA key; numbers are big-endian.
 pub(crate) fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
     let key = element(SEQUENCE, &[integer(modulus), integer(exponent)].concat());
@@ -24,6 +30,11 @@ pub(crate) fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
 /// The SubjectPublicKeyInfo of a point on P-256 in its uncompressed form (SEC 1 §2.3.3).
 pub(crate) fn p256_spki(point: &[u8]) -> Vec<u8> {
     spki(EC_P256, point)
+}
+
+/// The same on P-384.
+pub(crate) fn p384_spki(point: &[u8]) -> Vec<u8> {
+    spki(EC_P384, point)
 }
 
 /// ECDSA-Sig-Value of the two halves of a JWS signature (RFC 7518 §3.4).

@@ -1,15 +1,20 @@
-//! Signed tokens in the strict compact form (RFC 7515 §3.1, RFC 7519, hardened by RFC 8725): reading one, and
-//! checking its signature with a key that *we* choose. `jwk`, `jku`, `x5u` and `x5c` in a header are never looked
-//! at (acceptance J8).
+//! Signed messages and tokens in the strict compact form (RFC 7515 §3.1, RFC 7519, hardened by RFC 8725): reading
+//! one, and checking its signature with a key that *we* choose. `jwk`, `jku`, `x5u` and `x5c` in a header are never
+//! looked at (acceptance J8).
 //! Knows nothing of what is claimed, of clocks and of where keys come from.
+
+mod header;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
-    Algorithm, Key, KeySet, Refusal, der, jwks,
-    portable::is_ecdsa_signature,
+    Algorithm, Key, KeySet, Portable, Refusal,
+    algorithm::Family,
+    der, portable,
     strict::{self, Fault, Object},
 };
+
+pub use header::Header;
 
 /// The longest token that is read, in bytes (acceptance J10).
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -23,7 +28,7 @@ pub trait Verifier {
     /// Whether `signature` over `signed` was made by the owner of `key`.
     ///
     /// `signature` is in the form of JWS (RFC 7518 §3.3, §3.4) and of the right length, and `key` fits
-    /// `algorithm`: [`verify`] has seen to both. Hosts that want ECDSA signatures in DER use [`ecdsa_der`].
+    /// `algorithm`: [`verify_with`] has seen to both. Hosts that want ECDSA signatures in DER use [`ecdsa_der`].
     fn verify(
         &self,
         algorithm: Algorithm,
@@ -38,24 +43,28 @@ pub trait Verifier {
 #[error("the verifier gave no answer")]
 pub struct Unavailable;
 
-/// What the header says, as far as we look.
+/// A message whose signature is good. What it says may be any bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
-    /// `alg`.
-    pub algorithm: Algorithm,
-    /// `kid`: at most [`MAX_KEY_ID_BYTES`], no control characters.
-    pub key_id: Option<String>,
-    /// `typ`, as it stands.
-    pub typ: Option<String>,
+pub struct Message {
+    /// What the header says.
+    pub header: Header,
+    /// What was signed.
+    pub payload: Vec<u8>,
+}
+
+/// The three parts of the compact form, decoded. The payload may be any bytes.
+#[derive(Debug, Clone)]
+struct Compact<'t> {
+    header: Header,
+    signed: &'t [u8],
+    signature: Vec<u8>,
+    payload: Vec<u8>,
 }
 
 /// A token that was read but **not verified**. It tells only what is needed to find its key.
 #[derive(Debug, Clone)]
 pub struct Parsed<'t> {
-    header: Header,
-    signed: &'t [u8],
-    signature: Vec<u8>,
-    payload: Vec<u8>,
+    compact: Compact<'t>,
     claims: Object,
 }
 
@@ -67,70 +76,111 @@ pub struct Verified<'p> {
     claims: &'p Object,
 }
 
-/// Reads a token in the compact form. Nothing in it may be trusted yet.
-pub fn parse(token: &[u8]) -> Result<Parsed<'_>, Refusal> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(Refusal::TooLong);
-    }
-    let mut dots = token.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
-    let (first, second) = match (dots.next(), dots.next(), dots.count()) {
-        (Some(first), Some(second), 0) => (first, second),
-        (Some(_), Some(_), 2) => return Err(Refusal::JweUnsupported),
-        _ => return Err(Refusal::NotCompact),
-    };
-    let part = |from: usize, to: usize| token.get(from..to).unwrap_or_default();
-    let header = decode(part(0, first))?;
-    let payload = decode(part(first.saturating_add(1), second))?;
-    let signature = decode(part(second.saturating_add(1), token.len()))?;
-    let header = Header::read(&object(&header)?)?;
-    let claims = object(&payload)?;
-    Ok(Parsed { header, signed: part(0, second), signature, payload, claims })
+/// The layer of JWS by itself: reads `compact` and checks its signature with `keys`, by the portable verifier and any
+/// algorithm that a key of the set is for. The payload need not be claims, and nothing of it is judged: for tokens
+/// use [`parse`], [`verify_with`] and [`crate::claims::judge`].
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify(keys: &KeySet, compact: &[u8]) -> Result<Message, Refusal> {
+    let compact = Compact::read(compact)?;
+    compact.check(keys, Algorithm::ALL, &Portable)?;
+    Ok(Message { header: compact.header, payload: compact.payload })
 }
 
-/// Checks the signature with the keys of the token's issuer.
+/// Reads a token in the compact form. Nothing in it may be trusted yet.
+///
+/// # Errors
+/// The first thing that is wrong with its form.
+pub fn parse(token: &[u8]) -> Result<Parsed<'_>, Refusal> {
+    let compact = Compact::read(token)?;
+    let claims = object(&compact.payload)?;
+    Ok(Parsed { compact, claims })
+}
+
+/// Checks the signature of a token with the keys of its issuer.
 ///
 /// `allowed` is the issuer's list of algorithms. With a `kid` only keys of that id are tried, without one all that
-/// fit the algorithm, at most [`jwks::MAX_TRIED`]. [`Refusal::KeyUnknown`] means that a newer key set may know
-/// the key.
-pub fn verify<'p>(
+/// fit the algorithm, at most [`crate::jwks::MAX_TRIED`].
+///
+/// # Errors
+/// [`Refusal::KeyUnknown`] means that a newer key set may know the key.
+pub fn verify_with<'p>(
     token: &'p Parsed<'_>,
     keys: &KeySet,
     allowed: &[Algorithm],
     verifier: &dyn Verifier,
 ) -> Result<Verified<'p>, Refusal> {
-    let Header { algorithm, key_id, .. } = &token.header;
-    if !allowed.contains(algorithm) {
-        return Err(Refusal::AlgorithmNotAllowed);
-    }
-    if *algorithm == Algorithm::Es256 && !is_ecdsa_signature(&token.signature) {
-        return Err(Refusal::SignatureInvalid);
-    }
-    let mut tried = false;
-    for key in keys.candidates(*algorithm, key_id.as_deref()) {
-        tried = true;
-        if token.signature.len() != key.signature_bytes() {
-            continue;
-        }
-        match verifier.verify(*algorithm, key, token.signed, &token.signature) {
-            Ok(true) => {
-                let Parsed { header, payload, claims, .. } = token;
-                return Ok(Verified { header, payload, claims });
-            }
-            Ok(false) => {}
-            Err(Unavailable) => return Err(Refusal::VerifierUnavailable),
-        }
-    }
-    Err(match key_id {
-        _ if tried => Refusal::SignatureInvalid,
-        Some(kid) if keys.has(kid) => Refusal::KeyMismatch,
-        Some(_) | None => Refusal::KeyUnknown,
-    })
+    let Parsed { compact, claims } = token;
+    compact.check(keys, allowed, verifier)?;
+    Ok(Verified { header: &compact.header, payload: &compact.payload, claims })
 }
 
-/// A JWS signature of ES256 as the DER that OpenSSL and BoringSSL take; `None` if it is not 64 bytes.
-pub fn ecdsa_der(signature: &[u8]) -> Option<Vec<u8>> {
-    let (r, s) = signature.split_at_checked(32)?;
-    (s.len() == 32).then(|| der::ecdsa_signature(r, s))
+/// A JWS signature of ES256 or ES384 as the DER that OpenSSL and BoringSSL take; `None` for another algorithm or
+/// another length.
+pub fn ecdsa_der(algorithm: Algorithm, signature: &[u8]) -> Option<Vec<u8>> {
+    let half = match algorithm.family() {
+        Family::P256 => 32,
+        Family::P384 => 48,
+        Family::Rsa | Family::Ed25519 | Family::Secret(_) => return None,
+    };
+    let (r, s) = signature.split_at_checked(half)?;
+    (s.len() == half).then(|| der::ecdsa_signature(r, s))
+}
+
+// === impl Compact ===
+
+impl<'t> Compact<'t> {
+    fn read(text: &'t [u8]) -> Result<Self, Refusal> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(Refusal::TooLong);
+        }
+        let mut dots = text.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
+        let (first, second) = match (dots.next(), dots.next(), dots.count()) {
+            (Some(first), Some(second), 0) => (first, second),
+            (Some(_), Some(_), 2) => return Err(Refusal::JweUnsupported),
+            _ => return Err(Refusal::NotCompact),
+        };
+        let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
+        let header = decode(part(0, first))?;
+        let payload = decode(part(first.saturating_add(1), second))?;
+        let signature = decode(part(second.saturating_add(1), text.len()))?;
+        let header = Header::read(&object(&header)?)?;
+        Ok(Self { header, signed: part(0, second), signature, payload })
+    }
+
+    fn check(
+        &self,
+        keys: &KeySet,
+        allowed: &[Algorithm],
+        verifier: &dyn Verifier,
+    ) -> Result<(), Refusal> {
+        let Header { algorithm, key_id, .. } = &self.header;
+        // A public key is never taken for a secret, whatever an issuer allows (RFC 8725 §2.1).
+        if !allowed.contains(algorithm) || algorithm.is_symmetric() != keys.is_secret() {
+            return Err(Refusal::AlgorithmNotAllowed);
+        }
+        if !portable::is_well_formed(*algorithm, &self.signature) {
+            return Err(Refusal::SignatureInvalid);
+        }
+        let mut tried = false;
+        for key in keys.candidates(*algorithm, key_id.as_deref()) {
+            tried = true;
+            if key.signature_bytes(*algorithm) != Some(self.signature.len()) {
+                continue;
+            }
+            match verifier.verify(*algorithm, key, self.signed, &self.signature) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(Unavailable) => return Err(Refusal::VerifierUnavailable),
+            }
+        }
+        Err(match key_id {
+            _ if tried => Refusal::SignatureInvalid,
+            Some(kid) if keys.has(kid) => Refusal::KeyMismatch,
+            Some(_) | None => Refusal::KeyUnknown,
+        })
+    }
 }
 
 // === impl Parsed ===
@@ -138,15 +188,15 @@ pub fn ecdsa_der(signature: &[u8]) -> Option<Vec<u8>> {
 impl Parsed<'_> {
     /// What the header says.
     pub fn header(&self) -> &Header {
-        &self.header
+        &self.compact.header
     }
 
     pub(crate) fn signed(&self) -> &[u8] {
-        self.signed
+        self.compact.signed
     }
 
     pub(crate) fn signature(&self) -> &[u8] {
-        &self.signature
+        &self.compact.signature
     }
 
     /// The `iss` that the token *claims*, to choose keys and rules by; nothing else may depend on it.
@@ -170,31 +220,6 @@ impl<'p> Verified<'p> {
 
     pub(crate) fn claims(&self) -> &'p Object {
         self.claims
-    }
-}
-
-// === impl Header ===
-
-impl Header {
-    pub(crate) fn read(members: &Object) -> Result<Self, Refusal> {
-        // We understand no extension, so that every `crit` is one too many, and `b64` is of no use without it.
-        if members.has("crit") || members.has("b64") {
-            return Err(Refusal::ExtensionUnsupported);
-        }
-        let text = |name| match members.get(name) {
-            None => Ok(None),
-            Some(value) => value.as_str().map(Some).ok_or(Refusal::HeaderInvalid),
-        };
-        let algorithm = match text("alg")?.ok_or(Refusal::HeaderInvalid)? {
-            name if name.eq_ignore_ascii_case("none") => return Err(Refusal::Unsigned),
-            name => name.parse().map_err(|_unknown| Refusal::AlgorithmUnsupported)?,
-        };
-        let key_id = text("kid")?;
-        if key_id.is_some_and(|id| !jwks::is_key_id(id)) {
-            return Err(Refusal::HeaderInvalid);
-        }
-        let typ = text("typ")?;
-        Ok(Self { algorithm, key_id: key_id.map(str::to_owned), typ: typ.map(str::to_owned) })
     }
 }
 

@@ -73,6 +73,10 @@ refusals! {
     NotYetValid = "not_yet_valid", TokenInvalid, "the token is not valid yet";
     /// `iat` is in the future.
     IssuedInFuture = "issued_in_future", TokenInvalid, "the token is from the future";
+    /// `exp` − `iat` is more than the issuer may give.
+    LifetimeTooLong = "lifetime_too_long", TokenInvalid, "the token lives too long";
+    /// `iat` is absent where a lifetime is to be judged.
+    IssueTimeMissing = "issue_time_missing", TokenInvalid, "the token does not say when it was issued";
     /// A time claim is no NumericDate within 0 and 2^53 (RFC 7519 §2).
     TimeInvalid = "time_invalid", TokenInvalid, "a time claim is not valid";
     /// `sub` is absent, empty or no string.
@@ -87,6 +91,12 @@ refusals! {
     TenantMissing = "tenant_missing", TenantMissing, "the token names no tenant";
     /// The tenant claim is no canonical UUID.
     TenantInvalid = "tenant_invalid", TenantInvalid, "the token's tenant is not valid";
+    /// The roles' claim is neither a string nor a list of strings.
+    RolesInvalid = "roles_invalid", PermissionDenied, "the token's roles are not valid";
+    /// The scopes' claim is neither a string nor a list of strings, or has a character that no scope has.
+    ScopeInvalid = "scope_invalid", TokenInvalid, "the token's scopes are not valid";
+    /// A scope that the issuer's tokens need is not there (RFC 6750 §3.1).
+    ScopeInsufficient = "scope_insufficient", ScopeInsufficient, "the token lacks a required scope";
     /// The verifier could not be asked. Transient: never remember it.
     VerifierUnavailable = "verifier_unavailable", IdentityUnavailable, "signatures cannot be checked";
 }
@@ -96,6 +106,7 @@ impl Refusal {
     pub const fn challenge(self) -> Option<&'static str> {
         match self.reason() {
             Reason::TokenInvalid => Some("invalid_token"),
+            Reason::ScopeInsufficient => Some("insufficient_scope"),
             _ => None,
         }
     }
@@ -113,11 +124,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_unique_and_only_invalid_tokens_are_challenged() {
+    fn words_are_unique_and_only_401_and_a_missing_scope_are_challenged() {
         let words: BTreeSet<_> = Refusal::ALL.iter().map(|refusal| refusal.word()).collect();
         assert_eq!(words.len(), Refusal::ALL.len());
         for refusal in Refusal::ALL {
-            assert_eq!(refusal.challenge().is_some(), refusal.reason().status() == 401);
+            let challenged = match refusal.reason().status() {
+                401 => Some("invalid_token"),
+                _ if *refusal == Refusal::ScopeInsufficient => Some("insufficient_scope"),
+                _ => None,
+            };
+            assert_eq!(refusal.challenge(), challenged, "{refusal}");
         }
     }
 }

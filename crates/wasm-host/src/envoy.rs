@@ -1,7 +1,7 @@
 //! Signature checks by Envoy's own library (BoringSSL), through its foreign function `verify_signature`.
 //! Knows nothing of tokens. Other hosts answer `NotFound`, or trap: configuration decides, then a probe.
 
-use gatehouse_authn::{Algorithm, Key, Unavailable, Verifier, jws};
+use gatehouse_authn::{Algorithm, Key, Portable, Unavailable, Verifier, jws};
 
 use crate::host;
 
@@ -17,18 +17,13 @@ impl Verifier for EnvoyVerifier {
         signed: &[u8],
         signature: &[u8],
     ) -> Result<bool, Unavailable> {
-        let der;
-        let signature = match algorithm {
-            Algorithm::Es256 => match jws::ecdsa_der(signature) {
-                Some(encoded) => {
-                    der = encoded;
-                    der.as_slice()
-                }
-                None => return Ok(false),
-            },
-            Algorithm::Rs256 | Algorithm::Rs384 | Algorithm::Rs512 => signature,
+        let Some(hash) = algorithm.native_hash() else {
+            return Portable.verify(algorithm, key, signed, signature);
         };
-        let arguments = encode(&[algorithm.hash().as_bytes(), key.spki_der(), signature, signed]);
+        // `None` for RSA, whose signatures have no other form.
+        let der = jws::ecdsa_der(algorithm, signature);
+        let signature = der.as_deref().unwrap_or(signature);
+        let arguments = encode(&[hash.as_bytes(), key.spki_der(), signature, signed]);
         let result = host::foreign_function("verify_signature", &arguments).ok_or(Unavailable)?;
         Ok(result == VALID)
     }

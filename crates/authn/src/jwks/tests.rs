@@ -1,5 +1,7 @@
 //! Key sets: one good key beside one that is judged, and sets that are refused whole.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
 use super::*;
 use crate::testing as t;
 
@@ -54,7 +56,8 @@ fn j11_a_key_for_another_purpose_is_skipped() {
         (r#"{"alg":"RS256"}"#, Ok(())),
         (r#"{"alg":"RS512"}"#, Ok(())),
         (r#"{"alg":"ES256"}"#, Err(Unusable::Unsupported)),
-        (r#"{"alg":"PS256"}"#, Err(Unusable::Unsupported)),
+        (r#"{"alg":"PS256"}"#, Ok(())),
+        (r#"{"alg":"HS256"}"#, Err(Unusable::Unsupported)),
         (r#"{"alg":"RSA-OAEP"}"#, Err(Unusable::Unsupported)),
         (r#"{"alg":1}"#, Err(Unusable::NotAKey)),
         (r#"{"kid":""}"#, Err(Unusable::KeyId)),
@@ -113,10 +116,10 @@ fn j11_points_off_the_curve_and_other_curves_are_skipped() {
     check(&point(&t::encode(early_x), &t::encode(early_y)), Err(Unusable::Point));
     check(&t::ec(r#"{"alg":"ES256"}"#), Ok(()));
     check(&t::ec(r#"{"alg":"RS256"}"#), Err(Unusable::Unsupported));
-    for crv in ["P-384", "P-521", "secp256k1", "p-256", ""] {
+    for crv in ["Ed25519", "P-521", "secp256k1", "p-256", ""] {
         check(&t::ec(&format!(r#"{{"crv":"{crv}"}}"#)), Err(Unusable::Unsupported));
     }
-    for other in [r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#, r#"{"kty":"rsa"}"#, "{}"] {
+    for other in [r#"{"kty":"OKP","crv":"X25519","x":"AA"}"#, r#"{"kty":"rsa"}"#, "{}"] {
         check(other, Err(Unusable::Unsupported));
     }
     for other in ["1", "null", "[]", r#"{"kty":1}"#] {
@@ -163,8 +166,13 @@ fn a_key_serves_the_algorithms_of_its_type_and_of_its_alg() {
             .filter(|alg| set.candidates(*alg, None).count() == 1)
             .collect()
     };
-    use Algorithm::{Es256, Rs256, Rs384, Rs512};
-    assert_eq!(serves(t::rsa("{}")), [Rs256, Rs384, Rs512]);
+    use Algorithm::{EdDsa, Es256, Es384, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
+    assert_eq!(serves(t::rsa("{}")), [Rs256, Rs384, Rs512, Ps256, Ps384, Ps512]);
+    assert_eq!(serves(t::rsa(r#"{"alg":"PS512"}"#)), [Ps512]);
+    assert_eq!(serves(t::ec384("{}")), [Es384]);
+    assert_eq!(serves(t::ec384(r#"{"alg":"ES384"}"#)), [Es384]);
+    assert_eq!(serves(t::ed25519("{}")), [EdDsa]);
+    assert_eq!(serves(t::ed25519(r#"{"alg":"EdDSA"}"#)), [EdDsa]);
     assert_eq!(serves(t::rsa(r#"{"alg":"RS384"}"#)), [Rs384]);
     assert_eq!(serves(t::ec("{}")), [Es256]);
     assert_eq!(serves(t::ec(r#"{"alg":"ES256"}"#)), [Es256]);
@@ -179,4 +187,5 @@ fn the_der_form_is_that_of_openssl() {
     };
     assert_eq!(spki(t::rsa("{}")), include_bytes!("../../testdata/rsa.spki.der"));
     assert_eq!(spki(t::ec("{}")), include_bytes!("../../testdata/ec.spki.der"));
+    assert_eq!(spki(t::ec384("{}")), include_bytes!("../../testdata/ec384.spki.der"));
 }

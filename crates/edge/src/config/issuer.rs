@@ -126,11 +126,11 @@ fn read(
     let roles = roles?;
     Some(Issuer {
         rules: Rules {
-            issuer: issuer?.0,
             audiences: audiences?,
             leeway: Duration::from_secs(leeway_s?),
             tenant_claim: tenant_claim?,
             access_tokens_only: access_tokens_only?,
+            ..Rules::new(issuer?.0)
         },
         algorithms: algorithms?,
         keys: keys?,

@@ -195,7 +195,7 @@ fn judge(
     now: Duration,
     verifier: &dyn Verifier,
 ) -> Result<gatehouse_authn::Claims, TokenRefusal> {
-    let verified = jws::verify(token, keys, &issuer.algorithms, verifier)?;
+    let verified = jws::verify_with(token, keys, &issuer.algorithms, verifier)?;
     claims::judge(&verified, &issuer.rules, now)
 }
 
