@@ -1,6 +1,7 @@
 //! Weighs what a verified token claims (RFC 7519 §4.1, RFC 8725) against its issuer's rules at a given time.
 //! Knows neither signatures nor clocks.
 
+pub mod id_token;
 mod pointer;
 mod scopes;
 
