@@ -52,11 +52,7 @@ pub enum BadIdToken {
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn judge(
-    token: &Verified<'_>,
-    rules: &IdRules,
-    now: Duration,
-) -> Result<Identity, BadIdToken> {
+pub fn judge(token: &Verified<'_>, rules: &IdRules, now: Duration) -> Result<Identity, BadIdToken> {
     let claims = token.claims();
     // RFC 8725 §3.11: an access token says that it is one.
     let typ = token.header().typ.as_deref().unwrap_or("JWT");

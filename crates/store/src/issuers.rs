@@ -1,0 +1,557 @@
+//! The external issuers of identities that a tenant registered, and the users that their subjects are.
+//! Knows no protocol: what a provider says was judged before it comes here. The client secret comes and goes sealed.
+
+use std::collections::BTreeMap;
+
+use gatehouse_contract::{IssuerId, Role, Roles, TenantId, UserId, sidecar::Change};
+use serde_json::Value;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Error, Within,
+    members::{Changed, LIST, Member},
+};
+
+/// How a client proves itself at the token endpoint (RFC 6749 §2.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// In the header.
+    Basic,
+    /// In the form.
+    Post,
+    /// Not at all: a public client, which has PKCE alone.
+    None,
+}
+
+/// Who says which roles a user of an issuer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolesSource {
+    /// The record; groups decide at the first sign-in alone.
+    Record,
+    /// The provider's groups, at every sign-in.
+    Token,
+}
+
+/// What may be decided about an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// For people.
+    pub name: String,
+    /// `iss`, byte for byte.
+    pub issuer: String,
+    /// Who we are there.
+    pub client_id: String,
+    /// How we prove it.
+    pub client_auth: ClientAuth,
+    /// Where the keys are; `None` asks the discovery document.
+    pub jwks_uri: Option<String>,
+    /// What a sign-in asks for.
+    pub scopes: Vec<String>,
+    /// What `aud` of a bearer token must name, one of them.
+    pub audiences: Vec<String>,
+    /// The algorithms that it may sign with.
+    pub algorithms: Vec<String>,
+    /// Nobody who comes from there is ever more.
+    pub max_role: Role,
+    /// Where a token says who it is about.
+    pub subject_claim: String,
+    /// Where it says the address.
+    pub email_claim: String,
+    /// Where it says the groups; `None` has none.
+    pub groups_claim: Option<String>,
+    /// Where a bearer token says the tenant.
+    pub tenant_claim: String,
+    /// What its groups are here.
+    pub role_map: BTreeMap<String, Role>,
+    /// By JSON pointer: what a token must say to be taken at all.
+    pub required_claims: BTreeMap<String, String>,
+    /// Who says which roles its users hold.
+    pub roles_source: RolesSource,
+    /// Whether people may sign in through it.
+    pub allow_sign_in: bool,
+    /// Whether its tokens are taken as bearer tokens.
+    pub allow_bearer: bool,
+    /// Whether it may do anything.
+    pub enabled: bool,
+}
+
+/// A registered issuer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// Its id.
+    pub id: IssuerId,
+    /// The one tenant that it speaks for.
+    pub tenant: TenantId,
+    /// What was decided about it.
+    pub settings: Settings,
+    /// Whether the platform named its addresses, which may then be an exception of the operator's.
+    pub by_platform: bool,
+    /// When it was registered.
+    pub created_at: OffsetDateTime,
+    /// Grows with every change: what was fetched for it before is of another one.
+    pub epoch: i64,
+    /// The client secret; from a look-up alone.
+    pub sealed_client_secret: Option<Vec<u8>>,
+}
+
+/// Who a provider's subject is in a tenant, and what its issuer may do there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The user; `None` is unknown.
+    pub user: Option<UserId>,
+    /// What its issuer may do in the tenant.
+    pub issuer: Standing,
+}
+
+/// What an issuer may do in a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its bearer tokens are taken, up to this role.
+    Taken(Role),
+    /// It is registered, and its bearer tokens are not taken.
+    Refused,
+    /// Other tenants have registered it.
+    Elsewhere,
+    /// No tenant has.
+    Unknown,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    tenant_id: Uuid,
+    id: Uuid,
+    name: String,
+    issuer: String,
+    client_id: String,
+    #[sqlx(default)]
+    sealed_client_secret: Option<Vec<u8>>,
+    client_auth: String,
+    jwks_uri: Option<String>,
+    scopes: Vec<String>,
+    audiences: Vec<String>,
+    algorithms: Vec<String>,
+    max_role: String,
+    subject_claim: String,
+    email_claim: String,
+    groups_claim: Option<String>,
+    tenant_claim: String,
+    role_map: Json<BTreeMap<String, String>>,
+    required_claims: Json<BTreeMap<String, String>>,
+    roles_source: String,
+    allow_sign_in: bool,
+    allow_bearer: bool,
+    enabled: bool,
+    by_platform: bool,
+    created_at: OffsetDateTime,
+    epoch: i64,
+}
+
+/// Every column but the secret, which has no grant.
+macro_rules! columns {
+    ($before:expr, $after:literal) => {
+        concat!(
+            $before,
+            " tenant_id, id, name, issuer, client_id, client_auth, jwks_uri, scopes, audiences, algorithms, max_role,
+             subject_claim, email_claim, groups_claim, tenant_claim, role_map, required_claims, roles_source,
+             allow_sign_in, allow_bearer, enabled, by_platform, created_at, epoch ",
+            $after
+        )
+    };
+}
+
+macro_rules! update {
+    ($secret:literal) => {
+        columns!(
+            concat!(
+                "UPDATE issuers SET name = $3, issuer = $4, client_id = $5, client_auth = $6, jwks_uri = $7, scopes = $8,
+                audiences = $9, algorithms = $10, max_role = $11, subject_claim = $12, email_claim = $13,
+                groups_claim = $14, tenant_claim = $15, role_map = $16, required_claims = $17, roles_source = $18,
+                allow_sign_in = $19, allow_bearer = $20, enabled = $21, by_platform = $22",
+                $secret,
+                " WHERE tenant_id = $1 AND id = $2 RETURNING"
+            ),
+            ""
+        )
+    };
+}
+
+impl Within<'_> {
+    /// Registers an issuer. One of this name that the tenant has already is [`Error::Conflict`].
+    pub async fn create_issuer(
+        &mut self,
+        id: IssuerId,
+        settings: &Settings,
+        sealed_client_secret: Option<&[u8]>,
+    ) -> Result<Issuer, Error> {
+        let query = sqlx::query_as(columns!(
+            "INSERT INTO issuers (tenant_id, id, name, issuer, client_id, client_auth, jwks_uri, scopes, audiences,
+                algorithms, max_role, subject_claim, email_claim, groups_claim, tenant_claim, role_map,
+                required_claims, roles_source, allow_sign_in, allow_bearer, enabled, by_platform,
+                sealed_client_secret)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+                $22, $23)
+             RETURNING",
+            ""
+        ));
+        let row: Row = bind(query, self.tenant, id, settings)
+            .bind(self.reason.is_some())
+            .bind(sealed_client_secret)
+            .fetch_one(&mut *self.connection)
+            .await?;
+        self.audit("issuer.create", "issuer", id).await?;
+        self.issuer_changed(&settings.issuer).await?;
+        row.try_into()
+    }
+
+    /// Replaces what was decided; `sealed_client_secret` of `None` keeps the secret that is there, unless the client
+    /// is public now. Every session that came through it ends. `None` where there is no such issuer.
+    pub async fn replace_issuer(
+        &mut self,
+        id: IssuerId,
+        settings: &Settings,
+        sealed_client_secret: Option<&[u8]>,
+    ) -> Result<Option<Issuer>, Error> {
+        let Some(before) = self.issuer(id).await? else { return Ok(None) };
+        // Whoever names an address answers for it: what the platform named stays the platform's only while it stays
+        // as it is.
+        let same = before.settings.issuer == settings.issuer
+            && before.settings.jwks_uri == settings.jwks_uri;
+        let by_platform = self.reason.is_some() || (before.by_platform && same);
+        // The secret cannot be read here, so that it cannot be written back either: it is named where it changes.
+        let changes_secret =
+            settings.client_auth == ClientAuth::None || sealed_client_secret.is_some();
+        let query =
+            if changes_secret { update!(", sealed_client_secret = $23") } else { update!("") };
+        let query = bind(sqlx::query_as(query), self.tenant, id, settings).bind(by_platform);
+        let query = if changes_secret { query.bind(sealed_client_secret) } else { query };
+        let row: Option<Row> = query.fetch_optional(&mut *self.connection).await?;
+        let Some(row) = row else { return Ok(None) };
+        self.end_sessions_of_issuer(id).await?;
+        self.audit("issuer.update", "issuer", id).await?;
+        self.issuer_changed(&before.settings.issuer).await?;
+        row.try_into().map(Some)
+    }
+
+    /// Removes an issuer; its sessions end. Who its subjects are stays known, should it come back. `false` where there
+    /// is none.
+    pub async fn delete_issuer(&mut self, id: IssuerId) -> Result<bool, Error> {
+        let Some(before) = self.issuer(id).await? else { return Ok(false) };
+        self.end_sessions_of_issuer(id).await?;
+        sqlx::query("DELETE FROM issuers WHERE tenant_id = $1 AND id = $2")
+            .bind(self.tenant.as_uuid())
+            .bind(id.as_uuid())
+            .execute(&mut *self.connection)
+            .await?;
+        self.audit("issuer.delete", "issuer", id).await?;
+        self.issuer_changed(&before.settings.issuer).await?;
+        Ok(true)
+    }
+
+    /// An issuer, without its secret.
+    pub async fn issuer(&mut self, id: IssuerId) -> Result<Option<Issuer>, Error> {
+        let row: Option<Row> =
+            sqlx::query_as(columns!("SELECT", "FROM issuers WHERE tenant_id = $1 AND id = $2"))
+                .bind(self.tenant.as_uuid())
+                .bind(id.as_uuid())
+                .fetch_optional(&mut *self.connection)
+                .await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    /// The newest [`LIST`] issuers, without their secrets.
+    pub async fn list_issuers(&mut self) -> Result<Vec<Issuer>, Error> {
+        let rows: Vec<Row> = sqlx::query_as(columns!(
+            "SELECT",
+            "FROM issuers WHERE tenant_id = $1 ORDER BY created_at DESC, id LIMIT $2"
+        ))
+        .bind(self.tenant.as_uuid())
+        .bind(LIST)
+        .fetch_all(&mut *self.connection)
+        .await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Every fact of the tenant may have come through it, and whoever holds its keys may hold others.
+    async fn issuer_changed(&mut self, issuer: &str) -> Result<(), Error> {
+        let tenant = self.tenant;
+        self.publish(&[Change::Tenant { tenant }, Change::Keys { issuer: issuer.to_owned() }]).await
+    }
+
+    // === Who its subjects are ===
+
+    /// The user that a subject is.
+    pub async fn identity(&mut self, issuer: &str, subject: &str) -> Result<Option<UserId>, Error> {
+        let row: Option<Uuid> = sqlx::query_scalar(
+            "SELECT user_id FROM user_identities WHERE tenant_id = $1 AND issuer = $2 AND subject = $3",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(issuer)
+        .bind(subject)
+        .fetch_optional(&mut *self.connection)
+        .await?;
+        Ok(row.map(UserId::new))
+    }
+
+    /// The user who was invited by this address and whom no provider has named yet.
+    pub async fn invited(&mut self, email: &str) -> Result<Option<UserId>, Error> {
+        let row: Option<Uuid> = sqlx::query_scalar(
+            "SELECT u.id FROM users u WHERE u.tenant_id = $1 AND lower(u.email) = lower($2) AND NOT u.federated
+             AND NOT EXISTS (SELECT FROM user_identities n WHERE n.tenant_id = u.tenant_id AND n.user_id = u.id)
+             FOR UPDATE OF u",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(email)
+        .fetch_optional(&mut *self.connection)
+        .await?;
+        Ok(row.map(UserId::new))
+    }
+
+    /// Lets a subject be a user from now on. One that is somebody already is [`Error::Conflict`].
+    pub async fn link_identity(
+        &mut self,
+        user: UserId,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO user_identities (tenant_id, issuer, subject, user_id) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(issuer)
+        .bind(subject)
+        .bind(user.as_uuid())
+        .execute(&mut *self.connection)
+        .await?;
+        self.publish_member(Member::User(user)).await?;
+        self.audit("user.link", "user", user).await
+    }
+
+    /// Makes the user that a subject is, with these roles.
+    pub async fn create_federated_user(
+        &mut self,
+        id: UserId,
+        email: &str,
+        roles: Roles,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO users (tenant_id, id, email, federated) VALUES ($1, $2, $3, true)",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(id.as_uuid())
+        .bind(email)
+        .execute(&mut *self.connection)
+        .await?;
+        self.audit("user.create", "user", id).await?;
+        for role in roles.iter() {
+            self.grant_role(Member::User(id), role).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a user these roles and no others. The last admin who may act stays one. Returns whether all went through.
+    pub async fn set_roles(&mut self, user: UserId, roles: Roles) -> Result<bool, Error> {
+        let member = Member::User(user);
+        for role in roles.iter() {
+            self.grant_role(member, role).await?;
+        }
+        let mut through = true;
+        for role in Role::ALL.iter().copied().filter(|role| !roles.holds(*role)) {
+            match self.revoke_role(member, role).await {
+                Ok(Changed::Yes | Changed::No | Changed::Missing) => {}
+                Err(Error::LastAdmin) => through = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(through)
+    }
+}
+
+impl crate::lookup::Lookup<'_> {
+    /// The issuer with this id, its secret included.
+    pub async fn issuer(&self, id: IssuerId) -> Result<Option<Issuer>, Error> {
+        let row: Option<Row> = sqlx::query_as("SELECT * FROM lookup_issuer($1)")
+            .bind(id.as_uuid())
+            .fetch_optional(&self.0.app)
+            .await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    /// The issuer whose keys judge a bearer token that claims this `iss` and this tenant. Where the tenant has none of
+    /// that name it is another tenant's: compare, before anything is believed.
+    pub async fn token_issuer(
+        &self,
+        issuer: &str,
+        tenant: TenantId,
+    ) -> Result<Option<Issuer>, Error> {
+        let row: Option<Row> = sqlx::query_as("SELECT * FROM lookup_token_issuer($1, $2)")
+            .bind(issuer)
+            .bind(tenant.as_uuid())
+            .fetch_optional(&self.0.app)
+            .await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    /// Who an issuer's subject is in a tenant.
+    pub async fn identity(
+        &self,
+        tenant: TenantId,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<Identity, Error> {
+        let (user, registered, bearer, max_role, elsewhere): (
+            Option<Uuid>,
+            bool,
+            bool,
+            Option<String>,
+            bool,
+        ) = sqlx::query_as(
+            "SELECT user_id, registered, bearer, max_role, elsewhere FROM lookup_identity($1, $2, $3)",
+        )
+        .bind(tenant.as_uuid())
+        .bind(issuer)
+        .bind(subject)
+        .fetch_one(&self.0.app)
+        .await?;
+        let issuer = match max_role {
+            Some(role) if bearer => Standing::Taken(role_of(&role)?),
+            _ if registered => Standing::Refused,
+            _ if elsewhere => Standing::Elsewhere,
+            _ => Standing::Unknown,
+        };
+        Ok(Identity { user: user.map(UserId::new), issuer })
+    }
+}
+
+// === impl ClientAuth ===
+
+impl ClientAuth {
+    /// Its name as in RFC 8414 and in the table.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Basic => "client_secret_basic",
+            Self::Post => "client_secret_post",
+            Self::None => "none",
+        }
+    }
+}
+
+impl std::str::FromStr for ClientAuth {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "client_secret_basic" => Ok(Self::Basic),
+            "client_secret_post" => Ok(Self::Post),
+            "none" => Ok(Self::None),
+            _ => Err(Error::Unreadable { what: "client_auth" }),
+        }
+    }
+}
+
+// === impl RolesSource ===
+
+impl RolesSource {
+    /// Its name in the table.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Token => "token",
+        }
+    }
+}
+
+impl std::str::FromStr for RolesSource {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "record" => Ok(Self::Record),
+            "token" => Ok(Self::Token),
+            _ => Err(Error::Unreadable { what: "roles_source" }),
+        }
+    }
+}
+
+// === impl Issuer ===
+
+impl TryFrom<Row> for Issuer {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        let role_map: Result<BTreeMap<String, Role>, Error> =
+            row.role_map.0.into_iter().map(|(group, role)| Ok((group, role_of(&role)?))).collect();
+        Ok(Self {
+            id: IssuerId::new(row.id),
+            tenant: TenantId::new(row.tenant_id),
+            settings: Settings {
+                name: row.name,
+                issuer: row.issuer,
+                client_id: row.client_id,
+                client_auth: row.client_auth.parse()?,
+                jwks_uri: row.jwks_uri,
+                scopes: row.scopes,
+                audiences: row.audiences,
+                algorithms: row.algorithms,
+                max_role: role_of(&row.max_role)?,
+                subject_claim: row.subject_claim,
+                email_claim: row.email_claim,
+                groups_claim: row.groups_claim,
+                tenant_claim: row.tenant_claim,
+                role_map: role_map?,
+                required_claims: row.required_claims.0,
+                roles_source: row.roles_source.parse()?,
+                allow_sign_in: row.allow_sign_in,
+                allow_bearer: row.allow_bearer,
+                enabled: row.enabled,
+            },
+            by_platform: row.by_platform,
+            created_at: row.created_at,
+            epoch: row.epoch,
+            sealed_client_secret: row.sealed_client_secret,
+        })
+    }
+}
+
+type QueryAs<'q> = sqlx::query::QueryAs<'q, sqlx::Postgres, Row, sqlx::postgres::PgArguments>;
+
+/// Binds `$1` to `$21`.
+fn bind<'q>(
+    query: QueryAs<'q>,
+    tenant: TenantId,
+    id: IssuerId,
+    settings: &'q Settings,
+) -> QueryAs<'q> {
+    let roles: serde_json::Map<String, Value> = settings
+        .role_map
+        .iter()
+        .map(|(group, role)| (group.clone(), role.as_str().into()))
+        .collect();
+    query
+        .bind(tenant.as_uuid())
+        .bind(id.as_uuid())
+        .bind(&settings.name)
+        .bind(&settings.issuer)
+        .bind(&settings.client_id)
+        .bind(settings.client_auth.as_str())
+        .bind(&settings.jwks_uri)
+        .bind(&settings.scopes)
+        .bind(&settings.audiences)
+        .bind(&settings.algorithms)
+        .bind(settings.max_role.as_str())
+        .bind(&settings.subject_claim)
+        .bind(&settings.email_claim)
+        .bind(&settings.groups_claim)
+        .bind(&settings.tenant_claim)
+        .bind(Json(roles))
+        .bind(Json(&settings.required_claims))
+        .bind(settings.roles_source.as_str())
+        .bind(settings.allow_sign_in)
+        .bind(settings.allow_bearer)
+        .bind(settings.enabled)
+}
+
+fn role_of(name: &str) -> Result<Role, Error> {
+    name.parse().map_err(|_| Error::Unreadable { what: "role" })
+}
