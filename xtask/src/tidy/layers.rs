@@ -13,7 +13,7 @@ use crate::repo;
 const PURE: &[&str] = &["contract", "edge", "authn", "ratelimit", "execution"];
 /// One per outside thing; they never see each other.
 #[cfg(test)]
-const ADAPTERS: &[&str] = &["wasm-host", "service", "store", "redis-kit"];
+const ADAPTERS: &[&str] = &["wasm-host", "service", "store", "redis-kit", "outbound"];
 
 /// What each package of ours may name of ours, beside nothing. `*pure` and `*all` are the groups.
 const MAY: &[(&str, &[&str])] = &[
@@ -27,9 +27,10 @@ const MAY: &[(&str, &[&str])] = &[
     ("service", &["*pure"]),
     ("store", &["*pure"]),
     ("redis-kit", &["*pure"]),
+    ("outbound", &["*pure"]),
     ("suite", &["contract", "edge", "wasm-host"]),
-    ("ratelimit-sidecar", &["*pure", "service", "redis-kit"]),
-    ("control-api", &["*pure", "service", "store", "redis-kit"]),
+    ("ratelimit-sidecar", &["*pure", "service", "redis-kit", "outbound"]),
+    ("control-api", &["*pure", "service", "store", "redis-kit", "outbound"]),
     ("execution-worker", &["*pure", "service", "store", "redis-kit"]),
     ("cli", &["*pure"]),
     ("xtask", &["*all"]),
