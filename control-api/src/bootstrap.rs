@@ -59,7 +59,7 @@ async fn make(
         return Ok((tenant, new.id, true));
     };
     if rotate {
-        tx.replace_client_secret(tenant, client, secret.hash()).await?;
+        tx.within(tenant).replace_client_secret(client, secret.hash()).await?;
     }
     Ok((tenant, client, rotate))
 }

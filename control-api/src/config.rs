@@ -34,6 +34,8 @@ pub struct Tokens {
     pub issuer: String,
     pub audience: String,
     pub ttl: Duration,
+    /// How long a key is published before it signs. The first one signs at once.
+    pub key_publish_ahead: Duration,
 }
 
 /// Reads the file, or names every mistake in it.
@@ -48,6 +50,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
     let issuer = issuer(doc);
     let audience = doc.text("audience");
     let ttl = doc.integer("token_ttl_s", Some(900), 60..=86400);
+    let ahead = doc.integer("key_publish_ahead_s", Some(60), 0..=3600);
     let database = doc.object("database", |doc| {
         let app = config::secret_url(doc, "app", &["postgres", "postgresql"]);
         let admin = config::secret_url(doc, "admin", &["postgres", "postgresql"]);
@@ -59,7 +62,12 @@ fn build(doc: &Document<'_>) -> Option<Config> {
         listen: listen?,
         internal_listen: internal_listen?,
         admin_listen: admin_listen?,
-        tokens: Tokens { issuer: issuer?, audience: audience?, ttl: Duration::from_secs(ttl?) },
+        tokens: Tokens {
+            issuer: issuer?,
+            audience: audience?,
+            ttl: Duration::from_secs(ttl?),
+            key_publish_ahead: Duration::from_secs(ahead?),
+        },
         database: database?,
         sealer: sealer?,
         image_store: image_store?,

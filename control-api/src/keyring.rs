@@ -10,7 +10,7 @@ use std::{
 use gatehouse_authn::{KeySet, jwks::BadSet};
 use gatehouse_contract::TenantId;
 use gatehouse_service::exit::chain;
-use gatehouse_store::{Error as StoreError, OpCtx, Store, admin::NewSigningKey};
+use gatehouse_store::{Error as StoreError, OffsetDateTime, OpCtx, Store, admin::NewSigningKey};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     clock,
+    config::Tokens,
     seal::{CannotOpen, Sealer},
     token::Signer,
 };
@@ -61,12 +62,17 @@ pub struct Keys {
 pub struct Keyring {
     store: Store,
     sealer: Sealer,
+    /// Whose tokens the keys sign.
+    issuer: String,
+    /// How long a key is published before it signs.
+    ahead: Duration,
     kept: Mutex<Option<Arc<Keys>>>,
 }
 
 impl Keyring {
-    pub fn new(store: Store, sealer: Sealer) -> Self {
-        Self { store, sealer, kept: Mutex::new(None) }
+    pub fn new(store: Store, sealer: Sealer, tokens: &Tokens) -> Self {
+        let (issuer, ahead) = (tokens.issuer.clone(), tokens.key_publish_ahead);
+        Self { store, sealer, issuer, ahead, kept: Mutex::new(None) }
     }
 
     /// The keys, at most [`FRESH`] old while the store answers.
@@ -129,7 +135,7 @@ impl Keyring {
             request_id: "start".to_owned(),
             now: clock::now(),
         };
-        let new = NewSigningKey { kid: &kid, jwk: &jwk, sealed_private: &sealed };
+        let new = self.new_key(&kid, &jwk, &sealed);
         let mut tx = self.store.admin(&op, "the first signing key").await?;
         match tx.create_signing_key(&new).await {
             Ok(()) => {
@@ -142,21 +148,27 @@ impl Keyring {
         self.keys().await.map(drop)
     }
 
-    /// Lets a new key sign; the one before stays published while its tokens may live. Returns the new `kid`.
+    /// Publishes a new key, which signs after the time that verifiers need to learn it; the one before stays published
+    /// while its tokens may live. Returns the new `kid` and when it signs.
     pub async fn rotate(
         &self,
         op: &OpCtx,
         reason: &str,
         token_life: Duration,
-    ) -> Result<String, Error> {
+    ) -> Result<(String, OffsetDateTime), Error> {
         let (kid, jwk, sealed) = self.make().await?;
-        let new = NewSigningKey { kid: &kid, jwk: &jwk, sealed_private: &sealed };
+        let new = self.new_key(&kid, &jwk, &sealed);
         let mut tx = self.store.admin(op, reason).await?;
-        tx.rotate_signing_key(&new, op.now + token_life + PUBLISH_SLACK).await?;
+        let signs_from = op.now + self.ahead;
+        tx.rotate_signing_key(&new, signs_from, signs_from + token_life + PUBLISH_SLACK).await?;
         tx.commit().await?;
         *self.kept.lock().await = None;
-        info!(kid, "a new key signs");
-        Ok(kid)
+        info!(kid, ahead_s = self.ahead.as_secs(), "a new key is published");
+        Ok((kid, signs_from))
+    }
+
+    fn new_key<'k>(&'k self, kid: &'k str, jwk: &'k Value, sealed: &'k [u8]) -> NewSigningKey<'k> {
+        NewSigningKey { kid, jwk, sealed_private: sealed, issuer: &self.issuer }
     }
 
     async fn make(&self) -> Result<(String, Value, Vec<u8>), Error> {

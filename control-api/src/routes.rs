@@ -101,9 +101,13 @@ fn refused(error: Error) -> Reply {
                 "agent_versions_tenant_id_agent_id_version_key" => "this version exists",
                 "users_email" => "a user with this address exists",
                 "signing_keys_current" => "another rotation came first",
+                "tenants_status" => "the tenant is being made or removed",
                 _ => "it exists already",
             };
             Reply::new(Reason::Conflict).detail(detail)
+        }
+        Error::LastAdmin => {
+            Reply::new(Reason::Conflict).detail("the tenant would have no admin who may act")
         }
         Error::DoorClosed(_) | Error::Unreadable { .. } | Error::Statement(_) => {
             error!(error = %chain(&error), "a store operation failed");

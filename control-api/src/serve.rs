@@ -29,7 +29,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let internal = listen::bind("internal_listen", internal_listen).await?;
     let probes = listen::bind("admin_listen", admin_listen).await?;
     let store = open(&database).await?;
-    let keyring = Arc::new(Keyring::new(store.clone(), sealer));
+    let keyring = Arc::new(Keyring::new(store.clone(), sealer, &tokens));
     keyring.ensure().await.map_err(keys_stop)?;
     let matrix = Matrix::builtin().map_err(|error| Stop::software(&error))?;
     let rules = routes::rules(&tokens);

@@ -117,6 +117,7 @@ mod tests {
             issuer: "https://auth.example".to_owned(),
             audience: "https://api.example".to_owned(),
             ttl: Duration::from_secs(900),
+            key_publish_ahead: Duration::ZERO,
         };
         let grant = Grant {
             tenant: TenantId::new(Uuid::from_u128(1)),

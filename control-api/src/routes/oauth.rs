@@ -16,12 +16,13 @@ use tracing::{Span, error, info};
 use crate::{
     access::Caller,
     clock, keyring, random,
-    routes::{Api, refused},
+    routes::{Api, refused, timestamp},
     token::Grant,
 };
 
-/// How long verifiers may keep the key set. A rotated key's `kid` is new, which makes them look again at once.
-const JWKS_MAX_AGE: &str = "public, max-age=60";
+/// The longest and the shortest time for which verifiers may keep the key set.
+const JWKS_MAX_AGE_S: u64 = 60;
+const JWKS_MIN_AGE_S: u64 = 5;
 
 /// A refusal of the token endpoint (RFC 6749 §5.2): its own JSON, not a problem.
 enum TokenError {
@@ -37,7 +38,9 @@ impl TokenError {
         match self {
             Self::InvalidRequest(why) => ("invalid_request", Some(why)),
             Self::InvalidClient => ("invalid_client", None),
-            Self::UnauthorizedClient => ("unauthorized_client", Some("the tenant is not active")),
+            Self::UnauthorizedClient => {
+                ("unauthorized_client", Some("the client or its tenant is not active"))
+            }
             Self::UnsupportedGrantType => {
                 ("unsupported_grant_type", Some("use client_credentials"))
             }
@@ -92,7 +95,7 @@ pub async fn token(State(api): State<Api>, request: Request) -> Result<Response,
         return Ok(TokenError::InvalidClient.into_response());
     };
     Span::current().record("tenant.id", tracing::field::display(row.tenant));
-    if row.status != TenantStatus::Active {
+    if row.status != TenantStatus::Active || row.suspended {
         return Ok(TokenError::UnauthorizedClient.into_response());
     }
     let keys = api.keyring.keys().await.map_err(away)?;
@@ -185,11 +188,16 @@ fn basic(value: &HeaderValue) -> Option<(String, String)> {
 
 /// `GET /.well-known/jwks.json`.
 pub async fn jwks(State(api): State<Api>) -> Result<Response, Reply> {
-    let keys = api.keyring.keys().await.map_err(away)?;
+    // As fresh as can be: it is asked for when a key was published.
+    let keys = api.keyring.look_again().await.map_err(away)?;
     let kind = HeaderValue::from_static("application/jwk-set+json");
     let mut response = Json(&keys.jwks).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(JWKS_MAX_AGE));
+    // Whoever keeps it that long still learns a new key before it signs.
+    let age_s = (api.tokens.key_publish_ahead.as_secs() / 2).clamp(JWKS_MIN_AGE_S, JWKS_MAX_AGE_S);
+    if let Ok(value) = HeaderValue::from_str(&format!("public, max-age={age_s}")) {
+        response.headers_mut().insert(header::CACHE_CONTROL, value);
+    }
     Ok(response)
 }
 
@@ -210,12 +218,13 @@ pub async fn discovery(State(api): State<Api>) -> Response {
 /// `POST /api/v1/factory/signing-keys`.
 pub async fn rotate(State(api): State<Api>, caller: Caller) -> Result<Response, Reply> {
     let reason = caller.reason_or("rotation of the signing key");
-    let kid = match api.keyring.rotate(&caller.op(), &reason, api.tokens.ttl).await {
+    let (kid, signs_from) = match api.keyring.rotate(&caller.op(), &reason, api.tokens.ttl).await {
         Ok(kid) => kid,
         Err(keyring::Error::Store(error)) => return Err(refused(error)),
         Err(error) => return Err(away(error)),
     };
-    Ok((StatusCode::CREATED, Json(json!({"kid": kid}))).into_response())
+    let answer = json!({"kid": kid, "signs_from": timestamp(signs_from)});
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
 fn away(error: keyring::Error) -> Reply {

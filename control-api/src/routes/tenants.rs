@@ -98,12 +98,12 @@ pub async fn create_user(
     match door {
         Door::Own => {
             let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-            tx.create_user(id, &email, role).await.map_err(refused)?;
+            tx.within().create_user(id, &email, role).await.map_err(refused)?;
             tx.commit().await.map_err(refused)?;
         }
         Door::Platform(reason) => {
             let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
-            tx.create_user(tenant, id, &email, role).await.map_err(refused)?;
+            tx.within(tenant).create_user(id, &email, role).await.map_err(refused)?;
             tx.commit().await.map_err(refused)?;
         }
     }
@@ -135,12 +135,12 @@ pub async fn create_client(
     match door {
         Door::Own => {
             let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-            tx.create_client(&new, role).await.map_err(refused)?;
+            tx.within().create_client(&new, role).await.map_err(refused)?;
             tx.commit().await.map_err(refused)?;
         }
         Door::Platform(reason) => {
             let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
-            tx.create_client(tenant, &new, role).await.map_err(refused)?;
+            tx.within(tenant).create_client(&new, role).await.map_err(refused)?;
             tx.commit().await.map_err(refused)?;
         }
     }

@@ -216,7 +216,9 @@ fn the_sidecars_question_is_answered_on_the_internal_listener_alone() {
     let token = world.member(&tenant, "operator");
     let subject = world.database.query("SELECT client_id FROM memberships WHERE role = 'operator'");
     let ask = |base: &str, issuer: &str, tenant: &str, subject: &str| {
-        let body = json!({"issuer": issuer, "tenant": tenant, "subject": subject}).to_string();
+        let body =
+            json!({"kind": "subject", "issuer": issuer, "tenant": tenant, "subject": subject});
+        let body = body.to_string();
         let json = [("content-type", "application/json")];
         send("POST", &format!("{base}/internal/v1/principal"), &json, Some(&body))
     };

@@ -123,6 +123,37 @@ fn a_rotation_keeps_old_tokens_valid_and_publishes_both_keys() {
 }
 
 #[test]
+fn a_key_is_published_before_it_signs_and_verifiers_are_told() {
+    let database = Database::migrated();
+    let mut setup = Setup::new(&database);
+    setup.config["key_publish_ahead_s"] = json!(3600);
+    let operator = setup.bootstrap(&[]);
+    let service = Service::start(&setup);
+    let mut world = World { service, setup, database, platform: String::new() };
+    world.platform = world.token_of(&operator);
+    assert_eq!(kids(&world).len(), 1, "the first key signs at once");
+    let rotated = world.call(&world.platform, "POST", "/api/v1/factory/signing-keys", None);
+    assert_eq!(rotated.status, 201, "{}", rotated.text);
+    let next = rotated.json()["kid"].clone();
+    let url = format!("{}/.well-known/jwks.json", world.service.url);
+    let answer = send("GET", &url, &[], None);
+    assert_eq!(answer.header("cache-control"), Some("public, max-age=60"));
+    assert!(kids(&world).iter().any(|kid| *kid == next), "published at once");
+    let token = world.token_of(&operator);
+    assert_ne!(part(&token, 0)["kid"], next, "the one before still signs");
+    let told = world.database.query("SELECT payload ->> 'issuer' FROM outbox WHERE kind = 'keys'");
+    assert_eq!(told, format!("{ISSUER}\n{ISSUER}"), "the first key and the next");
+    // Its time has come.
+    world.database.query(
+        "UPDATE signing_keys SET signs_from = signs_from - interval '2 hours',
+         retired_at = retired_at - interval '1 hour', publish_until = publish_until - interval '1 hour'",
+    );
+    until(|| (part(&world.token_of(&operator), 0)["kid"] == next).then_some(()));
+    assert_eq!(world.get(&token, "/.well-known/jwks.json").status, 200);
+    assert_eq!(kids(&world).len(), 2);
+}
+
+#[test]
 fn keys_survive_a_restart_and_need_their_key_file() {
     let world = World::new();
     let tenant = world.tenant("tenant-a");

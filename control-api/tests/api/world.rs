@@ -68,6 +68,7 @@ impl Setup {
                 "admin": database.url("gatehouse_admin"),
             },
             "key_file": key,
+            "key_publish_ahead_s": 0,
             "image_store": images,
         });
         Self { dir, config }

@@ -2,7 +2,7 @@
 //! bound on its time. It has no way to agents and executions.
 //! Knows nothing of who may use it: the caller has checked the platform membership.
 
-use gatehouse_contract::{ClientId, TenantId, Tier};
+use gatehouse_contract::{ClientId, TenantId, Tier, sidecar::Change};
 use serde_json::Value;
 use sqlx::{PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, OpCtx, Store, audit,
-    members::{self, NewClient, Tenant, TenantRow},
+    members::{self, Changed, Member, NewClient, Tenant, TenantRow},
 };
 
 /// An open transaction of the platform.
@@ -28,6 +28,8 @@ pub struct NewSigningKey<'a> {
     pub jwk: &'a Value,
     /// The private key, sealed.
     pub sealed_private: &'a [u8],
+    /// Whose tokens it signs (`iss`): who keeps that issuer's key set is told.
+    pub issuer: &'a str,
 }
 
 impl Store {
@@ -65,6 +67,10 @@ impl AdminTx<'_> {
         &mut self.transaction
     }
 
+    pub(crate) fn parts(&mut self) -> (&mut PgConnection, &OpCtx, &str) {
+        (&mut self.transaction, self.op, &self.reason)
+    }
+
     pub(crate) async fn audit(
         &mut self,
         tenant: TenantId,
@@ -96,7 +102,7 @@ impl AdminTx<'_> {
         .bind(tier.as_str())
         .fetch_one(self.connection())
         .await?;
-        self.audit(id, "tenant.create", "tenant", id).await?;
+        self.tenant_changed(id, "tenant.create").await?;
         row.try_into()
     }
 
@@ -146,63 +152,101 @@ impl AdminTx<'_> {
             .bind(new.id.as_uuid())
             .execute(self.connection())
             .await?;
+        self.within(tenant).publish_member(Member::Client(new.id)).await?;
         self.audit(tenant, "platform_client.create", "client", new.id).await
     }
 
-    /// Gives a client another secret; the old one ends at once. `false` when there is no such client.
-    pub async fn replace_client_secret(
+    /// Suspends a tenant or lets it act again; one that is being made or removed is [`Error::Conflict`].
+    pub async fn set_tenant_suspended(
         &mut self,
-        tenant: TenantId,
-        client: ClientId,
-        secret_sha256: [u8; 32],
-    ) -> Result<bool, Error> {
-        let done = sqlx::query(
-            "UPDATE oauth_clients SET secret_sha256 = $3, secret_changed_at = now()
-             WHERE tenant_id = $1 AND id = $2",
-        )
-        .bind(tenant.as_uuid())
-        .bind(client.as_uuid())
-        .bind(secret_sha256.as_slice())
-        .execute(self.connection())
-        .await?;
+        id: TenantId,
+        suspended: bool,
+    ) -> Result<Changed, Error> {
+        let (from, to) = if suspended { ("active", "suspended") } else { ("suspended", "active") };
+        let done = sqlx::query("UPDATE tenants SET status = $3 WHERE id = $1 AND status = $2")
+            .bind(id.as_uuid())
+            .bind(from)
+            .bind(to)
+            .execute(self.connection())
+            .await?;
         if done.rows_affected() == 0 {
-            return Ok(false);
+            return match self.tenant(id).await? {
+                None => Ok(Changed::Missing),
+                Some(tenant) if tenant.status.as_str() == to => Ok(Changed::No),
+                Some(_) => Err(Error::Conflict { constraint: "tenants_status".to_owned() }),
+            };
         }
-        self.audit(tenant, "client.rotate_secret", "client", client).await?;
-        Ok(true)
+        self.tenant_changed(id, if suspended { "tenant.suspend" } else { "tenant.resume" }).await
     }
 
-    /// Lets `new` sign from now on; the key before it stays published until `publish_until`. A rotation beside
-    /// another one is [`Error::Conflict`].
+    /// Gives a tenant another tier.
+    pub async fn set_tier(&mut self, id: TenantId, tier: Tier) -> Result<Changed, Error> {
+        let done = sqlx::query("UPDATE tenants SET tier = $2 WHERE id = $1 AND tier <> $2")
+            .bind(id.as_uuid())
+            .bind(tier.as_str())
+            .execute(self.connection())
+            .await?;
+        if done.rows_affected() == 0 {
+            let known = self.tenant(id).await?.is_some();
+            return Ok(if known { Changed::No } else { Changed::Missing });
+        }
+        self.tenant_changed(id, "tenant.tier").await
+    }
+
+    async fn tenant_changed(
+        &mut self,
+        id: TenantId,
+        action: &'static str,
+    ) -> Result<Changed, Error> {
+        self.within(id).publish(&[Change::Tenant { tenant: id }]).await?;
+        self.audit(id, action, "tenant", id).await?;
+        Ok(Changed::Yes)
+    }
+
+    /// Publishes `new`, which signs from `signs_from` on; the key before it signs until then and stays published
+    /// until `publish_until`. A rotation beside another one is [`Error::Conflict`].
     pub async fn rotate_signing_key(
         &mut self,
         new: &NewSigningKey<'_>,
+        signs_from: OffsetDateTime,
         publish_until: OffsetDateTime,
     ) -> Result<(), Error> {
         sqlx::query(
-            "UPDATE signing_keys SET retired_at = now(), publish_until = $1 WHERE retired_at IS NULL",
+            "UPDATE signing_keys SET retired_at = $1, publish_until = $2 WHERE retired_at IS NULL",
         )
+        .bind(signs_from)
         .bind(publish_until)
         .execute(self.connection())
         .await?;
-        self.insert_signing_key(new).await?;
+        self.insert_signing_key(new, Some(signs_from)).await?;
         let tenant = self.op.tenant;
+        let issuer = new.issuer.to_owned();
+        self.within(tenant).publish(&[Change::Keys { issuer }]).await?;
         self.audit(tenant, "signing_key.rotate", "signing_key", new.kid).await
     }
 
-    /// Stores the first key that signs; [`Error::Conflict`] where there is one.
+    /// Stores the first key, which signs at once; [`Error::Conflict`] where there is one.
     pub async fn create_signing_key(&mut self, new: &NewSigningKey<'_>) -> Result<(), Error> {
-        self.insert_signing_key(new).await
+        self.insert_signing_key(new, None).await?;
+        let issuer = new.issuer.to_owned();
+        let tenant = self.op.tenant;
+        self.within(tenant).publish(&[Change::Keys { issuer }]).await
     }
 
-    async fn insert_signing_key(&mut self, new: &NewSigningKey<'_>) -> Result<(), Error> {
+    async fn insert_signing_key(
+        &mut self,
+        new: &NewSigningKey<'_>,
+        signs_from: Option<OffsetDateTime>,
+    ) -> Result<(), Error> {
+        // Without a time the database's own, by which it also tells which key signs.
         sqlx::query(
-            "INSERT INTO signing_keys (kid, algorithm, public_jwk, sealed_private)
-             VALUES ($1, 'RS256', $2, $3)",
+            "INSERT INTO signing_keys (kid, algorithm, public_jwk, sealed_private, signs_from)
+             VALUES ($1, 'RS256', $2, $3, coalesce($4, now()))",
         )
         .bind(new.kid)
         .bind(new.jwk)
         .bind(new.sealed_private)
+        .bind(signs_from)
         .execute(self.connection())
         .await?;
         Ok(())

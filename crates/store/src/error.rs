@@ -18,6 +18,9 @@ pub enum Error {
         /// The constraint's name in the schema.
         constraint: String,
     },
+    /// Without this member the tenant would have no admin who may act.
+    #[error("the tenant's last active admin stays")]
+    LastAdmin,
     /// The service was started without this door's URL.
     #[error("the {0} door is closed in this process")]
     DoorClosed(&'static str),

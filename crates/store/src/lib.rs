@@ -9,16 +9,22 @@
 
 pub mod admin;
 pub mod agents;
+pub mod api_keys;
 mod audit;
 pub mod connect;
 pub mod context;
 pub mod error;
 pub mod executions;
+pub mod issuers;
 pub mod lookup;
 pub mod members;
 pub mod migrate;
+pub mod relay;
+pub mod revocations;
+pub mod sessions;
 pub mod system;
 pub mod tenant;
+pub mod within;
 
 pub use admin::AdminTx;
 pub use connect::{Store, Urls};
@@ -27,3 +33,4 @@ pub use error::Error;
 pub use system::{Job, SystemTx};
 pub use tenant::TenantTx;
 pub use time::OffsetDateTime;
+pub use within::Within;

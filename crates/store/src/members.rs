@@ -1,13 +1,17 @@
-//! A tenant's record and who acts in it: users and clients with their roles. The same rows can be made through
-//! the tenant's door by its admin and through the admin door by the platform.
-//! Knows nothing of secrets but their hash.
+//! A tenant's record and who acts in it: users and clients with their status and roles.
+//! Knows nothing of secrets but their hash, and nothing of who may change whom.
 
-use gatehouse_contract::{ClientId, Role, TenantId, TenantStatus, Tier, UserId};
+use gatehouse_contract::{
+    ClientId, Role, Roles, TenantId, TenantStatus, Tier, UserId, sidecar::Change,
+};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{AdminTx, Error, TenantTx};
+use crate::{Error, TenantTx, Within};
+
+/// Most rows that a list returns, the newest first.
+pub const LIST: i64 = 100;
 
 /// A tenant's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +41,62 @@ pub struct NewClient<'a> {
     pub secret_sha256: [u8; 32],
 }
 
+/// Who acts in a tenant and can be told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    /// A human.
+    User(UserId),
+    /// A program with a secret.
+    Client(ClientId),
+}
+
+/// What the record says of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberRecord {
+    /// Who.
+    pub member: Member,
+    /// A user's e-mail address, a client's name.
+    pub name: String,
+    /// Whether it may act.
+    pub suspended: bool,
+    /// What it may do.
+    pub roles: Roles,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// It was made.
+    Yes,
+    /// It was so already.
+    No,
+    /// There is no such one in this tenant.
+    Missing,
+}
+
+/// Keeps the admins of one tenant from leaving at the same time: an advisory lock in this space, by tenant.
+const ADMINS_LOCK: i64 = 0x6761_7465_0001;
+
+impl Member {
+    /// Its id as a principal's subject.
+    pub const fn id(self) -> Uuid {
+        match self {
+            Self::User(id) => id.as_uuid(),
+            Self::Client(id) => id.as_uuid(),
+        }
+    }
+
+    /// `user` or `client`, as in the audit.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::User(_) => "user",
+            Self::Client(_) => "client",
+        }
+    }
+}
+
 pub(crate) type TenantRow = (Uuid, String, String, String, String, OffsetDateTime);
 
 impl TryFrom<TenantRow> for Tenant {
@@ -54,6 +114,12 @@ impl TryFrom<TenantRow> for Tenant {
     }
 }
 
+/// Roles as they are stored.
+pub(crate) fn roles(names: &[String]) -> Result<Roles, Error> {
+    let roles: Result<Roles, _> = names.iter().map(|role| role.parse()).collect();
+    roles.map_err(|_| Error::Unreadable { what: "role" })
+}
+
 pub(crate) async fn tenant(
     connection: &mut PgConnection,
     id: TenantId,
@@ -65,28 +131,6 @@ pub(crate) async fn tenant(
     .fetch_optional(connection)
     .await?;
     row.map(TryInto::try_into).transpose()
-}
-
-async fn insert_user(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    id: UserId,
-    email: &str,
-    role: Role,
-) -> Result<(), Error> {
-    sqlx::query("INSERT INTO users (tenant_id, id, email) VALUES ($1, $2, $3)")
-        .bind(tenant.as_uuid())
-        .bind(id.as_uuid())
-        .bind(email)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("INSERT INTO memberships (tenant_id, user_id, role) VALUES ($1, $2, $3)")
-        .bind(tenant.as_uuid())
-        .bind(id.as_uuid())
-        .bind(role.as_str())
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 pub(crate) async fn insert_client(
@@ -106,66 +150,288 @@ pub(crate) async fn insert_client(
     Ok(())
 }
 
-async fn insert_client_role(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    client: ClientId,
-    role: Role,
-) -> Result<(), Error> {
-    sqlx::query("INSERT INTO memberships (tenant_id, client_id, role) VALUES ($1, $2, $3)")
-        .bind(tenant.as_uuid())
-        .bind(client.as_uuid())
-        .bind(role.as_str())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 impl TenantTx<'_> {
     /// The tenant's own record.
     pub async fn record(&mut self) -> Result<Option<Tenant>, Error> {
         let id = self.op.tenant;
         tenant(self.connection(), id).await
     }
+}
 
-    /// Makes a user with a role. An address that is taken is [`Error::Conflict`].
+type MemberRow = (Uuid, String, String, Vec<String>, OffsetDateTime);
+
+impl Within<'_> {
+    /// Makes a user with a role. An address that is taken is [`Error::Conflict`], an unknown tenant
+    /// [`Error::Missing`].
     pub async fn create_user(&mut self, id: UserId, email: &str, role: Role) -> Result<(), Error> {
-        let tenant = self.op.tenant;
-        insert_user(self.connection(), tenant, id, email, role).await?;
+        sqlx::query("INSERT INTO users (tenant_id, id, email) VALUES ($1, $2, $3)")
+            .bind(self.tenant.as_uuid())
+            .bind(id.as_uuid())
+            .bind(email)
+            .execute(&mut *self.connection)
+            .await?;
+        self.insert_role(Member::User(id), role).await?;
+        self.publish_member(Member::User(id)).await?;
         self.audit("user.create", "user", id).await
     }
 
-    /// Makes a client with a role.
+    /// Makes a client with a role; an unknown tenant is [`Error::Missing`].
     pub async fn create_client(&mut self, new: &NewClient<'_>, role: Role) -> Result<(), Error> {
-        let tenant = self.op.tenant;
-        insert_client(self.connection(), tenant, new).await?;
-        insert_client_role(self.connection(), tenant, new.id, role).await?;
+        insert_client(self.connection, self.tenant, new).await?;
+        self.insert_role(Member::Client(new.id), role).await?;
+        self.publish_member(Member::Client(new.id)).await?;
         self.audit("client.create", "client", new.id).await
+    }
+
+    /// The newest [`LIST`] users.
+    pub async fn list_users(&mut self) -> Result<Vec<MemberRecord>, Error> {
+        let rows: Vec<MemberRow> = sqlx::query_as(
+            "SELECT u.id, u.email, u.status, ARRAY(SELECT m.role FROM memberships m
+                WHERE m.tenant_id = u.tenant_id AND m.subject = u.id), u.created_at
+             FROM users u WHERE u.tenant_id = $1 ORDER BY u.created_at DESC, u.id LIMIT $2",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(LIST)
+        .fetch_all(&mut *self.connection)
+        .await?;
+        rows.into_iter().map(|row| record(row, |id| Member::User(UserId::new(id)))).collect()
+    }
+
+    /// The newest [`LIST`] clients.
+    pub async fn list_clients(&mut self) -> Result<Vec<MemberRecord>, Error> {
+        let rows: Vec<MemberRow> = sqlx::query_as(
+            "SELECT c.id, c.name, c.status, ARRAY(SELECT m.role FROM memberships m
+                WHERE m.tenant_id = c.tenant_id AND m.subject = c.id), c.created_at
+             FROM oauth_clients c WHERE c.tenant_id = $1 ORDER BY c.created_at DESC, c.id LIMIT $2",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(LIST)
+        .fetch_all(&mut *self.connection)
+        .await?;
+        rows.into_iter().map(|row| record(row, |id| Member::Client(ClientId::new(id)))).collect()
+    }
+
+    /// What the record says of a member.
+    pub async fn member(&mut self, member: Member) -> Result<Option<MemberRecord>, Error> {
+        let query = match member {
+            Member::User(_) => {
+                "SELECT u.id, u.email, u.status, ARRAY(SELECT m.role FROM memberships m
+                    WHERE m.tenant_id = u.tenant_id AND m.subject = u.id), u.created_at
+                 FROM users u WHERE u.tenant_id = $1 AND u.id = $2"
+            }
+            Member::Client(_) => {
+                "SELECT c.id, c.name, c.status, ARRAY(SELECT m.role FROM memberships m
+                    WHERE m.tenant_id = c.tenant_id AND m.subject = c.id), c.created_at
+                 FROM oauth_clients c WHERE c.tenant_id = $1 AND c.id = $2"
+            }
+        };
+        let row: Option<MemberRow> = sqlx::query_as(query)
+            .bind(self.tenant.as_uuid())
+            .bind(member.id())
+            .fetch_optional(&mut *self.connection)
+            .await?;
+        row.map(|row| record(row, |_| member)).transpose()
+    }
+
+    /// Suspends a member or lets it act again. The last admin who may act stays: [`Error::LastAdmin`].
+    pub async fn set_suspended(
+        &mut self,
+        member: Member,
+        suspended: bool,
+    ) -> Result<Changed, Error> {
+        let Some(found) = self.lock(member).await? else { return Ok(Changed::Missing) };
+        if found.suspended == suspended {
+            return Ok(Changed::No);
+        }
+        if suspended {
+            self.spare_last_admin(&found).await?;
+        }
+        let query = match member {
+            Member::User(_) => "UPDATE users SET status = $3 WHERE tenant_id = $1 AND id = $2",
+            Member::Client(_) => {
+                "UPDATE oauth_clients SET status = $3 WHERE tenant_id = $1 AND id = $2"
+            }
+        };
+        sqlx::query(query)
+            .bind(self.tenant.as_uuid())
+            .bind(member.id())
+            .bind(if suspended { "suspended" } else { "active" })
+            .execute(&mut *self.connection)
+            .await?;
+        self.publish_member(member).await?;
+        let action = match (member, suspended) {
+            (Member::User(_), true) => "user.suspend",
+            (Member::User(_), false) => "user.resume",
+            (Member::Client(_), true) => "client.suspend",
+            (Member::Client(_), false) => "client.resume",
+        };
+        self.audit(action, member.kind(), member.id()).await?;
+        Ok(Changed::Yes)
+    }
+
+    /// Gives a member a role besides those it has.
+    pub async fn grant_role(&mut self, member: Member, role: Role) -> Result<Changed, Error> {
+        let Some(found) = self.lock(member).await? else { return Ok(Changed::Missing) };
+        if found.roles.holds(role) {
+            return Ok(Changed::No);
+        }
+        self.insert_role(member, role).await?;
+        self.publish_member(member).await?;
+        self.audit("role.grant", member.kind(), format!("{} {role}", member.id())).await?;
+        Ok(Changed::Yes)
+    }
+
+    /// Takes a role away. The last admin who may act stays one: [`Error::LastAdmin`].
+    pub async fn revoke_role(&mut self, member: Member, role: Role) -> Result<Changed, Error> {
+        let Some(found) = self.lock(member).await? else { return Ok(Changed::Missing) };
+        if !found.roles.holds(role) {
+            return Ok(Changed::No);
+        }
+        if role == Role::Admin {
+            self.spare_last_admin(&found).await?;
+        }
+        sqlx::query("DELETE FROM memberships WHERE tenant_id = $1 AND subject = $2 AND role = $3")
+            .bind(self.tenant.as_uuid())
+            .bind(member.id())
+            .bind(role.as_str())
+            .execute(&mut *self.connection)
+            .await?;
+        self.publish_member(member).await?;
+        self.audit("role.revoke", member.kind(), format!("{} {role}", member.id())).await?;
+        Ok(Changed::Yes)
+    }
+
+    /// Removes a member; its keys end with it. The last admin who may act stays: [`Error::LastAdmin`].
+    pub async fn delete_member(&mut self, member: Member) -> Result<Changed, Error> {
+        let Some(found) = self.lock(member).await? else { return Ok(Changed::Missing) };
+        self.spare_last_admin(&found).await?;
+        self.revoke_keys_of(member.id()).await?;
+        let query = match member {
+            Member::User(_) => "DELETE FROM users WHERE tenant_id = $1 AND id = $2",
+            Member::Client(_) => "DELETE FROM oauth_clients WHERE tenant_id = $1 AND id = $2",
+        };
+        for query in ["DELETE FROM memberships WHERE tenant_id = $1 AND subject = $2", query] {
+            sqlx::query(query)
+                .bind(self.tenant.as_uuid())
+                .bind(member.id())
+                .execute(&mut *self.connection)
+                .await?;
+        }
+        self.publish_member(member).await?;
+        let action = match member {
+            Member::User(_) => "user.delete",
+            Member::Client(_) => "client.delete",
+        };
+        self.audit(action, member.kind(), member.id()).await?;
+        Ok(Changed::Yes)
+    }
+
+    /// Gives a client another secret; the old one ends at once. `false` when there is no such client.
+    pub async fn replace_client_secret(
+        &mut self,
+        client: ClientId,
+        secret_sha256: [u8; 32],
+    ) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "UPDATE oauth_clients SET secret_sha256 = $3, secret_changed_at = now()
+             WHERE tenant_id = $1 AND id = $2",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(client.as_uuid())
+        .bind(secret_sha256.as_slice())
+        .execute(&mut *self.connection)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.audit("client.rotate_secret", "client", client).await?;
+        Ok(true)
+    }
+
+    /// Tells that a member's facts changed, and those of the keys that are bounded by it.
+    pub(crate) async fn publish_member(&mut self, member: Member) -> Result<(), Error> {
+        let keys: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT id FROM api_keys WHERE tenant_id = $1 AND owner = $2 AND revoked_at IS NULL",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(member.id())
+        .fetch_all(&mut *self.connection)
+        .await?;
+        let tenant = self.tenant;
+        let changes: Vec<Change> = std::iter::once(member.id())
+            .chain(keys)
+            .map(|subject| Change::Subject { tenant, subject: subject.to_string() })
+            .collect();
+        self.publish(&changes).await
+    }
+
+    /// What the record says of a member whom nobody else changes before this transaction ends. It makes the member's
+    /// epoch grow.
+    async fn lock(&mut self, member: Member) -> Result<Option<MemberRecord>, Error> {
+        let query = match member {
+            Member::User(_) => "UPDATE users SET status = status WHERE tenant_id = $1 AND id = $2",
+            Member::Client(_) => {
+                "UPDATE oauth_clients SET status = status WHERE tenant_id = $1 AND id = $2"
+            }
+        };
+        sqlx::query(query)
+            .bind(self.tenant.as_uuid())
+            .bind(member.id())
+            .execute(&mut *self.connection)
+            .await?;
+        // A statement of its own: it sees what was committed while the one above waited.
+        self.member(member).await
+    }
+
+    /// Refuses where `leaving`, who is locked, is the only admin who may act. Admins who leave the same tenant at the
+    /// same time take turns here, and each counts after the one before has ended.
+    async fn spare_last_admin(&mut self, leaving: &MemberRecord) -> Result<(), Error> {
+        if leaving.suspended || !leaving.roles.holds(Role::Admin) {
+            return Ok(());
+        }
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
+            .bind(self.tenant.to_string())
+            .bind(ADMINS_LOCK)
+            .execute(&mut *self.connection)
+            .await?;
+        let others: bool = sqlx::query_scalar(
+            "SELECT EXISTS (
+                SELECT FROM memberships m
+                LEFT JOIN users u ON u.tenant_id = m.tenant_id AND u.id = m.user_id
+                LEFT JOIN oauth_clients c ON c.tenant_id = m.tenant_id AND c.id = m.client_id
+                WHERE m.tenant_id = $1 AND m.role = 'admin' AND m.subject <> $2
+                AND coalesce(u.status, c.status) = 'active')",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(leaving.member.id())
+        .fetch_one(&mut *self.connection)
+        .await?;
+        if others { Ok(()) } else { Err(Error::LastAdmin) }
+    }
+
+    async fn insert_role(&mut self, member: Member, role: Role) -> Result<(), Error> {
+        let query = match member {
+            Member::User(_) => {
+                "INSERT INTO memberships (tenant_id, user_id, role) VALUES ($1, $2, $3)"
+            }
+            Member::Client(_) => {
+                "INSERT INTO memberships (tenant_id, client_id, role) VALUES ($1, $2, $3)"
+            }
+        };
+        sqlx::query(query)
+            .bind(self.tenant.as_uuid())
+            .bind(member.id())
+            .bind(role.as_str())
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
     }
 }
 
-impl AdminTx<'_> {
-    /// As [`TenantTx::create_user`], in any tenant; an unknown tenant is [`Error::Missing`].
-    pub async fn create_user(
-        &mut self,
-        tenant: TenantId,
-        id: UserId,
-        email: &str,
-        role: Role,
-    ) -> Result<(), Error> {
-        insert_user(self.connection(), tenant, id, email, role).await?;
-        self.audit(tenant, "user.create", "user", id).await
-    }
-
-    /// As [`TenantTx::create_client`], in any tenant; an unknown tenant is [`Error::Missing`].
-    pub async fn create_client(
-        &mut self,
-        tenant: TenantId,
-        new: &NewClient<'_>,
-        role: Role,
-    ) -> Result<(), Error> {
-        insert_client(self.connection(), tenant, new).await?;
-        insert_client_role(self.connection(), tenant, new.id, role).await?;
-        self.audit(tenant, "client.create", "client", new.id).await
-    }
+fn record(
+    (id, name, status, names, created_at): MemberRow,
+    member: impl FnOnce(Uuid) -> Member,
+) -> Result<MemberRecord, Error> {
+    let suspended = status == "suspended";
+    Ok(MemberRecord { member: member(id), name, suspended, roles: roles(&names)?, created_at })
 }

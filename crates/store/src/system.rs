@@ -1,5 +1,5 @@
 //! The door of background jobs: role `gatehouse_system`, a job from a closed list, and for each job its policy and
-//! columns (`migrations/0005_system_jobs.sql`). HTTP handlers have no URL for it.
+//! columns (`migrations/0005_system_jobs.sql`, the relay's in `0006_credentials.sql`). HTTP handlers have no URL for it.
 //! Knows nothing of Redis: what is offered to workers is pushed by the caller, between reading and marking.
 
 use std::time::Duration;
@@ -19,11 +19,13 @@ pub enum Job {
     Sweep,
     /// Says that a worker is alive.
     Heartbeat,
+    /// Carries changes of facts from the outbox to the feed ([`crate::relay`]).
+    Relay,
 }
 
 impl Job {
     /// Every job.
-    pub const ALL: &'static [Self] = &[Self::Feeder, Self::Sweep, Self::Heartbeat];
+    pub const ALL: &'static [Self] = &[Self::Feeder, Self::Sweep, Self::Heartbeat, Self::Relay];
 
     /// Its name in the policies.
     pub const fn as_str(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Job {
             Self::Feeder => "feeder",
             Self::Sweep => "sweep",
             Self::Heartbeat => "heartbeat",
+            Self::Relay => "relay",
         }
     }
 }
@@ -78,19 +81,19 @@ impl Store {
 
     /// Waits for submissions. Holds a connection of its own and makes it again where it breaks; a notification
     /// that is lost meanwhile is made up for by polling.
-    pub async fn pending_listener(&self) -> Result<PendingListener, Error> {
+    pub async fn pending_listener(&self) -> Result<Listener, Error> {
         let pool = self.system.as_ref().ok_or(Error::DoorClosed("system"))?;
         let mut listener = PgListener::connect_with(pool).await?;
         listener.listen("gatehouse_pending").await?;
-        Ok(PendingListener(listener))
+        Ok(Listener(listener))
     }
 }
 
-/// Wakes the feeder.
-pub struct PendingListener(PgListener);
+/// Wakes a job.
+pub struct Listener(pub(crate) PgListener);
 
-impl PendingListener {
-    /// Ends with `true` when something was submitted, with `false` after `at_most`.
+impl Listener {
+    /// Ends with `true` when there is something to do, with `false` after `at_most`.
     pub async fn wait(&mut self, at_most: Duration) -> Result<bool, Error> {
         match tokio::time::timeout(at_most, self.0.recv()).await {
             Ok(Ok(_)) => Ok(true),
@@ -111,7 +114,7 @@ impl SystemTx {
         self.transaction.commit().await.map_err(Into::into)
     }
 
-    fn connection(&mut self) -> &mut PgConnection {
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
         &mut self.transaction
     }
 

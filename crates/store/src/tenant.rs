@@ -39,6 +39,10 @@ impl TenantTx<'_> {
         &mut self.transaction
     }
 
+    pub(crate) fn parts(&mut self) -> (&mut PgConnection, &OpCtx) {
+        (&mut self.transaction, self.op)
+    }
+
     pub(crate) async fn audit(
         &mut self,
         action: &'static str,

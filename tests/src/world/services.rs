@@ -76,6 +76,7 @@ impl Services<'_> {
                 "issuer": ISSUER,
                 "audience": AUDIENCE,
                 "token_ttl_s": 900,
+                "key_publish_ahead_s": 0,
                 "database": {"app": self.database.url("app"), "admin": self.database.url("admin")},
                 "key_file": key_file,
                 "image_store": self.images,

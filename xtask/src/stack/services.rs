@@ -132,6 +132,7 @@ impl Services<'_> {
                 "issuer": self.issuer,
                 "audience": self.audience,
                 "token_ttl_s": 900,
+                "key_publish_ahead_s": 0,
                 "database": {
                     "app": self.instance.database("app"),
                     "admin": self.instance.database("admin"),

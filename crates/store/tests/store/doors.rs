@@ -82,7 +82,7 @@ async fn clashes_and_missing_parts_are_told_apart() {
         let mut tx = db.store.admin(&a, "a test").await.unwrap();
         let nobody = TenantId::new(Uuid::new_v4());
         let new = client(ClientId::new(Uuid::new_v4()));
-        let made = tx.create_client(nobody, &new, Role::Viewer).await;
+        let made = tx.within(nobody).create_client(&new, Role::Viewer).await;
         assert!(matches!(made, Err(Error::Missing { .. })), "{made:?}");
     })
     .await;
@@ -113,8 +113,8 @@ async fn the_record_of_a_principal_is_found_by_tenant_and_subject() {
         let id = ClientId::new(Uuid::new_v4());
         let user = UserId::new(Uuid::new_v4());
         let mut tx = db.store.tenant(&a).await.unwrap();
-        tx.create_client(&client(id), Role::Developer).await.unwrap();
-        tx.create_user(user, "a@example.com", Role::Viewer).await.unwrap();
+        tx.within().create_client(&client(id), Role::Developer).await.unwrap();
+        tx.within().create_user(user, "a@example.com", Role::Viewer).await.unwrap();
         tx.commit().await.unwrap();
         let find =
             async |tenant, subject| db.store.lookup().principal(tenant, subject).await.unwrap();
@@ -155,7 +155,7 @@ async fn the_platform_membership_is_apart_from_the_roles() {
         let mut tx = db.store.admin(&a, "a test").await.unwrap();
         tx.create_platform_client(a.tenant, &client(id)).await.unwrap();
         assert_eq!(tx.platform_client(a.tenant, "client").await.unwrap(), Some(id));
-        assert!(tx.replace_client_secret(a.tenant, id, [1; 32]).await.unwrap());
+        assert!(tx.within(a.tenant).replace_client_secret(id, [1; 32]).await.unwrap());
         tx.commit().await.unwrap();
         let facts = db.store.lookup().principal(a.tenant, id.as_uuid()).await.unwrap().unwrap();
         assert!(facts.platform);
@@ -171,10 +171,15 @@ async fn one_key_signs_and_its_forerunner_stays_published_for_a_while() {
     with_db(async |db| {
         let a = db.tenant("tenant-a").await;
         let jwk = json!({"kty": "RSA"});
-        let key = |kid: &'static str| NewSigningKey { kid, jwk: &jwk, sealed_private: b"sealed" };
-        let rotate = async |kid: &'static str, until| {
+        let key = |kid: &'static str| NewSigningKey {
+            kid,
+            jwk: &jwk,
+            sealed_private: b"sealed",
+            issuer: "https://auth.test",
+        };
+        let rotate = async |kid: &'static str, from, until| {
             let mut tx = db.store.admin(&a, "a test").await.unwrap();
-            let done = tx.rotate_signing_key(&key(kid), until).await;
+            let done = tx.rotate_signing_key(&key(kid), from, until).await;
             tx.commit().await.unwrap();
             done
         };
@@ -192,12 +197,17 @@ async fn one_key_signs_and_its_forerunner_stays_published_for_a_while() {
         drop(tx);
 
         let now = OffsetDateTime::now_utc();
-        rotate("two", now + Duration::hours(1)).await.unwrap();
+        rotate("two", now, now + Duration::hours(1)).await.unwrap();
         assert_eq!(published().await, ["two", "one"]);
         assert_eq!(db.store.lookup().signing_key().await.unwrap().unwrap().kid, "two");
         // Its tokens are dead: "two" leaves at once.
-        rotate("three", now - Duration::hours(1)).await.unwrap();
+        rotate("three", OffsetDateTime::now_utc(), now - Duration::hours(1)).await.unwrap();
         assert_eq!(published().await, ["three", "one"]);
+        // Published at once, signs later: meanwhile the one before does.
+        let later = now + Duration::hours(1);
+        rotate("four", later, later + Duration::hours(1)).await.unwrap();
+        assert_eq!(published().await, ["four", "three", "one"]);
+        assert_eq!(db.store.lookup().signing_key().await.unwrap().unwrap().kid, "three");
     })
     .await;
 }

@@ -3,8 +3,15 @@
 
 use std::{panic::resume_unwind, sync::Arc};
 
-use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId, TenantId, Tier};
-use gatehouse_store::{OffsetDateTime, OpCtx, Store, Urls, executions::NewExecution, migrate};
+use gatehouse_contract::{
+    AgentId, AgentVersionId, ApiKeyId, ExecutionId, Role, Roles, TenantId, Tier,
+};
+use gatehouse_store::{
+    OffsetDateTime, OpCtx, Store, Urls,
+    api_keys::{KeyMark, NewApiKey},
+    executions::NewExecution,
+    migrate,
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
@@ -112,6 +119,20 @@ impl Db {
         tx.submit_execution(&new).await.unwrap();
         tx.commit().await.unwrap();
         id
+    }
+}
+
+/// A viewer's key that nobody owns.
+pub fn key(id: Uuid) -> NewApiKey<'static> {
+    NewApiKey {
+        id: ApiKeyId::new(id),
+        name: "key",
+        environment: "test",
+        mark: KeyMark { pepper_id: "p1".to_owned(), hmac: [3; 32] },
+        roles: Roles::NONE.with(Role::Viewer),
+        scopes: None,
+        owner: None,
+        expires_at: None,
     }
 }
 

@@ -10,7 +10,7 @@ const DENIED: &str = "42501";
 const MISSING: &str = "23503";
 
 /// Tenant tables that the application can read.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 11] = [
     "tenants",
     "users",
     "memberships",
@@ -19,6 +19,9 @@ const TABLES: [&str; 8] = [
     "agents",
     "agent_versions",
     "executions",
+    "api_keys",
+    "revoked_tokens",
+    "token_cutoffs",
 ];
 
 fn key(table: &str) -> &'static str {
@@ -47,9 +50,18 @@ async fn two_tenants(db: &Db) -> [gatehouse_store::OpCtx; 2] {
             name: "client",
             secret_sha256: [7; 32],
         };
-        tx.create_client(&new, gatehouse_contract::Role::Viewer).await.unwrap();
+        let mut within = tx.within();
+        within.create_client(&new, gatehouse_contract::Role::Viewer).await.unwrap();
         let user = gatehouse_contract::UserId::new(uuid::Uuid::new_v4());
-        tx.create_user(user, "user@example.com", gatehouse_contract::Role::Admin).await.unwrap();
+        within
+            .create_user(user, "user@example.com", gatehouse_contract::Role::Admin)
+            .await
+            .unwrap();
+        within.create_api_key(&crate::harness::key(uuid::Uuid::new_v4())).await.unwrap();
+        let until = gatehouse_store::OffsetDateTime::now_utc() + time::Duration::hours(1);
+        within.revoke_token(&"m".repeat(22), until).await.unwrap();
+        let member = gatehouse_store::members::Member::User(user);
+        within.revoke_tokens_of(member, until, until).await.unwrap();
         tx.commit().await.unwrap();
         both.push(op);
     }
@@ -204,7 +216,16 @@ async fn secrets_are_out_of_reach() {
         assert_eq!(refused(&mut admin, sealed).await, DENIED);
         assert_eq!(refused(&mut admin, "SELECT input FROM executions").await, DENIED);
         enter(&mut app, a.tenant).await;
-        assert_eq!(refused(&mut app, "SELECT secret_sha256 FROM oauth_clients").await, DENIED);
+        for statement in [
+            "SELECT secret_sha256 FROM oauth_clients",
+            "SELECT hmac FROM api_keys",
+            "UPDATE api_keys SET last_used_at = now()",
+            "UPDATE api_keys SET owner = NULL",
+        ] {
+            run(&mut app, "ROLLBACK").await;
+            enter(&mut app, a.tenant).await;
+            assert_eq!(refused(&mut app, statement).await, DENIED, "{statement}");
+        }
     })
     .await;
 }
@@ -243,13 +264,24 @@ async fn a_job_sees_its_rows_and_columns_alone() {
             "SELECT id FROM agents",
             "SELECT id FROM tenants",
             "SELECT id FROM tenant_audit",
+            "SELECT name FROM api_keys",
+            "UPDATE api_keys SET revoked_at = NULL",
+            "INSERT INTO outbox (tenant_id, kind, payload) SELECT gen_random_uuid(), 'x', '{}'",
             "DELETE FROM executions",
         ] {
             assert_eq!(refused(&mut system, statement).await, DENIED, "{statement}");
         }
         let mut app = db.raw("gatehouse_app").await;
         enter(&mut app, a.tenant).await;
-        assert_eq!(refused(&mut app, "SELECT worker FROM worker_heartbeats").await, DENIED);
+        for statement in [
+            "SELECT worker FROM worker_heartbeats",
+            "SELECT payload FROM outbox",
+            "SELECT epoch FROM feed_state",
+        ] {
+            run(&mut app, "ROLLBACK").await;
+            enter(&mut app, a.tenant).await;
+            assert_eq!(refused(&mut app, statement).await, DENIED, "{statement}");
+        }
     })
     .await;
 }

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod catalog;
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod doors;
 #[cfg(test)]
 mod executions;
@@ -12,4 +14,8 @@ mod harness;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod sign_in;

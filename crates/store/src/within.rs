@@ -1,0 +1,90 @@
+//! One tenant's members and credentials, written the same way through both doors that may: the tenant's own and the
+//! admin's. What every write here needs: its audit row, and the outbox row that tells whoever remembers facts.
+//! Knows nothing of who may do what.
+
+use gatehouse_contract::{TenantId, sidecar::Change};
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use crate::{AdminTx, Error, OpCtx, TenantTx, audit};
+
+/// One tenant within an open transaction. Every statement names the tenant besides what row security does: behind the
+/// admin door nothing else would.
+pub struct Within<'t> {
+    pub(crate) connection: &'t mut PgConnection,
+    pub(crate) op: &'t OpCtx,
+    pub(crate) tenant: TenantId,
+    pub(crate) reason: Option<&'t str>,
+}
+
+impl TenantTx<'_> {
+    /// The tenant's own members and credentials.
+    pub fn within(&mut self) -> Within<'_> {
+        let (connection, op) = self.parts();
+        Within { connection, op, tenant: op.tenant, reason: None }
+    }
+}
+
+impl AdminTx<'_> {
+    /// The members and credentials of any tenant.
+    pub fn within(&mut self, tenant: TenantId) -> Within<'_> {
+        let (connection, op, reason) = self.parts();
+        Within { connection, op, tenant, reason: Some(reason) }
+    }
+}
+
+impl Within<'_> {
+    /// Whose members and credentials these are.
+    pub const fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    pub(crate) async fn audit(
+        &mut self,
+        action: &'static str,
+        target_kind: &'static str,
+        target_id: impl ToString,
+    ) -> Result<(), Error> {
+        let (tenant, target_id) = (self.tenant, target_id.to_string());
+        let entry = audit::Entry { tenant, action, target_kind, target_id, reason: self.reason };
+        audit::write(self.connection, self.op, entry).await
+    }
+
+    pub(crate) async fn publish(&mut self, changes: &[Change]) -> Result<(), Error> {
+        publish(self.connection, self.tenant, changes).await
+    }
+}
+
+/// Puts changes into the outbox of the transaction that makes them.
+pub(crate) async fn publish(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    changes: &[Change],
+) -> Result<(), Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let kinds: Vec<&str> = changes.iter().map(kind).collect();
+    let payloads: Result<Vec<Value>, _> = changes.iter().map(serde_json::to_value).collect();
+    let payloads = payloads.map_err(|_| Error::Unreadable { what: "change" })?;
+    sqlx::query(
+        "INSERT INTO outbox (tenant_id, kind, payload)
+         SELECT $1, c.kind, c.payload FROM unnest($2::text[], $3::jsonb[]) AS c (kind, payload)",
+    )
+    .bind(tenant.as_uuid())
+    .bind(kinds)
+    .bind(payloads)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+const fn kind(change: &Change) -> &'static str {
+    match change {
+        Change::Tenant { .. } => "tenant",
+        Change::Subject { .. } => "subject",
+        Change::Credential { .. } => "credential",
+        Change::Keys { .. } => "keys",
+        Change::Deny(_) => "deny",
+    }
+}
