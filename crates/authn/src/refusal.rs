@@ -29,6 +29,8 @@ macro_rules! refusals {
 refusals! {
     /// The `Authorization` value has the scheme but not one token (RFC 6750 §2.1).
     BearerMalformed = "bearer_malformed", TokenInvalid, "the bearer credential is not one token";
+    /// Two cookies or two parameters of the credential's name.
+    CredentialTwice = "credential_twice", CredentialMalformed, "the credential stands twice";
     /// Longer than [`crate::jws::MAX_TOKEN_BYTES`].
     TooLong = "token_too_long", TokenInvalid, "the token is longer than 8 KiB";
     /// Not three parts.

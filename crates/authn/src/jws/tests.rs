@@ -79,7 +79,9 @@ fn j7_a_public_key_is_never_a_secret() {
         let jwk = t::key_for(algorithm, "{}");
         let keys = t::set(std::slice::from_ref(&jwk));
         let spki = keys.keys()[0].spki_der().to_vec();
-        for secret in [jwk.as_bytes(), &spki, t::set_text(&[jwk.clone()]).as_bytes(), b""] {
+        for secret in
+            [jwk.as_bytes(), &spki, t::set_text(std::slice::from_ref(&jwk)).as_bytes(), b""]
+        {
             for hs in [Algorithm::Hs256, Algorithm::Hs384, Algorithm::Hs512] {
                 let signed = t::encode(format!(r#"{{"alg":"{hs}"}}"#)) + "." + &t::encode(CLAIMS);
                 let mac = t::encode(t::hmac(hs, secret, signed.as_bytes()));
