@@ -1,24 +1,30 @@
-//! Who calls and whether it may: verifies the bearer token with our own keys, takes the principal from the record,
-//! and applies the role matrix. Headers that the gateway set are not looked at (design §3.2: the context alone
+//! Who calls and whether it may: one credential, a bearer token that our own keys verify or an API key; the principal
+//! from the record; the role matrix. Headers that the gateway set are not looked at (design §3.2: the context alone
 //! opens nothing here).
 //! Knows no operation.
 
+mod credential;
+
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
+    http::{HeaderMap, HeaderName, Method, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use gatehouse_authn::{Algorithm, Portable, Refusal, bearer, claims, jws};
+use gatehouse_authn::{Algorithm, Portable, claims, jws, revocation};
 use gatehouse_contract::{
-    Reason, TenantId, TenantStatus, header as names, rbac::Access, sidecar::PrincipalFacts,
+    Reason, Role, Roles, TenantId, TenantStatus, header as names, rbac::Access,
 };
 use gatehouse_service::{Reply, RequestId, exit::chain};
 use gatehouse_store::OpCtx;
-use tracing::{Span, error, info};
-use uuid::Uuid;
+use tracing::{Span, error};
 
-use crate::{clock, routes::Api};
+use self::credential::{Credential, refused};
+use crate::{
+    clock,
+    principal::{self, Token, Verdict},
+    routes::Api,
+};
 
 /// Most characters of a reason.
 const MAX_REASON_CHARS: usize = 500;
@@ -30,6 +36,10 @@ pub struct Caller {
     pub subject: String,
     /// Whether it holds the platform membership.
     pub platform: bool,
+    /// What it may do in its own tenant.
+    pub roles: Roles,
+    /// Whether it showed an API key.
+    pub is_key: bool,
     /// Whether the roles alone allow this route, within the caller's own tenant.
     by_role: bool,
     /// Why it acts for others.
@@ -58,11 +68,30 @@ pub async fn guard(State(api): State<Api>, request: Request, next: Next) -> Resp
 }
 
 async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
-    let claims = verify(api, &parts.headers).await?;
-    Span::current().record("tenant.id", tracing::field::display(claims.tenant));
-    let facts = principal(api, claims.tenant, &claims.subject).await?;
+    let shown = credential::of(&parts.headers)?;
+    let verdict = match shown {
+        Credential::Bearer(token) => by_token(api, token).await?,
+        Credential::ApiKey(key) => principal::of_api_key(api, key).await.map_err(away)?,
+    };
+    let facts = match verdict {
+        Verdict::Known(facts) => facts,
+        Verdict::Worthless => return Err(credential::worthless()),
+        // A subject that the record does not know in this tenant has nothing to say here.
+        Verdict::Stranger => return Err(Reason::TenantInvalid.into()),
+    };
+    Span::current().record("tenant.id", tracing::field::display(facts.tenant));
+    match facts.status {
+        TenantStatus::Active => {}
+        TenantStatus::Provisioning | TenantStatus::Suspended | TenantStatus::Deleting => {
+            return Err(Reason::TenantInactive.into());
+        }
+    }
+    if facts.suspended {
+        return Err(Reason::PrincipalInactive.into());
+    }
     let access = access(api, &parts.method, parts.extensions.get());
-    if !access.is_some_and(|access| access.allows(facts.roles, facts.platform)) {
+    let within_scope = access.is_some_and(|access| in_scope(access, facts.scopes.as_deref()));
+    if !within_scope || !access.is_some_and(|access| access.allows(facts.roles, facts.platform)) {
         return Err(Reason::PermissionDenied.into());
     }
     let request_id = parts
@@ -70,13 +99,23 @@ async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
         .get()
         .map_or_else(|| RequestId::of(&parts.headers).to_string(), |id: &RequestId| id.to_string());
     Ok(Caller {
-        tenant: claims.tenant,
-        subject: claims.subject,
+        tenant: facts.tenant,
         platform: facts.platform,
+        roles: facts.roles,
+        is_key: matches!(shown, Credential::ApiKey(_)),
         by_role: access.is_some_and(|access| access.allows(facts.roles, false)),
         reason: reason(&parts.headers)?,
         request_id,
+        subject: facts.subject,
     })
+}
+
+/// A key's scopes narrow what its roles hold.
+fn in_scope(access: &Access, scopes: Option<&[String]>) -> bool {
+    match (access, scopes) {
+        (Access::Public, _) | (_, None) => true,
+        (Access::Held { permission, .. }, Some(scopes)) => scopes.contains(permission),
+    }
 }
 
 /// The matrix knows routes by their template; what it does not list is denied.
@@ -90,62 +129,33 @@ fn access<'a>(api: &'a Api, method: &Method, matched: Option<&MatchedPath>) -> O
     Some(&found.access)
 }
 
-async fn verify(api: &Api, headers: &HeaderMap) -> Result<claims::Claims, Reply> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = match (values.next(), values.next()) {
-        (Some(value), None) => value,
-        (None, _) => return Err(challenge(Reason::CredentialMissing, None)),
-        (Some(_), Some(_)) => return Err(Reason::CredentialMalformed.into()),
-    };
-    let refused = |refusal: Refusal| {
-        info!(refusal = refusal.word(), "token refused");
-        challenge(refusal.reason(), refusal.challenge())
-    };
-    let token = bearer::token(value.as_bytes()).map_err(refused)?;
-    let token = token.ok_or_else(|| challenge(Reason::CredentialMissing, None))?;
+async fn by_token(api: &Api, token: &[u8]) -> Result<Verdict, Reply> {
     let parsed = jws::parse(token).map_err(refused)?;
-    let away = |error: crate::keyring::Error| {
+    let away_keys = |error: crate::keyring::Error| {
         error!(error = %chain(&error), "the signing keys cannot be had");
         Reply::new(Reason::IdentityUnavailable)
     };
-    let mut keys = api.keyring.keys().await.map_err(away)?;
+    let mut keys = api.keyring.keys().await.map_err(away_keys)?;
     if parsed.header().key_id.as_deref().is_some_and(|kid| !keys.set.has(kid)) {
-        keys = api.keyring.look_again().await.map_err(away)?;
+        keys = api.keyring.look_again().await.map_err(away_keys)?;
     }
     let verified =
         jws::verify_with(&parsed, &keys.set, &[Algorithm::Rs256], &Portable).map_err(refused)?;
-    claims::judge(&verified, &api.rules, clock::since_epoch(clock::now())).map_err(refused)
-}
-
-/// What the record says; a subject that it does not know in this tenant has nothing to say here.
-async fn principal(api: &Api, tenant: TenantId, subject: &str) -> Result<PrincipalFacts, Reply> {
-    let unknown = || Reply::new(Reason::TenantInvalid);
-    let subject: Uuid = subject.parse().map_err(|_| unknown())?;
-    let facts = api.store.lookup().principal(tenant, subject).await;
-    let facts = facts.map_err(|error| {
-        error!(error = %chain(&error), "the principal cannot be looked up");
-        Reply::new(Reason::IdentityUnavailable)
-    })?;
-    let facts = facts.ok_or_else(unknown)?;
-    match facts.status {
-        TenantStatus::Active => Ok(facts),
-        TenantStatus::Provisioning | TenantStatus::Suspended | TenantStatus::Deleting => {
-            Err(Reason::TenantInactive.into())
-        }
-    }
-}
-
-/// RFC 6750 §3.
-fn challenge(reason: Reason, error: Option<&'static str>) -> Reply {
-    let reply = Reply::new(reason);
-    if reason.status() != 401 {
-        return reply;
-    }
-    let value = match error {
-        Some("invalid_token") => r#"Bearer realm="gatehouse", error="invalid_token""#,
-        _ => r#"Bearer realm="gatehouse""#,
+    let claims = claims::judge(&verified, &api.rules, clock::since_epoch(clock::now()));
+    let claims = claims.map_err(refused)?;
+    let mark = claims.token_id.as_deref().map(|id| revocation::mark(&claims.issuer, id));
+    let token = Token {
+        tenant: claims.tenant,
+        subject: &claims.subject,
+        mark: mark.as_deref(),
+        issued_at_s: claims.issued_at.map(|at| at.as_secs()),
     };
-    reply.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(value))
+    principal::of_own_token(api, token).await.map_err(away)
+}
+
+fn away(error: gatehouse_store::Error) -> Reply {
+    error!(error = %chain(&error), "the principal cannot be looked up");
+    Reply::new(Reason::IdentityUnavailable)
 }
 
 fn reason(headers: &HeaderMap) -> Result<Option<String>, Reply> {
@@ -177,6 +187,11 @@ impl Caller {
     /// Its reason, or `default` where the operation says enough.
     pub fn reason_or(&self, default: &str) -> String {
         self.reason.clone().unwrap_or_else(|| default.to_owned())
+    }
+
+    /// Whether it may give this role to others: nobody grants what is above their own.
+    pub fn may_grant(&self, role: Role) -> bool {
+        self.platform || self.roles.iter().last().is_some_and(|highest| role <= highest)
     }
 
     /// Which door leads it to `target`. Another tenant's is the same 404 as a missing one.

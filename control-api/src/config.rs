@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
+use gatehouse_authn::api_key::Peppers;
 use gatehouse_contract::Document;
 use gatehouse_service::{Stop, config};
 use gatehouse_store::Urls;
 
-use crate::seal::Sealer;
+use crate::{peppers, seal::Sealer};
 
 /// Everything that `serve` and `bootstrap` need.
 pub struct Config {
@@ -25,6 +26,8 @@ pub struct Config {
     pub database: Urls,
     /// From `key_file`.
     pub sealer: Sealer,
+    /// From `peppers_file`.
+    pub peppers: Peppers,
     pub image_store: PathBuf,
 }
 
@@ -57,6 +60,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
         Some(Urls { app: app?, admin: Some(admin?), system: None })
     });
     let sealer = key_file(doc);
+    let peppers = peppers::read(doc);
     let image_store = folder(doc, "image_store");
     Some(Config {
         listen: listen?,
@@ -70,6 +74,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
         },
         database: database?,
         sealer: sealer?,
+        peppers: peppers?,
         image_store: image_store?,
     })
 }

@@ -7,6 +7,8 @@ mod clock;
 mod config;
 mod images;
 mod keyring;
+mod peppers;
+mod principal;
 mod random;
 mod routes;
 mod seal;

@@ -15,8 +15,12 @@ use axum::{
     middleware::from_fn_with_state,
     routing::{get, post},
 };
-use gatehouse_authn::Rules;
-use gatehouse_contract::{Reason, rbac::Matrix};
+use gatehouse_authn::{Rules, api_key::Peppers};
+use gatehouse_contract::{
+    Reason,
+    rbac::Matrix,
+    sidecar::{INTERNAL_LAST_USED_PATH, INTERNAL_PRINCIPAL_PATH},
+};
 use gatehouse_service::{Reply, exit::chain};
 use gatehouse_store::{Error, OffsetDateTime, Store};
 use time::format_description::well_known::Rfc3339;
@@ -32,6 +36,7 @@ pub struct Api {
     pub matrix: Arc<Matrix>,
     pub rules: Arc<Rules>,
     pub tokens: Arc<Tokens>,
+    pub peppers: Arc<Peppers>,
     pub image_store: Arc<Path>,
 }
 
@@ -46,6 +51,9 @@ pub fn rules(tokens: &Tokens) -> Rules {
 
 /// An execution's input may have 256 KiB; the rest is the envelope around it.
 const EXECUTION_BODY_BYTES: usize = (256 + 8) * 1024;
+
+/// A batch of last uses.
+const LAST_USED_BYTES: usize = 1024 * 1024;
 
 /// What clients reach through the gateway. Behind the guard everything needs a token; in front of it are the
 /// routes that the matrix calls public.
@@ -81,7 +89,11 @@ pub fn public(api: &Api) -> Router {
 /// What the sidecars of this machine reach; never the gateway.
 pub fn internal(api: &Api) -> Router {
     Router::new()
-        .route(gatehouse_contract::sidecar::INTERNAL_PRINCIPAL_PATH, post(internal::principal))
+        .route(INTERNAL_PRINCIPAL_PATH, post(internal::principal))
+        .route(
+            INTERNAL_LAST_USED_PATH,
+            post(internal::last_used).layer(DefaultBodyLimit::max(LAST_USED_BYTES)),
+        )
         .with_state(api.clone())
 }
 

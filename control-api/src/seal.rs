@@ -63,7 +63,8 @@ impl Sealer {
     }
 }
 
-fn hex(text: &str) -> Option<[u8; 32]> {
+/// 256 bits from 64 hex digits.
+pub fn hex(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }

@@ -22,8 +22,16 @@ use crate::{
 
 /// `serve`.
 pub async fn run(path: &Path) -> Result<(), Stop> {
-    let Config { listen, internal_listen, admin_listen, tokens, database, sealer, image_store } =
-        config::load(path)?;
+    let Config {
+        listen,
+        internal_listen,
+        admin_listen,
+        tokens,
+        database,
+        sealer,
+        peppers,
+        image_store,
+    } = config::load(path)?;
     // Ports first: what is taken is known before anything is touched.
     let public = listen::bind("listen", listen).await?;
     let internal = listen::bind("internal_listen", internal_listen).await?;
@@ -40,6 +48,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         matrix: Arc::new(matrix),
         rules: Arc::new(rules),
         tokens: Arc::new(tokens),
+        peppers: Arc::new(peppers),
         image_store: image_store.into(),
     };
     let probe = store.clone();

@@ -383,6 +383,7 @@ fn remove_state(dir: &Path, data: &Path) -> anyhow::Result<()> {
         dir.join("platform.json"),
         dir.join("demo.json"),
         dir.join("signing.key"),
+        dir.join("peppers.json"),
     ] {
         // A link is removed as one, never followed.
         let is_dir = fs::symlink_metadata(&old).is_ok_and(|meta| meta.is_dir());

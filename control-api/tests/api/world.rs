@@ -56,6 +56,9 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         fs::write(&key, "0f".repeat(32)).unwrap();
+        let peppers = dir.path().join("peppers.json");
+        let pepper = json!({"current": "p1", "peppers": {"p1": "1e".repeat(32)}});
+        fs::write(&peppers, pepper.to_string()).unwrap();
         let images = dir.path().join("images");
         fs::create_dir(&images).unwrap();
         // Port 0: the service takes free ones and says which, so that no two tests can race for one.
@@ -68,6 +71,7 @@ impl Setup {
                 "admin": database.url("gatehouse_admin"),
             },
             "key_file": key,
+            "peppers_file": peppers,
             "key_publish_ahead_s": 0,
             "image_store": images,
         });

@@ -19,6 +19,9 @@ use crate::{
 /// Signs keys at rest in tests only.
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
+/// Knows API keys in tests only.
+const PEPPER: &str = "1f1e1d1c1b1a191817161514131211100f0e0d0c0b0a09080706050403020100";
+
 /// How long the filter waits for the sidecar; the product's defaults are 50, and 1000 for identities.
 pub(super) const CALL_OUT_MS: u64 = 3000;
 /// How long the sidecar waits for Redis; the product's default is 25.
@@ -63,10 +66,15 @@ impl Services<'_> {
         succeeded("control-api migrate", &mut command).map(drop)
     }
 
+    fn peppers(&self) -> Result<PathBuf> {
+        self.write("peppers", &json!({"current": "p1", "peppers": {"p1": PEPPER}}))
+    }
+
     pub fn control(&self) -> Result<Control> {
         let (listen, internal, admin) = (address()?, address()?, address()?);
         let key_file = self.dir.join("signing.key");
         std::fs::write(&key_file, KEY)?;
+        let peppers = self.peppers()?;
         let config = self.write(
             "control-api",
             &json!({
@@ -79,6 +87,7 @@ impl Services<'_> {
                 "key_publish_ahead_s": 0,
                 "database": {"app": self.database.url("app"), "admin": self.database.url("admin")},
                 "key_file": key_file,
+                "peppers_file": peppers,
                 "image_store": self.images,
             }),
         )?;

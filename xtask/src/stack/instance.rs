@@ -72,6 +72,8 @@ pub struct Secrets {
     pub redis_admin: String,
     /// Encrypts signing keys at rest: 32 bytes.
     pub key: String,
+    /// Knows API keys: 32 bytes.
+    pub pepper: String,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -93,6 +95,7 @@ impl Secrets {
             redis_worker: random()?,
             redis_admin: random()?,
             key: random()?,
+            pepper: random()?,
         })
     }
 
@@ -110,6 +113,7 @@ impl Secrets {
             redis_worker: same(),
             redis_admin: same(),
             key: random()?,
+            pepper: random()?,
         })
     }
 
@@ -223,6 +227,11 @@ impl Instance {
     /// The file of [`Secrets::key`].
     pub fn key_file(&self) -> PathBuf {
         self.dir.join("signing.key")
+    }
+
+    /// The file of [`Secrets::pepper`].
+    pub fn peppers_file(&self) -> PathBuf {
+        self.dir.join("peppers.json")
     }
 
     /// Writes the record.

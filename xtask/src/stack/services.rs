@@ -122,6 +122,10 @@ impl Services<'_> {
         if !key.exists() {
             write_secret(&key, &secrets.key)?;
         }
+        let peppers = self.instance.peppers_file();
+        if !peppers.exists() {
+            write(&peppers, &json!({"current": "p1", "peppers": {"p1": secrets.pepper}}))?;
+        }
         fs::create_dir_all(self.instance.image_store()).context("making the image store")?;
         self.write_config(
             "control-api",
@@ -138,6 +142,7 @@ impl Services<'_> {
                     "admin": self.instance.database("admin"),
                 },
                 "key_file": key,
+                "peppers_file": peppers,
                 "image_store": self.instance.image_store(),
             }),
         )
