@@ -1,6 +1,8 @@
 //! The integration tests: the compiled filter in a wasmtime host and in real Envoy, and the whole stack.
 
 #[cfg(test)]
+mod acceptance;
+#[cfg(test)]
 mod envoy;
 #[cfg(test)]
 mod filter;

@@ -34,6 +34,38 @@ pub struct Configuration {
     pub file: PathBuf,
     listen: SocketAddr,
     admin: SocketAddr,
+    /// How many workers it has.
+    pub workers: u8,
+}
+
+/// Where the bootstrap keeps the HTTP connection manager.
+const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+
+impl Configuration {
+    /// Changes the bootstrap.
+    pub fn patch(&self, change: impl FnOnce(&mut Value) -> Option<()>) -> Result<()> {
+        let mut bootstrap: Value = serde_json::from_slice(&std::fs::read(&self.file)?)?;
+        change(&mut bootstrap).context("the bootstrap is not as the patch expects")?;
+        std::fs::write(&self.file, format!("{bootstrap:#}"))?;
+        Ok(())
+    }
+}
+
+/// The HTTP connection manager of a bootstrap.
+pub fn manager(bootstrap: &mut Value) -> Option<&mut serde_json::Map<String, Value>> {
+    bootstrap.pointer_mut(MANAGER)?.as_object_mut()
+}
+
+/// The first cluster of this name.
+pub fn cluster<'a>(
+    bootstrap: &'a mut Value,
+    name: &str,
+) -> Option<&'a mut serde_json::Map<String, Value>> {
+    let clusters = bootstrap.pointer_mut("/static_resources/clusters")?.as_array_mut()?;
+    clusters
+        .iter_mut()
+        .find(|cluster| cluster.get("name").is_some_and(|n| n == name))?
+        .as_object_mut()
 }
 
 /// Writes the bootstrap of `module` into `dir`, with free ports.
@@ -55,7 +87,7 @@ pub fn configuration(
     });
     let file = dir.join("envoy.json");
     std::fs::write(&file, format!("{bootstrap:#}"))?;
-    Ok(Configuration { file, listen, admin })
+    Ok(Configuration { file, listen, admin, workers: 2 })
 }
 
 impl Gateway {
@@ -72,11 +104,11 @@ impl Gateway {
 
     /// Starts it with a configuration and waits until it serves.
     pub fn run(dir: &Path, configuration: Configuration) -> Result<Self> {
-        let Configuration { file, listen, admin } = configuration;
+        let Configuration { file, listen, admin, workers } = configuration;
         let mut command = Command::new(env::path(env::ENVOY)?);
         command.arg("--config-path").arg(&file).args([
             "--concurrency",
-            "2",
+            &workers.to_string(),
             "--disable-hot-restart",
             "--log-level",
             "info",

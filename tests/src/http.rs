@@ -1,6 +1,8 @@
 //! HTTP/1.1 down to the byte: what a client sends is exactly what the test wrote, with spellings, duplicates,
 //! trailers and pipelining that libraries hide. Reads messages in the same way on both sides.
 
+pub mod serve;
+
 use std::{
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
@@ -76,6 +78,13 @@ impl Message {
         serde_json::from_slice(&self.body).with_context(|| format!("{}: {}", self.start, text()))
     }
 
+    /// With a header more.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.add(name.as_bytes(), value.as_bytes());
+        self
+    }
+
     /// The one value of a header, or the empty text.
     pub fn header(&self, name: &str) -> String {
         self.headers.one(name).unwrap_or_default()
@@ -149,6 +158,12 @@ impl Connection {
         Message::read(&mut self.stream, false)?.context("the connection ended without an answer")
     }
 
+    /// Reads the response to this request: the one to HEAD has no body, whatever its length says.
+    pub fn response_to(&mut self, request: &Request) -> Result<Message> {
+        let bodiless = request.line().starts_with("HEAD ");
+        Message::read(&mut self.stream, bodiless)?.context("the connection ended without an answer")
+    }
+
     /// Whether the peer closes without saying more.
     pub fn closed(&mut self) -> Result<bool> {
         Ok(self.stream.fill_buf()?.is_empty())
@@ -181,6 +196,20 @@ impl Request {
         self
     }
 
+    /// Adds a header of any bytes.
+    #[must_use]
+    pub fn raw(mut self, name: &[u8], value: &[u8]) -> Self {
+        self.0.headers.add(name, value);
+        self
+    }
+
+    /// Without the header that [`Self::new`] or an earlier step added.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.0.headers.remove(name.as_bytes());
+        self
+    }
+
     /// Adds the bearer token.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {
@@ -195,6 +224,11 @@ impl Request {
         self.header("Content-Type", "application/json").header("Content-Length", &length)
     }
 
+    /// The request line.
+    pub fn line(&self) -> &str {
+        &self.0.start
+    }
+
     /// The bytes on the wire.
     pub fn bytes(&self) -> Vec<u8> {
         self.0.bytes()
@@ -202,7 +236,12 @@ impl Request {
 
     /// Sends it on a connection of its own.
     pub fn send(&self, to: SocketAddr) -> Result<Message> {
-        exchange(to, &self.bytes()).with_context(|| self.0.start.clone())
+        let send = || {
+            let mut connection = Connection::open(to)?;
+            connection.send(&self.bytes())?;
+            connection.response_to(self)
+        };
+        send().with_context(|| self.0.start.clone())
     }
 }
 

@@ -5,7 +5,10 @@ use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
     rand::SystemRandom,
     rsa::{KeyPair, KeySize},
-    signature::{KeyPair as _, RSA_PKCS1_SHA256},
+    signature::{
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair,
+        KeyPair as _, RSA_PKCS1_SHA256,
+    },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -61,6 +64,56 @@ impl Key {
     /// The header of an access token that this key signs (RFC 9068).
     pub fn header(&self) -> Value {
         json!({ "alg": "RS256", "typ": "at+jwt", "kid": self.id })
+    }
+}
+
+/// A P-256 key with its id.
+#[derive(Debug)]
+pub struct Ec {
+    /// The `kid`.
+    pub id: String,
+    pair: EcdsaKeyPair,
+    der: EcdsaKeyPair,
+}
+
+impl Ec {
+    /// A new key.
+    pub fn generate(id: &str) -> Result<Self> {
+        let fixed = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pair = EcdsaKeyPair::generate(fixed).map_err(|_| anyhow!("making an EC key"))?;
+        let document = pair.to_pkcs8v1().map_err(|_| anyhow!("encoding an EC key"))?;
+        let der = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref())
+            .map_err(|_| anyhow!("reading an EC key"))?;
+        Ok(Self { id: id.to_owned(), pair, der })
+    }
+
+    /// The public key as a JWK for signatures.
+    pub fn jwk(&self) -> Result<Value> {
+        let point = self.pair.public_key().as_ref();
+        let (x, y) = point.get(1..).context("an empty point")?.split_at_checked(32).context("x")?;
+        Ok(json!({
+            "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.id,
+            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+        }))
+    }
+
+    /// A JWT over exactly these documents, signed with ES256 whatever the header says.
+    pub fn jwt(&self, header: &Value, claims: &Value) -> Result<String> {
+        let text = unsigned(header, claims);
+        let signature = self.pair.sign(&SystemRandom::new(), text.as_bytes());
+        let signature = signature.map_err(|_| anyhow!("signing"))?;
+        Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
+    /// The signature in the form of X.509, which no JWS has.
+    pub fn sign_der(&self, text: &[u8]) -> Result<Vec<u8>> {
+        let signature = self.der.sign(&SystemRandom::new(), text);
+        Ok(signature.map_err(|_| anyhow!("signing"))?.as_ref().to_vec())
+    }
+
+    /// The header of an access token that this key signs.
+    pub fn header(&self) -> Value {
+        json!({ "alg": "ES256", "typ": "at+jwt", "kid": self.id })
     }
 }
 
