@@ -17,6 +17,8 @@ pub const AGENT: &str = "GATEHOUSE_TEST_AGENT";
 pub const ENVOY: &str = "GATEHOUSE_TEST_ENVOY";
 /// The stripped `suite.wasm`.
 pub const SUITE: &str = "GATEHOUSE_TEST_SUITE";
+/// The module `auth` for Envoy.
+pub const AUTH: &str = "GATEHOUSE_TEST_AUTH";
 /// The folder of the built services.
 pub const BIN: &str = "GATEHOUSE_TEST_BIN";
 

@@ -74,6 +74,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_RUNSC", parts.runsc()?)
             .env("GATEHOUSE_TEST_OIDC", parts.oidc()?)
             .env("GATEHOUSE_TEST_SUITE", &suite)
+            // The build leaves every module in one folder.
+            .env("GATEHOUSE_TEST_AUTH", suite.with_file_name("auth.wasm"))
             .env("GATEHOUSE_TEST_BIN", &bin)
             .env("GATEHOUSE_TEST_AGENT", &agent);
         Ok(())

@@ -1,4 +1,4 @@
-//! `cargo xtask wasm`: builds the filter, cuts it for each host, holds size and imports.
+//! `cargo xtask wasm`: builds the filters, cuts each for its hosts, holds sizes and imports.
 //! Knows the rules of the hosts (measured, DESIGN §3); decides nothing about requests.
 
 use std::{
@@ -22,6 +22,8 @@ pub struct Args {}
 /// A module made for one host.
 #[derive(Debug, Clone)]
 pub struct Artifact {
+    /// Which filter it is.
+    pub filter: Filter,
     /// Which host it is for.
     pub host: Host,
     /// Where it lies.
@@ -32,7 +34,16 @@ pub struct Artifact {
     pub sha256: String,
 }
 
-/// The two hosts the module is cut for.
+/// The filters that are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// All steps fused: the default.
+    Suite,
+    /// Who calls, and what that caller may do.
+    Auth,
+}
+
+/// The two hosts that modules are cut for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {
     /// Envoy, alone or under Istio.
@@ -41,11 +52,8 @@ pub enum Host {
     Kong,
 }
 
-/// DESIGN §3.5: the fused module.
-const MAX_BYTES: u64 = 1_572_864;
-
-/// A host calls every callback that is exported, so only those the filter implements stay (each costs two entries
-/// into the VM). `proxy_on_delete` must stay or the SDK never frees a context; `proxy_on_request_body` must stay or a
+/// A host calls every callback that is exported, so only those that the filters need stay (each costs two entries
+/// into the VM). `proxy_on_delete` must stay or no context is ever freed; `proxy_on_request_body` must stay or a
 /// host that lets bodies run ahead of paused headers passes them on unjudged; `proxy_on_request_trailers` holds T5.
 const EXPORTS: &[&str] = &[
     "memory",
@@ -55,6 +63,7 @@ const EXPORTS: &[&str] = &[
     "proxy_on_vm_start",
     "proxy_on_configure",
     "proxy_on_context_create",
+    "proxy_on_tick",
     "proxy_on_request_headers",
     "proxy_on_request_body",
     "proxy_on_request_trailers",
@@ -64,14 +73,12 @@ const EXPORTS: &[&str] = &[
 ];
 
 /// What both hosts answer. Everything else is refused: log level (Kong cannot load such a module), gRPC and status
-/// (Kong traps), queues, shared data, ticks and metrics (unused, or a trap unless the operator declared a zone).
+/// (Kong traps), queues and metrics (unused).
 const IMPORTS: &[&str] = &[
-    "env.proxy_add_header_map_value",
     "env.proxy_continue_stream",
     "env.proxy_get_buffer_bytes",
     "env.proxy_get_current_time_nanoseconds",
     "env.proxy_get_header_map_pairs",
-    "env.proxy_get_header_map_value",
     "env.proxy_get_property",
     "env.proxy_http_call",
     "env.proxy_log",
@@ -79,8 +86,8 @@ const IMPORTS: &[&str] = &[
     "env.proxy_replace_header_map_value",
     "env.proxy_send_local_response",
     "env.proxy_set_effective_context",
-    "env.proxy_set_header_map_pairs",
     "env.proxy_set_property",
+    "env.proxy_set_tick_period_milliseconds",
     "wasi_snapshot_preview1.clock_time_get",
     "wasi_snapshot_preview1.environ_get",
     "wasi_snapshot_preview1.environ_sizes_get",
@@ -89,62 +96,70 @@ const IMPORTS: &[&str] = &[
     "wasi_snapshot_preview1.random_get",
 ];
 
-/// Calls that only default methods of the SDK's traits make: we call none of them (`crates/wasm-host/clippy.toml`),
-/// but the methods stand in virtual tables and would keep the imports alive. They are answered inside the module
-/// with [`INTERNAL_FAILURE`], at which the SDK panics: loud, should one be called after all.
-const NEVER_CALLED: &[&str] = &[
-    "env.proxy_close_stream",
-    "env.proxy_dequeue_shared_queue",
-    "env.proxy_done",
-    "env.proxy_enqueue_shared_queue",
-    "env.proxy_get_shared_data",
-    "env.proxy_get_status",
-    "env.proxy_grpc_call",
-    "env.proxy_grpc_cancel",
-    "env.proxy_grpc_close",
-    "env.proxy_grpc_send",
-    "env.proxy_grpc_stream",
-    "env.proxy_register_shared_queue",
-    "env.proxy_resolve_shared_queue",
-    "env.proxy_set_buffer_bytes",
-    "env.proxy_set_shared_data",
-    "env.proxy_set_tick_period_milliseconds",
+/// What Envoy alone answers. On Kong a call traps (shared data: unless the operator declared a zone), so that there
+/// the module answers itself with a status of the ABI.
+const ENVOYS: &[(&str, i32)] = &[
+    ("env.proxy_call_foreign_function", NOT_FOUND),
+    ("env.proxy_get_shared_data", NOT_FOUND),
+    ("env.proxy_set_shared_data", INTERNAL_FAILURE),
 ];
+/// `Status::NotFound` of the ABI: what any host says that does not have it.
+const NOT_FOUND: i32 = 1;
 /// `Status::InternalFailure` of the ABI.
 const INTERNAL_FAILURE: i32 = 10;
 
-/// Envoy's foreign functions (`verify_signature`). On Kong a call traps, so there the module answers itself.
-const FOREIGN: &str = "env.proxy_call_foreign_function";
-/// `Status::NotFound` of the ABI: what any host says that does not have the function.
-const NOT_FOUND: i32 = 1;
+impl Filter {
+    /// Every filter.
+    pub const ALL: [Self; 2] = [Self::Suite, Self::Auth];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Suite => "suite",
+            Self::Auth => "auth",
+        }
+    }
+
+    /// Filters that hand over by filter state need a host that has it.
+    const fn hosts(self) -> &'static [Host] {
+        match self {
+            Self::Suite => &[Host::Envoy, Host::Kong],
+            Self::Auth => &[Host::Envoy],
+        }
+    }
+
+    /// DESIGN §3.5.
+    const fn max_bytes(self) -> u64 {
+        match self {
+            Self::Suite => 1_572_864,
+            Self::Auth => 1_048_576,
+        }
+    }
+}
 
 impl Host {
     /// Every host.
     pub const ALL: [Self; 2] = [Self::Envoy, Self::Kong];
 
-    /// The module's file name.
-    pub const fn file_name(self) -> &'static str {
+    fn file_name(self, filter: Filter) -> String {
         match self {
-            Self::Envoy => "suite.wasm",
-            Self::Kong => "suite-kong.wasm",
+            Self::Envoy => format!("{}.wasm", filter.name()),
+            Self::Kong => format!("{}-kong.wasm", filter.name()),
         }
     }
 
     fn imports(self) -> BTreeSet<&'static str> {
         let mut allowed: BTreeSet<&str> = IMPORTS.iter().copied().collect();
         if self == Self::Envoy {
-            allowed.insert(FOREIGN);
+            allowed.extend(ENVOYS.iter().map(|(name, _)| *name));
         }
         allowed
     }
 
     fn refused(self) -> BTreeMap<&'static str, i32> {
-        let mut refused: BTreeMap<&str, i32> =
-            NEVER_CALLED.iter().map(|name| (*name, INTERNAL_FAILURE)).collect();
-        if self == Self::Kong {
-            refused.insert(FOREIGN, NOT_FOUND);
+        match self {
+            Self::Envoy => BTreeMap::new(),
+            Self::Kong => ENVOYS.iter().copied().collect(),
         }
-        refused
     }
 }
 
@@ -152,52 +167,64 @@ impl Host {
 pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
     for artifact in build(&repo::root()?)? {
         println!(
-            "{}  {} bytes of {MAX_BYTES}  {}",
+            "{}  {} bytes of {}  {}",
             artifact.path.display(),
             artifact.size_bytes,
+            artifact.filter.max_bytes(),
             artifact.sha256
         );
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the filter once and writes one module per host, with its digest beside it, to `target/wasm/`.
+/// Builds each filter once and writes one module per host, with its digest beside it, to `target/wasm/`.
 /// The files are touched only when their content changes.
 pub fn build(root: &Path) -> anyhow::Result<Vec<Artifact>> {
+    let mut artifacts = Vec::new();
+    for filter in Filter::ALL {
+        artifacts.extend(build_one(root, filter)?);
+    }
+    Ok(artifacts)
+}
+
+fn build_one(root: &Path, filter: Filter) -> anyhow::Result<Vec<Artifact>> {
+    let name = filter.name();
     // One package at a time: a workspace build would unify features and bring 64-bit digits into rsa.
     let mut cargo = repo::cargo(root);
-    cargo.args(["build", "--package", "gatehouse-suite", "--lib", "--quiet"]).args([
+    cargo.args(["build", "--package", &format!("gatehouse-{name}"), "--lib", "--quiet"]).args([
         "--target",
         "wasm32-wasip1",
         "--profile",
         "wasm",
     ]);
-    ensure!(cargo.status().context("starting cargo")?.success(), "the filter did not build");
+    let built = cargo.status().context("starting cargo")?;
+    ensure!(built.success(), "the filter {name} did not build");
     let target = repo::target(root);
-    let built = target.join("wasm32-wasip1/wasm/gatehouse_suite.wasm");
+    let built = target.join(format!("wasm32-wasip1/wasm/gatehouse_{name}.wasm"));
     let whole = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
     let folder = target.join("wasm");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    Host::ALL.into_iter().map(|host| write(&folder, host, &whole)).collect()
+    filter.hosts().iter().map(|host| write(&folder, filter, *host, &whole)).collect()
 }
 
-fn write(folder: &Path, host: Host, whole: &[u8]) -> anyhow::Result<Artifact> {
-    let bytes = fit(host, whole)?;
+fn write(folder: &Path, filter: Filter, host: Host, whole: &[u8]) -> anyhow::Result<Artifact> {
+    let bytes = fit(filter, host, whole)?;
+    let file_name = host.file_name(filter);
     let sha256 = hex(&Sha256::digest(&bytes));
-    let path = folder.join(host.file_name());
+    let path = folder.join(&file_name);
     if fs::read(&path).ok().as_deref() != Some(&bytes) {
         // Another run may be loading the file: replace it whole.
-        let fresh = folder.join(format!("{}.{}", host.file_name(), std::process::id()));
+        let fresh = folder.join(format!("{file_name}.{}", std::process::id()));
         fs::write(&fresh, &bytes).with_context(|| format!("writing {}", fresh.display()))?;
         fs::rename(&fresh, &path).with_context(|| format!("writing {}", path.display()))?;
     }
-    let line = format!("{sha256}  {}\n", host.file_name());
+    let line = format!("{sha256}  {file_name}\n");
     fs::write(path.with_extension("wasm.sha256"), line).context("writing the digest")?;
-    Ok(Artifact { host, path, size_bytes: bytes.len() as u64, sha256 })
+    Ok(Artifact { filter, host, path, size_bytes: bytes.len() as u64, sha256 })
 }
 
 /// Cuts `whole` for `host` and refuses what the host must not get.
-pub fn fit(host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub fn fit(filter: Filter, host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> {
     let keep = EXPORTS.iter().copied().collect();
     let bytes = module::cut(whole, &keep, &host.refused())?;
     let surface = module::surface(&bytes)?;
@@ -208,11 +235,12 @@ pub fn fit(host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> {
     for name in EXPORTS.iter().filter(|name| !surface.exports.contains(**name)) {
         wrong.push(format!("it does not export {name}"));
     }
-    if bytes.len() as u64 > MAX_BYTES {
-        wrong.push(format!("it has {} bytes, {MAX_BYTES} are allowed", bytes.len()));
+    let most = filter.max_bytes();
+    if bytes.len() as u64 > most {
+        wrong.push(format!("it has {} bytes, {most} are allowed", bytes.len()));
     }
     if !wrong.is_empty() {
-        bail!("the module for {host:?} is refused: {}", wrong.join("; "));
+        bail!("{filter:?} for {host:?} is refused: {}", wrong.join("; "));
     }
     Ok(bytes)
 }

@@ -1,119 +1,314 @@
-//! The one function of the ABI that the SDK cannot be trusted with: its reading of a header map unwraps UTF-8 in
-//! names and panics on every status it does not expect, and a panic here is an outage (acceptance J30). This one
-//! takes any bytes, copies nothing, and makes of any failure a value.
+//! The proxy-wasm ABI 0.2.1, as much of it as is used: the host's functions, and the callbacks that a host calls
+//! (`callbacks`). Whatever a host answers is a value here: a panic takes every stream of the worker along, and the
+//! published SDK panics on a status that it does not expect, on bytes that are not UTF-8, and leaks the call-out of
+//! each stream that ends before its answer (acceptance J30, X11).
 //! Knows nothing of what headers mean.
 
 #![expect(unsafe_code, reason = "calling the host; nothing else in this crate may")]
 
 use std::ptr;
 
-use proxy_wasm::types::MapType;
+mod map;
+
+pub(crate) use map::HeaderMap;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
+    fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        most: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_http_call(
+        target: *const u8,
+        target_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout_ms: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        cas: u32,
+    ) -> u32;
+    fn proxy_call_foreign_function(
+        name: *const u8,
+        name_size: usize,
+        arguments: *const u8,
+        arguments_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
 }
 
 /// The status for "done".
 const OK: u32 = 0;
+/// What a stream of requests is called.
+const HTTP_REQUEST: u32 = 0;
 
-/// A header map in the ABI's form: a count, that many pairs of lengths, then names and values, each with a NUL
-/// behind it; all numbers are little-endian `u32`.
-#[derive(Debug)]
-pub(crate) struct HeaderMap(Vec<u8>);
-
-impl HeaderMap {
-    /// Reads a map from the host; `None` if the host has none.
-    pub(crate) fn read(map: MapType) -> Option<Self> {
-        let mut data: *mut u8 = ptr::null_mut();
-        let mut size: usize = 0;
-        // SAFETY: the host writes one pointer and one length to these two places, which live until it returns.
-        let status =
-            unsafe { proxy_get_header_map_pairs(map as u32, &raw mut data, &raw mut size) };
-        if status != OK {
-            return None;
-        }
-        if data.is_null() {
-            return Some(Self(Vec::new()));
-        }
-        // SAFETY: the host got this memory from `proxy_on_memory_allocate`, which leaks a boxed slice of exactly
-        // `size` bytes of this module's allocator, and hands it over: nobody else frees it.
-        Some(Self(unsafe { Vec::from_raw_parts(data, size, size) }))
-    }
-
-    /// The pairs in their order; `None` if the host's lengths do not fit its bytes.
-    pub(crate) fn pairs(&self) -> Option<Vec<(&[u8], &[u8])>> {
-        if self.0.is_empty() {
-            return Some(Vec::new());
-        }
-        let (count, rest) = number(&self.0)?;
-        let (lengths, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
-        lengths
-            .chunks_exact(8)
-            .map(|pair| {
-                let (name, rest) = number(pair)?;
-                let (value, _) = number(rest)?;
-                Some((text(&mut texts, name)?, text(&mut texts, value)?))
-            })
-            .collect()
-    }
+/// The levels of log lines that are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Warn = 3,
+    Error = 4,
 }
 
-fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (number, rest) = bytes.split_first_chunk::<4>()?;
-    Some((usize::try_from(u32::from_le_bytes(*number)).ok()?, rest))
+/// The header maps that are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Map {
+    Request = 0,
+    RequestTrailers = 1,
+    Response = 2,
+    Answer = 6,
 }
 
-/// The next `length` bytes and the NUL behind them.
-fn text<'a>(texts: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (text, rest) = texts.split_at_checked(length)?;
-    let (_nul, rest) = rest.split_first()?;
-    *texts = rest;
-    Some(text)
+/// The buffers that are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Buffer {
+    AnswerBody = 4,
+    Configuration = 7,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a callback tells the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Continue = 0,
+    Pause = 1,
+}
 
-    fn map(pairs: &[(&[u8], &[u8])]) -> HeaderMap {
-        let length = |text: &[u8]| u32::try_from(text.len()).unwrap().to_le_bytes();
-        let mut bytes = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
-        for (name, value) in pairs {
-            bytes.extend(length(name));
-            bytes.extend(length(value));
-        }
-        for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
-            bytes.extend_from_slice(text);
-            bytes.push(0);
-        }
-        HeaderMap(bytes)
-    }
+/// A call-out as the host takes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HttpCall<'a> {
+    pub(crate) target: &'a str,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) body: &'a [u8],
+    pub(crate) timeout_ms: u32,
+}
 
-    #[test]
-    fn j30_any_bytes_are_a_name_and_a_value() {
-        let all: Vec<u8> = (0..=255).collect();
-        for pairs in [
-            vec![],
-            vec![(b":path".as_slice(), b"/".as_slice())],
-            vec![(b"".as_slice(), b"".as_slice()), (b"a", b"")],
-            vec![(all.as_slice(), b"\0\xff\xc3".as_slice()), (b"\xff", all.as_slice())],
-        ] {
-            assert_eq!(map(&pairs).pairs(), Some(pairs));
-        }
-        assert_eq!(HeaderMap(Vec::new()).pairs(), Some(Vec::new()));
-    }
+/// An answer of our own as the host takes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LocalResponse<'a> {
+    pub(crate) status: u32,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) body: &'a [u8],
+    /// For Envoy's access log: `%RESPONSE_CODE_DETAILS%`.
+    pub(crate) details: &'a str,
+    /// -1 for none.
+    pub(crate) grpc_status: i32,
+}
 
-    #[test]
-    fn a_map_that_is_cut_or_lies_about_its_lengths_is_none() {
-        let whole = map(&[(b"name", b"value"), (b"x", b"")]).0;
-        for end in 1..whole.len() {
-            assert_eq!(HeaderMap(whole[..end].to_vec()).pairs(), None, "cut at {end}");
-        }
-        for at in [0, 3, 4, 7, 8, 11] {
-            let mut lie = whole.clone();
-            lie[at] = 0xff;
-            assert_eq!(HeaderMap(lie).pairs(), None, "lie at {at}");
-        }
+/// A log line that is not taken concerns nobody.
+pub(crate) fn log(level: Level, text: &str) {
+    // SAFETY: the host reads `text`, which lives until it returns.
+    unsafe { proxy_log(level as u32, text.as_ptr(), text.len()) };
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn now_ns() -> Option<u64> {
+    let mut now = 0;
+    // SAFETY: the host writes one number to a place that lives until it returns.
+    let status = unsafe { proxy_get_current_time_nanoseconds(&raw mut now) };
+    (status == OK).then_some(now)
+}
+
+/// Only for the root context that a callback is for; 0 ends the ticks.
+pub(crate) fn set_tick_period(period_ms: u32) -> bool {
+    // SAFETY: a number.
+    unsafe { proxy_set_tick_period_milliseconds(period_ms) == OK }
+}
+
+/// Makes the calls that follow mean this context; `false` if it is gone.
+pub(crate) fn set_effective_context(context: u32) -> bool {
+    // SAFETY: a number.
+    unsafe { proxy_set_effective_context(context) == OK }
+}
+
+/// At most `most` bytes of a buffer.
+pub(crate) fn buffer(buffer: Buffer, most: usize) -> Option<Vec<u8>> {
+    // SAFETY: as `taken` asks for.
+    taken(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, 0, most, data, size) })
+}
+
+/// The bytes of a whole header map.
+fn header_map(map: Map) -> Option<Vec<u8>> {
+    // SAFETY: as `taken` asks for.
+    taken(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
+}
+
+/// Replaces every value of a header by one.
+pub(crate) fn set_header(map: Map, name: &str, value: &[u8]) -> bool {
+    let (name, name_size) = (name.as_ptr(), name.len());
+    let (value, value_size) = (value.as_ptr(), value.len());
+    // SAFETY: the host reads both, which live until it returns.
+    let status =
+        unsafe { proxy_replace_header_map_value(map as u32, name, name_size, value, value_size) };
+    status == OK
+}
+
+pub(crate) fn remove_header(map: Map, name: &str) -> bool {
+    // SAFETY: the host reads `name`, which lives until it returns.
+    unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) == OK }
+}
+
+/// `path` has its steps separated by NUL.
+pub(crate) fn property(path: &str) -> Option<Vec<u8>> {
+    // SAFETY: as `taken` asks for; the host reads `path`, which lives until it returns.
+    taken(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
+/// `path` has its steps separated by NUL.
+pub(crate) fn set_property(path: &str, value: &[u8]) -> bool {
+    let (path, path_size) = (path.as_ptr(), path.len());
+    // SAFETY: the host reads both, which live until it returns.
+    unsafe { proxy_set_property(path, path_size, value.as_ptr(), value.len()) == OK }
+}
+
+pub(crate) fn continue_request() -> bool {
+    // SAFETY: a number.
+    unsafe { proxy_continue_stream(HTTP_REQUEST) == OK }
+}
+
+pub(crate) fn local_response(response: &LocalResponse<'_>) -> bool {
+    let LocalResponse { status, headers, body, details, grpc_status } = *response;
+    let headers = map::encode(headers);
+    // SAFETY: the host reads all of them, which live until it returns.
+    let status = unsafe {
+        proxy_send_local_response(
+            status,
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            grpc_status,
+        )
+    };
+    status == OK
+}
+
+/// Sends a call-out; its token, by which its answer comes, or `None` if the host refused it.
+pub(crate) fn http_call(call: &HttpCall<'_>) -> Option<u32> {
+    let HttpCall { target, headers, body, timeout_ms } = *call;
+    let headers = map::encode(headers);
+    let trailers = map::encode(&[]);
+    let mut token = 0;
+    // SAFETY: the host reads all of them and writes one number; all live until it returns.
+    let status = unsafe {
+        proxy_http_call(
+            target.as_ptr(),
+            target.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            timeout_ms,
+            &raw mut token,
+        )
+    };
+    (status == OK).then_some(token)
+}
+
+/// A value that all VMs share, and the number to set it by.
+pub(crate) fn shared_data(key: &str) -> Option<(Vec<u8>, u32)> {
+    let mut cas = 0;
+    let (name, size_of_name) = (key.as_ptr(), key.len());
+    // SAFETY: as `taken` asks for; the host reads `key` and writes one number, which live until it returns.
+    let value = taken(|data, size| unsafe {
+        proxy_get_shared_data(name, size_of_name, data, size, &raw mut cas)
+    })?;
+    Some((value, cas))
+}
+
+/// Sets a value that all VMs share if nobody has set it since `cas` was read; 0 sets it anyhow.
+pub(crate) fn set_shared_data(key: &str, value: &[u8], cas: u32) -> bool {
+    let (key, key_size) = (key.as_ptr(), key.len());
+    // SAFETY: the host reads both, which live until it returns.
+    unsafe { proxy_set_shared_data(key, key_size, value.as_ptr(), value.len(), cas) == OK }
+}
+
+/// Calls a function that only some hosts have.
+pub(crate) fn foreign_function(name: &str, arguments: &[u8]) -> Option<Vec<u8>> {
+    let (name, name_size) = (name.as_ptr(), name.len());
+    let (arguments, arguments_size) = (arguments.as_ptr(), arguments.len());
+    // SAFETY: as `taken` asks for; the host reads both, which live until it returns.
+    taken(|data, size| unsafe {
+        proxy_call_foreign_function(name, name_size, arguments, arguments_size, data, size)
+    })
+}
+
+/// What a host hands over: `call` gives it two places for one pointer and one length, and does nothing else with
+/// them. The memory must be from [`allocate`], as the ABI has it.
+fn taken(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+    let mut data: *mut u8 = ptr::null_mut();
+    let mut size: usize = 0;
+    if call(&raw mut data, &raw mut size) != OK {
+        return None;
     }
+    if data.is_null() {
+        return Some(Vec::new());
+    }
+    // SAFETY: `allocate` leaked a boxed slice of exactly `size` bytes of this module's allocator, and the host hands
+    // it over: nobody else frees it.
+    Some(unsafe { Vec::from_raw_parts(data, size, size) })
+}
+
+/// Memory for what the host hands over next; it comes back through [`taken`].
+pub(crate) fn allocate(size: usize) -> *mut u8 {
+    // Zeroed, as it may be read before a host has filled it.
+    Box::into_raw(vec![0_u8; size].into_boxed_slice()).cast()
 }

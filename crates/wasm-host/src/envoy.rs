@@ -3,7 +3,7 @@
 
 use gatehouse_authn::{Algorithm, Key, Portable, Unavailable, Verifier, jws};
 
-use crate::host;
+use crate::abi;
 
 /// The verifier of Envoy. Trust it only after [`gatehouse_authn::probe::check`].
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ impl Verifier for EnvoyVerifier {
         let der = jws::ecdsa_der(algorithm, signature);
         let signature = der.as_deref().unwrap_or(signature);
         let arguments = encode(&[hash.as_bytes(), key.spki_der(), signature, signed]);
-        let result = host::foreign_function("verify_signature", &arguments).ok_or(Unavailable)?;
+        let result = abi::foreign_function("verify_signature", &arguments).ok_or(Unavailable)?;
         Ok(result == VALID)
     }
 }

@@ -1,25 +1,25 @@
-//! The host's functions that we use, in types that the policy knows. What a host refuses is a value here, as far as
-//! the SDK lets it be one. Knows no policy.
+//! The host's functions in the words of the policy. Knows no policy.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
-    time::{Duration, UNIX_EPOCH},
+    time::Duration,
 };
 
-use gatehouse_edge::{Call, Edit, Reply};
-use proxy_wasm::{
-    hostcalls,
-    types::{BufferType, GrpcStatusCode, LogLevel, MapType, Status},
-};
+use gatehouse_edge::{Answer, Call, Edit, Reply};
 
-/// The sidecar's largest answer is a key set of 64 KiB in JSON in JSON.
+use crate::abi::{self, Action, Buffer, HeaderMap, HttpCall, LocalResponse, Map};
+
+/// The largest answer to a stream is a key set of 64 KiB in JSON in JSON.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
+/// The largest answer to the root context is a whole deny list.
+pub(crate) const MAX_ROOT_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// No status of gRPC: the host makes none of its own.
+const NO_GRPC_STATUS: i32 = -1;
 
 /// Since the Unix epoch.
 pub(crate) fn now() -> Duration {
-    let now = hostcalls::get_current_time().ok();
     // Without a clock every token is expired, not everlasting.
-    now.and_then(|now| now.duration_since(UNIX_EPOCH).ok()).unwrap_or(Duration::MAX)
+    abi::now_ns().map_or(Duration::MAX, Duration::from_nanos)
 }
 
 /// 128 bits that no other VM has. `RandomState` is keyed by the host's `random_get`.
@@ -31,37 +31,24 @@ pub(crate) fn seed() -> [u64; 2] {
     })
 }
 
-pub(crate) fn log(level: LogLevel, message: &str) {
-    ignore(hostcalls::log(level, message));
-}
-
 pub(crate) fn configuration() -> Option<Vec<u8>> {
-    hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten()
-}
-
-pub(crate) fn foreign_function(name: &str, arguments: &[u8]) -> Option<Vec<u8>> {
-    hostcalls::call_foreign_function(name, Some(arguments)).ok().map(Option::unwrap_or_default)
+    abi::buffer(Buffer::Configuration, usize::MAX)
 }
 
 /// The `:status` of a response.
 pub(crate) fn response_status() -> Option<u16> {
-    let value = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, ":status").ok()??;
-    std::str::from_utf8(&value).ok()?.parse().ok()
+    let headers = HeaderMap::read(Map::Response)?;
+    let pairs = headers.pairs()?;
+    let (_, status) = pairs.iter().find(|(name, _)| *name == b":status")?;
+    std::str::from_utf8(status).ok()?.parse().ok()
 }
 
 /// Applies `edits`; `false` if the host refused one, so that the message must not go on.
-pub(crate) fn apply(map: MapType, edits: &[Edit]) -> bool {
-    edits.iter().all(|edit| {
-        let done = match edit {
-            Edit::Set(name, value) => {
-                hostcalls::set_map_value_bytes(map, name, Some(value.as_bytes()))
-            }
-            Edit::Remove(name) => hostcalls::remove_map_value(map, name),
-            Edit::UpstreamUri(target) => {
-                hostcalls::set_property(vec!["ngx", "upstream_uri"], Some(target.as_bytes()))
-            }
-        };
-        done.is_ok()
+pub(crate) fn apply(map: Map, edits: &[Edit]) -> bool {
+    edits.iter().all(|edit| match edit {
+        Edit::Set(name, value) => abi::set_header(map, name, value.as_bytes()),
+        Edit::Remove(name) => abi::remove_header(map, name),
+        Edit::UpstreamUri(target) => abi::set_property("ngx\0upstream_uri", target.as_bytes()),
     })
 }
 
@@ -73,67 +60,79 @@ pub(crate) fn call(call: &Call) -> Option<u32> {
         (":authority", &call.to.authority),
         (":scheme", "http"),
     ];
-    let body = (!call.body.is_empty()).then_some(call.body.as_slice());
-    if body.is_some() {
+    if !call.body.is_empty() {
         headers.push(("content-type", "application/json"));
     }
-    let timeout = Duration::from_millis(call.timeout_ms);
-    hostcalls::dispatch_http_call(&call.to.name, headers, body, Vec::new(), timeout).ok()
+    let timeout_ms = u32::try_from(call.timeout_ms).unwrap_or(u32::MAX);
+    abi::http_call(&HttpCall {
+        target: &call.to.name,
+        headers: &headers,
+        body: &call.body,
+        timeout_ms,
+    })
 }
 
-/// The body of the answer to a call-out; `None` if it is too large to be the sidecar's.
-pub(crate) fn answer_body(size: usize) -> Option<Vec<u8>> {
-    match size {
-        0 => Some(Vec::new()),
-        1..=MAX_ANSWER_BYTES => {
-            hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten()
+/// The answer to a call-out, as the host has it within the callback.
+#[derive(Debug)]
+pub(crate) struct Received {
+    headers: Option<HeaderMap>,
+    body: Option<Vec<u8>>,
+}
+
+impl Received {
+    /// Reads it for a stream.
+    pub(crate) fn read(headers: usize, body_size: usize) -> Self {
+        Self::within(headers, body_size, MAX_ANSWER_BYTES)
+    }
+
+    /// Reads it; a body of more than `most` bytes is not the sidecar's.
+    pub(crate) fn within(headers: usize, body_size: usize, most: usize) -> Self {
+        // No headers: nobody answered, and asking for them is an error in some hosts.
+        let headers = if headers == 0 { None } else { HeaderMap::read(Map::Answer) };
+        let body = match body_size {
+            0 => Some(Vec::new()),
+            size if size <= most => abi::buffer(Buffer::AnswerBody, size),
+            _ => None,
+        };
+        Self { headers, body }
+    }
+
+    /// What it means.
+    pub(crate) fn answer(&self) -> Answer<'_> {
+        match (self.headers.as_ref().and_then(HeaderMap::pairs), &self.body) {
+            (Some(headers), Some(body)) => Answer::read(&headers, body),
+            _ => Answer::Unavailable,
         }
-        _ => None,
     }
 }
 
-pub(crate) fn resume() {
-    ignore(hostcalls::resume_http_request());
-}
-
-/// Sends an answer of our own.
+/// Sends an answer of our own. A stream that is gone needs none.
 pub(crate) fn reply(reply: &Reply) {
-    let sent = match &reply.grpc {
-        Some(status) => hostcalls::send_grpc_response(
-            grpc_code(status.code),
-            Some(status.message),
-            reply.headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect(),
-        ),
-        None => hostcalls::send_http_response(
-            u32::from(reply.status),
-            reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect(),
-            (!reply.body.is_empty()).then_some(reply.body.as_slice()),
-        ),
+    let headers: Vec<(&str, &str)> =
+        reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let (status, body, grpc_status) = match &reply.grpc {
+        // Envoy makes the status 200, and a header of the body.
+        Some(grpc) => (200, grpc.message.as_bytes(), i32::from(grpc.code)),
+        None => (u32::from(reply.status), reply.body.as_slice(), NO_GRPC_STATUS),
     };
-    ignore(sent);
+    let details = reply.reason.code();
+    let response = LocalResponse { status, headers: &headers, body, details, grpc_status };
+    let _sent = abi::local_response(&response);
 }
 
 /// Where nothing is known of the request: it stays closed.
-pub(crate) fn reply_closed() {
-    ignore(hostcalls::send_http_response(503, vec![("retry-after", "1")], None));
+pub(crate) fn close() -> Action {
+    let _sent = abi::local_response(&LocalResponse {
+        status: 503,
+        headers: &[("retry-after", "1")],
+        body: &[],
+        details: "closed",
+        grpc_status: NO_GRPC_STATUS,
+    });
+    Action::Pause
 }
 
 /// For Envoy's access log: `%FILTER_STATE(wasm.gatehouse_reason:PLAIN)%`. Other hosts refuse the name.
 pub(crate) fn note_reason(code: &str) {
-    ignore(hostcalls::set_property(vec!["gatehouse_reason"], Some(code.as_bytes())));
-}
-
-/// A log line that is not taken, a stream that is gone: there is nobody to tell and nothing left to do.
-fn ignore(_outcome: Result<(), Status>) {}
-
-fn grpc_code(code: u8) -> GrpcStatusCode {
-    match code {
-        3 => GrpcStatusCode::InvalidArgument,
-        7 => GrpcStatusCode::PermissionDenied,
-        8 => GrpcStatusCode::ResourceExhausted,
-        12 => GrpcStatusCode::Unimplemented,
-        14 => GrpcStatusCode::Unavailable,
-        16 => GrpcStatusCode::Unauthenticated,
-        _ => GrpcStatusCode::Internal,
-    }
+    let _noted = abi::set_property("gatehouse_reason", code.as_bytes());
 }

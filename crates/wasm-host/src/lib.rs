@@ -3,34 +3,42 @@
 //!
 //! The rules it keeps (measured in Envoy 1.40 and Kong 3.9): only getters of bytes; the request's header map is
 //! read once; every branch of a callback resumes or replies, never both; the root context cannot trap; what a host
-//! cannot do is decided by configuration, never by probing. It uses functions of `proxy_wasm::hostcalls` alone:
-//! the SDK's trait methods unwrap what hosts send (`clippy.toml` bans them), and header maps are read by `abi`.
+//! cannot do is decided by configuration, never by probing.
 //!
 //! Host calls of a request whose token and principal are remembered: time and header map; the call-out; time,
 //! header map and body of its answer; one per changed header (six of context and baggage); resume. On the
-//! response: its status, one per header that is set (at most six) or removed (six).
+//! response: its header map, one per header that is set (at most six) or removed.
 
 #![warn(missing_docs)]
 
 mod abi;
+mod callbacks;
 mod envoy;
 mod host;
 mod root;
 mod stream;
 
-#[doc(hidden)]
-pub use proxy_wasm;
+pub use callbacks::*;
+pub use gatehouse_edge::Parts;
 
-/// Registers the fused suite with the host. Called once, by [`module!`].
-pub fn start_suite() {
-    proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Warn);
-    proxy_wasm::set_root_context(root::create);
-}
-
-/// Makes the crate a module: the host's entry point calls `$start`.
+/// Makes the crate a module that takes these [`Parts`] of the request path.
 #[macro_export]
 macro_rules! module {
-    ($start:path) => {
-        $crate::proxy_wasm::main! {{ $start(); }}
+    ($parts:expr) => {
+        #[cfg(target_family = "wasm")]
+        #[expect(unsafe_code, reason = "the entry point that a host calls first")]
+        mod entry {
+            unsafe extern "C" {
+                fn __wasm_call_ctors();
+            }
+
+            /// The host's first call.
+            #[unsafe(no_mangle)]
+            pub extern "C" fn _initialize() {
+                // SAFETY: the linker makes this function, and nobody else calls it.
+                unsafe { __wasm_call_ctors() };
+                $crate::start($parts);
+            }
+        }
     };
 }

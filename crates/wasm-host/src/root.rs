@@ -1,16 +1,16 @@
-//! The root context: compiles the configuration, whole or not at all, and makes the streams' contexts.
-//! Cannot trap: whatever the host does, a trap here would take every stream of the worker along.
+//! The root context: compiles the configuration, whole or not at all, makes the streams' engine, and listens to the
+//! change feed. Cannot trap: whatever the host does, a trap here would take every stream of the worker along.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use gatehouse_authn::{Portable, Verifier, probe};
-use gatehouse_edge::{Host, Parts, Signatures, Suite, VmState};
-use proxy_wasm::{
-    traits::{Context, HttpContext, RootContext},
-    types::{ContextType, LogLevel},
-};
+use gatehouse_edge::{Host, Parts, Purpose, RootCall, Signatures, Suite, VmState};
 
-use crate::{envoy::EnvoyVerifier, host, stream::Stream};
+use crate::{
+    abi::{self, Level},
+    envoy::EnvoyVerifier,
+    host::{self, MAX_ROOT_ANSWER_BYTES, Received},
+};
 
 /// The policy, who checks signatures for it, and what this VM remembers under it. A stream keeps the one that it
 /// began with: a request sees one configuration (acceptance T12).
@@ -20,31 +20,39 @@ pub(crate) struct Engine {
     pub(crate) vm: RefCell<VmState>,
 }
 
-struct Root {
+pub(crate) struct Root {
+    parts: Parts,
     engine: Option<Rc<Engine>>,
+    /// Call-outs that have no answer yet.
+    waiting: Vec<(u32, Purpose)>,
 }
 
-pub(crate) fn create(_context_id: u32) -> Box<dyn RootContext> {
-    Box::new(Root { engine: None })
-}
+impl Root {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts, engine: None, waiting: Vec::new() }
+    }
 
-impl Context for Root {}
+    /// What a new stream begins with.
+    pub(crate) fn engine(&self) -> Option<Rc<Engine>> {
+        self.engine.clone()
+    }
 
-impl RootContext for Root {
-    fn on_configure(&mut self, _size: usize) -> bool {
+    /// Takes the configuration; `false` refuses it. Nothing of the one before is kept: what was remembered under
+    /// other rules is worth nothing under these.
+    pub(crate) fn on_configure(&mut self) -> bool {
+        self.waiting.clear();
         let document = host::configuration().unwrap_or_default();
         let Ok(document) = String::from_utf8(document) else {
-            host::log(
-                LogLevel::Error,
-                "gatehouse: configuration $: not UTF-8; write one JSON object",
-            );
+            let text = "gatehouse: configuration $: not UTF-8; write one JSON object";
+            abi::log(Level::Error, text);
             return false;
         };
-        match Suite::compile(&document, Parts::Suite) {
+        match Suite::compile(&document, self.parts) {
             Ok((suite, warnings)) => {
                 for warning in warnings {
-                    host::log(LogLevel::Warn, &format!("gatehouse: configuration {warning}"));
+                    abi::log(Level::Warn, &format!("gatehouse: configuration {warning}"));
                 }
+                tick_every(suite.tick_period());
                 let verifier = verifier(suite.signatures());
                 let vm = RefCell::new(VmState::new(host::seed()));
                 self.engine = Some(Rc::new(Engine { suite, verifier, vm }));
@@ -52,7 +60,7 @@ impl RootContext for Root {
             }
             Err(mistakes) => {
                 for mistake in mistakes {
-                    host::log(LogLevel::Error, &format!("gatehouse: configuration {mistake}"));
+                    abi::log(Level::Error, &format!("gatehouse: configuration {mistake}"));
                 }
                 // Envoy keeps the configuration before. A plain nginx worker would exit and not come back, so that
                 // there the module stays and answers 503 to everything.
@@ -62,13 +70,40 @@ impl RootContext for Root {
         }
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(self.engine.clone())))
+    /// Does what is due; the tokens of the call-outs that were sent.
+    pub(crate) fn on_tick(&mut self) -> Option<u32> {
+        let engine = self.engine.clone()?;
+        let mut vm = engine.vm.try_borrow_mut().ok()?;
+        let now = host::now();
+        let RootCall { call, purpose } = engine.suite.on_tick(&mut vm, now)?;
+        let token = host::call(&call);
+        match token {
+            Some(token) => self.waiting.push((token, purpose)),
+            None => {
+                let answer = gatehouse_edge::Answer::Unavailable;
+                engine.suite.on_root_answer(&mut vm, purpose, answer, now);
+            }
+        }
+        token
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+    /// The answer to a call-out of [`Self::on_tick`].
+    pub(crate) fn on_answer(&mut self, token: u32, headers: usize, body_size: usize) {
+        let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == token) else {
+            return;
+        };
+        let (_, purpose) = self.waiting.swap_remove(place);
+        let Some(engine) = &self.engine else { return };
+        let Ok(mut vm) = engine.vm.try_borrow_mut() else { return };
+        let received = Received::within(headers, body_size, MAX_ROOT_ANSWER_BYTES);
+        engine.suite.on_root_answer(&mut vm, purpose, received.answer(), host::now());
     }
+}
+
+/// A host that refuses leaves the feed silent, which the policy notices.
+fn tick_every(period: Option<Duration>) {
+    let period_ms = period.map_or(0, |period| period.as_millis());
+    let _set = abi::set_tick_period(u32::try_from(period_ms).unwrap_or(u32::MAX));
 }
 
 /// The host's library if it passes the probe; what is not known to work is not trusted with identities.
@@ -81,7 +116,7 @@ fn verifier(signatures: Signatures) -> Box<dyn Verifier> {
                 let message = format!(
                     "gatehouse: {failed}; signatures are checked in the module instead, at ten times the cost"
                 );
-                host::log(LogLevel::Warn, &message);
+                abi::log(Level::Warn, &message);
                 Box::new(Portable)
             }
         },

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use gatehouse_edge::{
     Answer, Edit, Host, Pending, RequestRecord, RequestView, Step, protected_names,
 };
-use proxy_wasm::{
-    traits::{Context, HttpContext},
-    types::{Action, MapType},
-};
 
-use crate::{abi::HeaderMap, host, root::Engine};
+use crate::{
+    abi::{self, Action, HeaderMap, Map},
+    host::{self, Received},
+    root::Engine,
+};
 
 pub(crate) struct Stream {
     /// `None` before the first configuration: everything is closed.
@@ -35,12 +35,85 @@ impl Stream {
         Self { engine, phase: Phase::New }
     }
 
+    /// The call-out whose answer this stream waits for.
+    pub(crate) fn waits_for(&self) -> Option<u32> {
+        match &self.phase {
+            Phase::Waiting { token, .. } => Some(*token),
+            Phase::New | Phase::Passed(_) | Phase::Answered(_) => None,
+        }
+    }
+
+    pub(crate) fn on_request_headers(&mut self) -> Action {
+        let Some(engine) = self.engine.clone() else { return self.close() };
+        match judged(&engine) {
+            Some(step) => self.perform(&engine, step),
+            None => self.close(),
+        }
+    }
+
+    /// The answer to the call-out that this stream waits for.
+    pub(crate) fn on_answer(&mut self, token: u32, headers: usize, body_size: usize) {
+        if self.waits_for() != Some(token) {
+            return;
+        }
+        let Some(engine) = self.engine.clone() else { return };
+        let Phase::Waiting { pending, .. } =
+            std::mem::replace(&mut self.phase, Phase::Answered(None))
+        else {
+            return;
+        };
+        let received = Received::read(headers, body_size);
+        let action = match answered(&engine, *pending, received.answer()) {
+            Some(step) => self.perform(&engine, step),
+            None => self.close(),
+        };
+        if action == Action::Continue && !abi::continue_request() {
+            self.close();
+        }
+    }
+
+    /// Where the host lets bodies run ahead of paused headers (Envoy's `allow_on_headers_stop_iteration`), going on
+    /// here would let the request pass unjudged.
+    pub(crate) fn on_request_body(&mut self) -> Action {
+        match self.phase {
+            Phase::Passed(_) => Action::Continue,
+            Phase::New | Phase::Waiting { .. } | Phase::Answered(_) => Action::Pause,
+        }
+    }
+
+    /// Protected names in trailers are dropped (acceptance T5).
+    pub(crate) fn on_request_trailers(&mut self) -> Action {
+        let trailers = HeaderMap::read(Map::RequestTrailers);
+        let trailers = trailers.as_ref().and_then(HeaderMap::pairs).unwrap_or_default();
+        let edits: Vec<_> = protected_names(&trailers)
+            .into_iter()
+            .map(|name| Edit::Remove(name.to_owned().into()))
+            .collect();
+        host::apply(Map::RequestTrailers, &edits);
+        self.on_request_body()
+    }
+
+    pub(crate) fn on_response_headers(&mut self) -> Action {
+        if let Phase::Waiting { pending, .. } = &self.phase {
+            // The host answered by itself; whatever the call-out brings now comes too late.
+            self.phase = Phase::Answered(Some(pending.record().clone()));
+        }
+        let (Phase::Passed(record) | Phase::Answered(Some(record))) = &self.phase else {
+            return Action::Continue;
+        };
+        if let Some(engine) = &self.engine {
+            let edits = engine.suite.on_response(record, host::response_status());
+            host::apply(Map::Response, &edits);
+        }
+        Action::Continue
+    }
+
     /// Does what `step` says until the request passes, is answered, or waits.
     fn perform(&mut self, engine: &Engine, mut step: Step) -> Action {
         loop {
             match step {
                 Step::Continue { edits, record } => {
-                    if !host::apply(MapType::HttpRequestHeaders, &edits) {
+                    if !host::apply(Map::Request, &edits) {
                         return self.close();
                     }
                     self.phase = Phase::Passed(record);
@@ -69,9 +142,8 @@ impl Stream {
     }
 
     fn close(&mut self) -> Action {
-        host::reply_closed();
         self.phase = Phase::Answered(None);
-        Action::Pause
+        host::close()
     }
 }
 
@@ -83,97 +155,10 @@ fn answered(engine: &Engine, pending: Pending, answer: Answer<'_>) -> Option<Ste
 }
 
 fn judged(engine: &Engine) -> Option<Step> {
-    let headers = HeaderMap::read(MapType::HttpRequestHeaders)?;
+    let headers = HeaderMap::read(Map::Request)?;
     let headers = headers.pairs()?;
     let mut vm = engine.vm.try_borrow_mut().ok()?;
     let verifier = engine.verifier.as_ref();
     let view = RequestView::new(&headers);
     Some(engine.suite.on_request(&mut vm, &view, host::now(), verifier))
-}
-
-impl Context for Stream {
-    fn on_http_call_response(
-        &mut self,
-        token_id: u32,
-        num_headers: usize,
-        body_size: usize,
-        _num_trailers: usize,
-    ) {
-        let Phase::Waiting { token, .. } = &self.phase else { return };
-        if *token != token_id {
-            return;
-        }
-        let Some(engine) = self.engine.clone() else { return };
-        let Phase::Waiting { pending, .. } =
-            std::mem::replace(&mut self.phase, Phase::Answered(None))
-        else {
-            return;
-        };
-        // No headers: nobody answered, and asking for them is an error in some hosts.
-        let headers = match num_headers {
-            0 => None,
-            _ => HeaderMap::read(MapType::HttpCallResponseHeaders),
-        };
-        let body = host::answer_body(body_size);
-        let answer = match (headers.as_ref().and_then(HeaderMap::pairs), &body) {
-            (Some(headers), Some(body)) => Answer::read(&headers, body),
-            _ => Answer::Unavailable,
-        };
-        let action = match answered(&engine, *pending, answer) {
-            Some(step) => self.perform(&engine, step),
-            None => self.close(),
-        };
-        if action == Action::Continue {
-            host::resume();
-        }
-    }
-}
-
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
-        let Some(engine) = self.engine.clone() else { return self.close() };
-        match judged(&engine) {
-            Some(step) => self.perform(&engine, step),
-            None => self.close(),
-        }
-    }
-
-    /// Where the host lets bodies run ahead of paused headers (Envoy's `allow_on_headers_stop_iteration`), going on
-    /// here would let the request pass unjudged.
-    fn on_http_request_body(&mut self, _body_size: usize, _end_of_stream: bool) -> Action {
-        match self.phase {
-            Phase::Passed(_) => Action::Continue,
-            Phase::New | Phase::Waiting { .. } | Phase::Answered(_) => Action::Pause,
-        }
-    }
-
-    /// Protected names in trailers are dropped (acceptance T5).
-    fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
-        let trailers = HeaderMap::read(MapType::HttpRequestTrailers);
-        let trailers = trailers.as_ref().and_then(HeaderMap::pairs).unwrap_or_default();
-        let edits: Vec<_> = protected_names(&trailers)
-            .into_iter()
-            .map(|name| Edit::Remove(name.to_owned().into()))
-            .collect();
-        host::apply(MapType::HttpRequestTrailers, &edits);
-        match self.phase {
-            Phase::Passed(_) => Action::Continue,
-            Phase::New | Phase::Waiting { .. } | Phase::Answered(_) => Action::Pause,
-        }
-    }
-
-    fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
-        if let Phase::Waiting { pending, .. } = &self.phase {
-            // The host answered by itself; whatever the call-out brings now comes too late.
-            self.phase = Phase::Answered(Some(pending.record().clone()));
-        }
-        let (Phase::Passed(record) | Phase::Answered(Some(record))) = &self.phase else {
-            return Action::Continue;
-        };
-        if let Some(engine) = &self.engine {
-            let edits = engine.suite.on_response(record, host::response_status());
-            host::apply(MapType::HttpResponseHeaders, &edits);
-        }
-        Action::Continue
-    }
 }

@@ -8,8 +8,8 @@ use std::{
 use gatehouse_contract::{
     Role, Roles, header,
     sidecar::{
-        CHECK_PATH, CheckAnswer, CheckAsk, JWKS_PATH, JwksAnswer, LimitState, PRINCIPAL_PATH,
-        PrincipalAsk, PrincipalFacts,
+        CHANGES_PATH, CHECK_PATH, ChangesAnswer, CheckAnswer, CheckAsk, JWKS_PATH, JwksAnswer,
+        LimitState, PRINCIPAL_PATH, PrincipalAsk, PrincipalFacts,
     },
 };
 use gatehouse_tests::{
@@ -26,6 +26,8 @@ pub const SUBJECT: &str = "client-1";
 pub const NOW_S: u64 = 1_800_000_000;
 /// The one cluster that the filter may ask.
 const SIDECAR: &str = "gatehouse-sidecar";
+/// How often the filter asks for changes.
+pub const TICK: Duration = Duration::from_millis(250);
 /// No request needs more call-outs than this.
 const MOST_CALLS: usize = 8;
 
@@ -63,9 +65,10 @@ impl Fate {
     }
 }
 
-/// The sidecar's three surfaces.
+/// The sidecar's surfaces.
 #[derive(Debug, Clone)]
 pub struct Sidecar {
+    pub changes: Fate,
     pub keys: Fate,
     pub principal: Fate,
     pub check: Fate,
@@ -74,6 +77,7 @@ pub struct Sidecar {
 impl Default for Sidecar {
     fn default() -> Self {
         Self {
+            changes: Fate::Says(changes(0, true)),
             keys: Fate::Says(keys_answer(&[key()])),
             principal: Fate::Says(facts(&[Role::Developer])),
             check: Fate::Says(allowed(59)),
@@ -94,10 +98,40 @@ impl Gate {
         Self::with(&document(), true)
     }
 
+    /// It has heard the change feed, and it is [`now`].
     pub fn with(document: &Value, native_signatures: bool) -> Self {
-        let mut vm = start(native_signatures);
+        let mut gate = Self::deaf(document, native_signatures);
+        gate.pass(TICK);
+        gate
+    }
+
+    /// It has not heard the change feed yet: one tick is missing until [`now`].
+    pub fn deaf(document: &Value, native_signatures: bool) -> Self {
+        let mut vm = start_at(now() - TICK, native_signatures);
         assert!(vm.configure(&document.to_string()).unwrap(), "refused: {:?}", vm.take_log());
         Self { vm, sidecar: Sidecar::default(), asked: Vec::new() }
+    }
+
+    /// Lets time pass, tick by tick; the root context's call-outs are answered as the sidecar fares, and not noted.
+    pub fn pass(&mut self, mut time: Duration) {
+        while !time.is_zero() {
+            let step = time.min(TICK);
+            time -= step;
+            self.vm.advance(step).unwrap();
+            for call in self.vm.calls() {
+                if call.line().starts_with(&format!("GET {CHANGES_PATH}")) {
+                    let answer = self.sidecar.changes.answer();
+                    self.vm.answer(call.token, answer).unwrap();
+                    if let Fate::Says(said) = &mut self.sidecar.changes {
+                        // What was heard is not said again.
+                        said["snapshot"].take();
+                        said["changes"].take();
+                        let said = said.as_object_mut().unwrap();
+                        said.retain(|_, value| !value.is_null());
+                    }
+                }
+            }
+        }
     }
 
     /// Takes a request to its end.
@@ -156,16 +190,33 @@ impl Gate {
 
 /// A started VM that has no configuration yet.
 pub fn start(native_signatures: bool) -> Vm {
+    start_at(now(), native_signatures)
+}
+
+fn start_at(now: SystemTime, native_signatures: bool) -> Vm {
     let around = Surroundings {
         targets: vec![SIDECAR.to_owned()],
         native_signatures,
-        ..Surroundings::at(now())
+        ..Surroundings::at(now)
     };
     Vm::start(Filter::suite().unwrap(), &around).unwrap()
 }
 
 pub fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(NOW_S)
+}
+
+/// What the change feed says at first: nothing is denied.
+pub fn changes(sequence: u64, alive: bool) -> Value {
+    let answer = ChangesAnswer {
+        epoch: "epoch-1".to_owned(),
+        sequence,
+        alive,
+        changes: Vec::new(),
+        snapshot: Some(Vec::new()),
+        keys: std::collections::BTreeMap::new(),
+    };
+    serde_json::to_value(answer).unwrap()
 }
 
 /// The repository's document.

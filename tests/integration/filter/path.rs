@@ -67,7 +67,10 @@ fn a_good_token_asks_for_keys_principal_and_limit_in_this_order() {
         bodies,
         [
             Value::Null,
-            json!({"issuer": super::gate::ISSUER, "tenant": TENANT, "subject": SUBJECT}),
+            json!({
+                "kind": "subject", "issuer": super::gate::ISSUER, "tenant": TENANT,
+                "subject": SUBJECT, "vouched": false,
+            }),
             json!({"tenant": TENANT, "tier": "free", "method": "POST", "route": AGENTS, "cost": 1}),
         ]
     );
@@ -99,7 +102,7 @@ fn a_good_token_asks_for_keys_principal_and_limit_in_this_order() {
     // What is known is not asked again; the limit is, each time. Then the principal's five seconds pass.
     forwarded(gate.send(&headers));
     assert_eq!(gate.take_asked(), ["POST /v1/check"]);
-    gate.vm.advance(Duration::from_millis(5000)).unwrap();
+    gate.pass(Duration::from_millis(5000));
     forwarded(gate.send(&headers));
     assert_eq!(gate.take_asked(), ["POST /v1/principal", "POST /v1/check"]);
 }

@@ -189,7 +189,7 @@ fn j13_an_unknown_key_is_asked_for_once_and_then_used() {
     assert_eq!(verdict(&mut gate, &rotated), INVALID);
     assert_eq!(gate.take_asked(), [""; 0]);
     // Published: after the cool-down it is found, and the old one goes on.
-    gate.vm.advance(Duration::from_secs(60)).unwrap();
+    gate.pass(Duration::from_secs(60));
     gate.sidecar.keys = Fate::Says(super::gate::keys_answer(&[key(), &next]));
     assert_eq!(verdict(&mut gate, &rotated), GOOD);
     assert_eq!(verdict(&mut gate, &token()), GOOD);
@@ -204,9 +204,9 @@ fn j16_a_withdrawn_key_ends_what_is_remembered() {
     keys["generation"] = json!(2);
     gate.sidecar.keys = Fate::Says(keys);
     // The set may be used for 300 s without asking again.
-    gate.vm.advance(Duration::from_secs(299)).unwrap();
+    gate.pass(Duration::from_secs(299));
     assert_eq!(verdict(&mut gate, &token()), GOOD);
-    gate.vm.advance(Duration::from_secs(1)).unwrap();
+    gate.pass(Duration::from_secs(1));
     assert_eq!(verdict(&mut gate, &token()), INVALID);
 }
 
@@ -215,9 +215,9 @@ fn j31_what_is_remembered_ends_with_the_token() {
     let mut gate = Gate::open();
     assert_eq!(verdict(&mut gate, &token()), GOOD);
     // It has 890 s left, and 60 more by the leeway.
-    gate.vm.advance(Duration::from_secs(949)).unwrap();
+    gate.pass(Duration::from_secs(949));
     assert_eq!(verdict(&mut gate, &token()), GOOD);
-    gate.vm.advance(Duration::from_secs(1)).unwrap();
+    gate.pass(Duration::from_secs(1));
     assert_eq!(verdict(&mut gate, &token()), INVALID);
 }
 

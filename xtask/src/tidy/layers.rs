@@ -29,6 +29,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("redis-kit", &["*pure"]),
     ("outbound", &["*pure"]),
     ("suite", &["contract", "edge", "wasm-host"]),
+    ("auth", &["contract", "edge", "wasm-host"]),
     ("ratelimit-sidecar", &["*pure", "service", "redis-kit", "outbound"]),
     ("control-api", &["*pure", "service", "store", "redis-kit", "outbound"]),
     ("execution-worker", &["*pure", "service", "store", "redis-kit"]),
@@ -42,7 +43,6 @@ const MAY: &[(&str, &[&str])] = &[
 const WRAPPED: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("redis", &["redis-kit"]),
-    ("proxy-wasm", &["wasm-host"]),
     // The edge signs tokens in its own tests only.
     ("jwt-compact", &["authn", "edge"]),
     ("wasmtime", &["tests"]),

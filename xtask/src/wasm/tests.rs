@@ -49,38 +49,49 @@ fn sample(imports: &[&str], exports: &[&str], data_bytes: usize) -> Vec<u8> {
     module.finish()
 }
 
-fn check(host: Host, module: &[u8], expected: Result<(), &str>) {
-    let got = fit(host, module).map(drop).map_err(|error| error.to_string());
+fn check(filter: Filter, host: Host, module: &[u8], expected: Result<(), &str>) {
+    let got = fit(filter, host, module).map(drop).map_err(|error| error.to_string());
     match (&got, expected) {
         (Ok(()), Ok(())) => {}
         (Err(error), Err(part)) if error.contains(part) => {}
-        _ => panic!("{host:?}: {got:?}, expected {expected:?}"),
+        _ => panic!("{filter:?} {host:?}: {got:?}, expected {expected:?}"),
     }
 }
 
 #[test]
 fn a_module_over_its_budget_is_refused() {
-    let room = usize::try_from(MAX_BYTES).unwrap() - sample(&[], EXPORTS, 0).len();
-    check(Host::Envoy, &sample(&[], EXPORTS, room - 100), Ok(()));
-    check(Host::Envoy, &sample(&[], EXPORTS, room + 1), Err("1572864 are allowed"));
+    for filter in Filter::ALL {
+        let most = filter.max_bytes();
+        let room = usize::try_from(most).unwrap() - sample(&[], EXPORTS, 0).len();
+        check(filter, Host::Envoy, &sample(&[], EXPORTS, room - 100), Ok(()));
+        let error = format!("{most} are allowed");
+        check(filter, Host::Envoy, &sample(&[], EXPORTS, room + 1), Err(&error));
+    }
 }
 
 #[test]
 fn an_import_that_a_host_must_not_see_is_refused() {
     for host in Host::ALL {
-        check(host, &sample(&["env.proxy_log"], EXPORTS, 0), Ok(()));
-        let error = "it imports env.proxy_get_log_level";
-        check(host, &sample(&["env.proxy_get_log_level"], EXPORTS, 0), Err(error));
-        let error = "it imports wasi_snapshot_preview1.poll_oneoff";
-        check(host, &sample(&["wasi_snapshot_preview1.poll_oneoff"], EXPORTS, 0), Err(error));
+        check(Filter::Suite, host, &sample(&["env.proxy_log"], EXPORTS, 0), Ok(()));
+        for name in [
+            "env.proxy_get_log_level",
+            "env.proxy_grpc_call",
+            "env.proxy_enqueue_shared_queue",
+            "wasi_snapshot_preview1.poll_oneoff",
+        ] {
+            let error = format!("it imports {name}");
+            check(Filter::Suite, host, &sample(&[name], EXPORTS, 0), Err(&error));
+        }
     }
 }
 
 #[test]
-fn foreign_functions_are_envoys_alone() {
-    let module = sample(&[FOREIGN, "env.proxy_grpc_call"], EXPORTS, 0);
-    let imports = |host| module::surface(&fit(host, &module).unwrap()).unwrap().imports;
-    assert_eq!(imports(Host::Envoy), BTreeSet::from([FOREIGN.to_owned()]));
+fn what_traps_on_kong_is_envoys_alone() {
+    let names: Vec<&str> = ENVOYS.iter().map(|(name, _)| *name).collect();
+    let module = sample(&names, EXPORTS, 0);
+    let imports =
+        |host| module::surface(&fit(Filter::Suite, host, &module).unwrap()).unwrap().imports;
+    assert_eq!(imports(Host::Envoy), names.into_iter().map(str::to_owned).collect());
     assert_eq!(imports(Host::Kong), BTreeSet::new());
 }
 
@@ -89,8 +100,8 @@ fn a_callback_that_is_missing_is_refused_and_a_needless_one_is_cut() {
     let without: Vec<&str> =
         EXPORTS.iter().copied().filter(|name| *name != "proxy_on_delete").collect();
     let error = "it does not export proxy_on_delete";
-    check(Host::Envoy, &sample(&[], &without, 0), Err(error));
+    check(Filter::Suite, Host::Envoy, &sample(&[], &without, 0), Err(error));
     let more: Vec<&str> = EXPORTS.iter().copied().chain(["proxy_on_log"]).collect();
-    let cut = fit(Host::Envoy, &sample(&[], &more, 0)).unwrap();
+    let cut = fit(Filter::Suite, Host::Envoy, &sample(&[], &more, 0)).unwrap();
     assert!(!module::surface(&cut).unwrap().exports.contains("proxy_on_log"));
 }

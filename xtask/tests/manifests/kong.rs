@@ -186,7 +186,9 @@ fn known(config: &Value, pointer: &str) -> Result<BTreeSet<String>> {
     let mut config = config.clone();
     let object = config.pointer_mut(pointer).and_then(Value::as_object_mut).context("no object")?;
     object.insert("zzzzzz".to_owned(), json!(1));
-    let mistakes = Suite::compile(&config.to_string(), Parts::Suite).err().context("an unknown member passes")?;
+    let mistakes = Suite::compile(&config.to_string(), Parts::Suite)
+        .err()
+        .context("an unknown member passes")?;
     let mend = mistakes
         .iter()
         .find_map(|mistake| mistake.mend.split_once("known here: "))
