@@ -2,6 +2,7 @@
 //! A wasmtime host for the compiled filter, real processes, HTTP down to the byte, test tokens.
 //! Knows nothing of how the product decides: it sees bytes in and bytes out.
 
+pub mod bench;
 pub mod env;
 pub mod envoy;
 pub mod h2;

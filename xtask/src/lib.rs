@@ -1,6 +1,7 @@
 //! xtask as a library, so that the tests install and start the same parts as `cargo xtask up` does.
 //! Knows nothing of what the product decides: it starts processes and looks at them from outside.
 
+pub mod bench;
 pub mod ci;
 pub mod codegen;
 pub mod command;

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gatehouse_xtask::{ci, codegen, fresh, report, test, tidy, up, wasm};
+use gatehouse_xtask::{bench, ci, codegen, fresh, report, test, tidy, up, wasm};
 
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
     about = "Builds, starts, checks and tests Gatehouse on this machine",
-    after_help = "Examples:\n  cargo xtask up              start everything, print the endpoints, Ctrl-C stops it\n  cargo xtask up --check      walk the whole path and print a table\n  cargo xtask test            every test, on real parts\n  cargo xtask ci              the gates: fmt, clippy, deny, tidy, codegen, wasm, docs"
+    after_help = "Examples:\n  cargo xtask up              start everything, print the endpoints, Ctrl-C stops it\n  cargo xtask up --check      walk the whole path and print a table\n  cargo xtask test            every test, on real parts\n  cargo xtask bench edge      the gateway's figures beside Envoy's own filters\n  cargo xtask ci              the gates: fmt, clippy, deny, tidy, codegen, wasm, docs"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -24,6 +24,8 @@ enum Command {
     Test(test::Args),
     /// Runs the gates: fmt, clippy, per-crate check, deny, tidy, codegen, wasm, docs.
     Ci(ci::Args),
+    /// Measures what was promised, beside what others do.
+    Bench(bench::Args),
     /// Builds the filters for Envoy and Kong; strips exports, checks size and imports.
     Wasm(wasm::Args),
     /// Checks the house rules: layers, files named in docs, the specification's lines.
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Test(args) if args.fresh => fresh::run(),
         Command::Test(args) => test::run(&args),
         Command::Ci(args) => ci::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Wasm(args) => wasm::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Codegen(args) => codegen::run(&args),

@@ -1,0 +1,8 @@
+//! What the benches measure with: processors, load, keys, tokens. Figures and tables are xtask's.
+//! Knows nothing of how the product decides.
+
+pub mod cpu;
+pub mod edge;
+pub mod load;
+pub mod memory;
+pub mod signer;

@@ -1,0 +1,211 @@
+//! `cargo xtask bench edge`: what a request costs with our module beside Envoy's own filters, in one Envoy, by the
+//! processor time of the whole process. Both sides get the same requests and their upstreams must see the same
+//! headers, or the run is void. Ratios are taken between neighbouring slices of time: whatever else the machine does
+//! meets both sides alike.
+
+mod cases;
+mod costs;
+mod envoy;
+mod native;
+mod ours;
+mod sidecar;
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, ensure};
+use gatehouse_xtask::{
+    bench::figures::{Figure, Machine, Outcome, spread},
+    command, repo,
+    report::{Report, exit},
+};
+use serde_json::{Value, json};
+
+use self::cases::{Case, Side};
+use crate::bench::{cpu, memory};
+
+const ISSUER: &str = "https://auth.greenlang.local";
+const AUDIENCE: &str = "https://api.greenlang.local";
+const TENANT: &str = "0191d6b0-7c3e-7aaa-8bbb-0123456789ab";
+const SUBJECT: &str = "0191d6b0-7c3e-7bbb-8ccc-0123456789ab";
+const GROUP: &str = "developers";
+const PATH: &str = "/api/v1/registry/agents";
+
+/// Envoy's core, and everybody else's.
+const CORES: (usize, usize) = (0, 1);
+/// Requests that are on their way at the same time.
+const CONNECTIONS: usize = 16;
+/// More than any cache here holds (4096): a token is forgotten long before it comes again.
+const NEW_TOKENS: usize = 12_288;
+/// Tokens that go round where they are remembered.
+const KNOWN_TOKENS: usize = 64;
+
+/// What to run.
+#[derive(Debug, Clone, Default, clap::Parser)]
+#[command(name = "bench-edge", about = "Run it as `cargo xtask bench edge`")]
+pub struct Options {
+    /// Only figures whose id contains this.
+    pub figure: Option<String>,
+    /// Fewer and shorter rounds.
+    #[arg(long)]
+    pub quick: bool,
+}
+
+impl Options {
+    fn rounds(&self) -> usize {
+        if self.quick { 7 } else { 15 }
+    }
+
+    /// Each side has two in a round, around the other's: ours, theirs, theirs, ours.
+    fn slice(&self) -> Duration {
+        Duration::from_millis(if self.quick { 200 } else { 400 })
+    }
+
+    fn wants(&self, id: &str) -> bool {
+        self.figure.as_ref().is_none_or(|part| id.contains(part.as_str()))
+    }
+}
+
+/// Measures, prints and writes; whether every floor is held.
+pub fn run(options: &Options) -> Result<bool> {
+    command::catch_signals()?;
+    let machine = Machine::this();
+    let mut report = Report::new();
+    let dir = tempfile::Builder::new().prefix("gatehouse-bench-").tempdir()?;
+    let mut figures = Vec::new();
+    let mut shown = String::new();
+    if cases::ALL.iter().any(|case| options.wants(case.id)) {
+        figures.extend(chains(options, dir.path(), &mut report, &mut shown)?);
+    }
+    let id = "vm_memory_ratio";
+    if options.wants(id) {
+        let ratio = report.step("Fill the cache eleven times", |_| memory::ratio(10))?;
+        figures.extend(Figure::new(id, "ratio", (1.01, 1.0), &[ratio]));
+    }
+    ensure!(!figures.is_empty(), "no figure of this name");
+    let outcome = Outcome { machine, figures };
+    let path = outcome.write(&repo::target(&repo::root()?), "edge")?;
+    print!("{shown}");
+    outcome.print();
+    println!("written to {}", path.display());
+    Ok(outcome.ok())
+}
+
+/// The claims of every token but for its `jti`.
+fn claims(now: SystemTime) -> Result<Value> {
+    let now = now.duration_since(UNIX_EPOCH)?.as_secs();
+    Ok(json!({
+        "iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "client_id": "bench", "tenant_id": TENANT,
+        "iat": now - 10, "exp": now + 3590, "groups": [GROUP], "jti": "",
+    }))
+}
+
+fn chains(
+    options: &Options,
+    dir: &Path,
+    report: &mut Report,
+    shown: &mut String,
+) -> Result<Vec<Figure>> {
+    use std::fmt::Write as _;
+
+    let wanted: Vec<&Case> = cases::ALL.iter().filter(|case| options.wants(case.id)).collect();
+    report.expect(3 + wanted.len());
+    cpu::pin(CORES.1)?;
+    let now = SystemTime::now();
+    let kit = report.step("Sign tokens", |_| cases::Kit::new(now))?;
+    let gateway = report.step("Start Envoy", |_| kit.gateway(dir))?;
+    let process = gateway.process.id();
+    let mut floor = kit.open(&gateway, cases::BARE)?;
+    let mut sides: Vec<(Side, Side)> = Vec::new();
+    for case in &wanted {
+        let mut pair = (kit.open(&gateway, case.ours)?, kit.open(&gateway, case.native)?);
+        alike(case, &mut pair)?;
+        sides.push(pair);
+    }
+    let bare = report.step("Nothing but Envoy", |note| {
+        let rounds = (0..options.rounds()).map(|_| floor.cost(process, options.slice()));
+        let middle = median(&rounds.collect::<Result<Vec<f64>>>()?)?;
+        *note = format!("{middle:.1} µs per request");
+        Ok(middle)
+    })?;
+    writeln!(shown, "processor time per request of the whole Envoy, µs (medians):")?;
+    writeln!(shown, "  no filter {bare:.1}; each chain adds to that")?;
+    let mut figures = Vec::new();
+    for (case, (ours, native)) in wanted.iter().zip(&mut sides) {
+        let rounds = report.step(case.id, |note| {
+            let rounds = compare(options, process, ours, native)?;
+            *note = format!("{:.3}", median(&rounds.iter().map(Round::ratio).collect::<Vec<_>>())?);
+            Ok(rounds)
+        })?;
+        alike(case, &mut (ours, native))?;
+        let own = median(&rounds.iter().map(|round| round.ours).collect::<Vec<_>>())?;
+        let theirs = median(&rounds.iter().map(|round| round.native).collect::<Vec<_>>())?;
+        let ratios: Vec<f64> = rounds.iter().map(Round::ratio).collect();
+        writeln!(
+            shown,
+            "  {:<28} ours {own:>6.1} (+{:>5.1})  Envoy's own {theirs:>6.1} (+{:>5.1})",
+            case.id,
+            own - bare,
+            theirs - bare
+        )?;
+        figures.extend(Figure::new(case.id, "ratio", (case.floor, case.aim), &ratios));
+    }
+    writeln!(shown, "{}", cases::ABOUT)?;
+    shown.push_str(&costs::table(&kit)?);
+    Ok(figures)
+}
+
+/// What a request cost in one round, in µs of processor time.
+struct Round {
+    ours: f64,
+    native: f64,
+}
+
+impl Round {
+    fn ratio(&self) -> f64 {
+        self.ours / self.native
+    }
+}
+
+fn compare(
+    options: &Options,
+    process: u32,
+    ours: &mut Side,
+    native: &mut Side,
+) -> Result<Vec<Round>> {
+    let slice = options.slice();
+    // Caches fill, connections and VMs warm up.
+    for side in [&mut *ours, &mut *native] {
+        side.cost(process, slice)?;
+    }
+    let mut rounds = Vec::new();
+    for _ in 0..options.rounds() {
+        if command::interrupted() {
+            std::process::exit(i32::from(exit::INTERRUPTED));
+        }
+        let first = ours.cost(process, slice)?;
+        let second = native.cost(process, slice)?;
+        let third = native.cost(process, slice)?;
+        let last = ours.cost(process, slice)?;
+        rounds.push(Round { ours: (first + last) / 2.0, native: (second + third) / 2.0 });
+    }
+    Ok(rounds)
+}
+
+fn median(rounds: &[f64]) -> Result<f64> {
+    let [_, middle, _] = spread(rounds).context("no rounds")?;
+    Ok(middle)
+}
+
+/// Both upstreams see the same headers, or there is nothing to compare.
+fn alike<S: std::borrow::BorrowMut<Side>>(case: &Case, (ours, native): &mut (S, S)) -> Result<()> {
+    let (ours, native) = (ours.borrow_mut().echo()?, native.borrow_mut().echo()?);
+    ensure!(
+        ours == native,
+        "{}: void: the upstreams see different headers\nours:\n{ours}\nEnvoy's own:\n{native}",
+        case.id
+    );
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! One Envoy with a listener per chain, each with an upstream of its own inside that says which headers came.
+//! Knows filters as opaque documents.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use gatehouse_xtask::render::envoy::cluster;
+use serde_json::{Value, json};
+
+use crate::{
+    bench::{cpu, load::END},
+    env,
+    process::Process,
+    wait,
+};
+
+/// A listener and what its requests pass through.
+pub(super) struct Chain {
+    pub(super) name: &'static str,
+    pub(super) filters: Vec<Value>,
+    /// Whether the connection manager makes request ids, as it does unless told otherwise.
+    pub(super) request_ids: bool,
+}
+
+/// The module under a document, with a VM of its own.
+pub(super) fn wasm(name: &str, module: &Path, document: &Value, environment: &Value) -> Value {
+    json!({
+        "name": format!("gatehouse.{name}"),
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": name,
+                "root_id": "",
+                "failure_policy": "FAIL_RELOAD",
+                "allow_on_headers_stop_iteration": false,
+                "vm_config": {
+                    "vm_id": name,
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"local": {"filename": module}},
+                    "environment_variables": {"key_values": environment},
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": document.to_string(),
+                },
+            },
+        },
+    })
+}
+
+/// The running Envoy.
+pub(super) struct Gateway {
+    pub(super) process: Process,
+    listeners: Vec<(&'static str, SocketAddr)>,
+}
+
+impl Gateway {
+    /// Starts it with one worker, on `core`. The upstream echoes the values of `echoed`.
+    pub(super) fn start(
+        dir: &Path,
+        chains: &[Chain],
+        echoed: &[&str],
+        sidecar: SocketAddr,
+        (core, back): (usize, usize),
+    ) -> Result<Self> {
+        let mut listeners = Vec::new();
+        let mut documents = Vec::new();
+        for chain in chains {
+            let address = wait::address()?;
+            listeners.push((chain.name, address));
+            documents.push(listener(chain, address, echoed));
+        }
+        let admin = wait::address()?;
+        let bootstrap = json!({
+            "admin": {"address": socket(admin)},
+            "node": {"id": "bench", "cluster": "bench"},
+            "static_resources": {
+                "listeners": documents,
+                "clusters": [cluster("gatehouse-sidecar", sidecar)],
+            },
+        });
+        let file: PathBuf = dir.join("envoy.json");
+        std::fs::write(&file, bootstrap.to_string())?;
+        let mut command = Command::new(env::path(env::ENVOY)?);
+        command.arg("--config-path").arg(&file).args([
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--log-level",
+            "warn",
+        ]);
+        let mut process = cpu::on(core, back, || Process::start("envoy", dir, command))?;
+        let ready = format!("http://{admin}/ready");
+        process.wait_ready(|| wait::is_ok(&ready))?;
+        Ok(Self { process, listeners })
+    }
+
+    /// Where a chain listens.
+    pub(super) fn address(&self, name: &str) -> Result<SocketAddr> {
+        let found = self.listeners.iter().find(|(chain, _)| *chain == name);
+        found.map(|(_, address)| *address).with_context(|| format!("no listener {name}"))
+    }
+}
+
+fn listener(chain: &Chain, address: SocketAddr, echoed: &[&str]) -> Value {
+    let lines: Vec<String> =
+        echoed.iter().map(|name| format!("{name}: %REQ({name}):200%")).collect();
+    let format = format!("{}{END}", lines.join("\n"));
+    let route = json!({
+        "match": {"prefix": "/"},
+        "direct_response": {
+            "status": 200,
+            "body_format": {"text_format_source": {"inline_string": format}},
+        },
+    });
+    let mut filters = chain.filters.clone();
+    filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }));
+    json!({
+        "name": chain.name,
+        "address": socket(address),
+        "filter_chains": [{"filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": chain.name,
+                "use_remote_address": true,
+                "generate_request_id": chain.request_ids,
+                "route_config": {
+                    "name": chain.name,
+                    "virtual_hosts": [{"name": "echo", "domains": ["*"], "routes": [route]}],
+                },
+                "http_filters": filters,
+            },
+        }]}],
+    })
+}
+
+fn socket(at: SocketAddr) -> Value {
+    json!({"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}})
+}

@@ -1,0 +1,122 @@
+//! A load generator over keep-alive connections: each has one request on its way, every request may be another.
+//! Cheap enough to keep one worker of Envoy busy from another core. Knows what ends an answer, nothing more of HTTP.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// What every good answer's body ends with, and nothing else does.
+pub const END: &str = "\n-- end --";
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What a good answer begins with.
+const GOOD: &[u8] = b"HTTP/1.1 200";
+
+/// Requests in their order, again from the first after the last.
+#[derive(Debug, Clone)]
+pub struct Requests(Rc<[Box<[u8]>]>);
+
+impl Requests {
+    /// One `GET` per token.
+    pub fn get(path: &str, tokens: &[String]) -> Self {
+        let bytes = |token: &String| {
+            let text = format!(
+                "GET {path} HTTP/1.1\r\nhost: api.greenlang.local\r\nuser-agent: gatehouse-bench/1\r\naccept: application/json\r\nauthorization: Bearer {token}\r\n\r\n"
+            );
+            text.into_bytes().into_boxed_slice()
+        };
+        Self(tokens.iter().map(bytes).collect())
+    }
+}
+
+/// Connections to one listener, with the requests that go there.
+#[derive(Debug)]
+pub struct Load {
+    connections: Vec<Connection>,
+    requests: Requests,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    answer: Vec<u8>,
+}
+
+impl Load {
+    /// Opens `count` connections.
+    pub fn open(to: SocketAddr, count: usize, requests: Requests) -> Result<Self> {
+        let open = || {
+            let stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            Ok(Connection { stream, answer: Vec::with_capacity(8192) })
+        };
+        let connections = (0..count).map(|_| open()).collect::<Result<_>>()?;
+        Ok(Self { connections, requests, next: 0 })
+    }
+
+    /// One exchange; the whole answer as text.
+    pub fn once(&mut self) -> Result<String> {
+        let request =
+            self.requests.0.get(self.next % self.requests.0.len()).context("no tokens")?;
+        self.next += 1;
+        let connection = self.connections.first_mut().context("no connections")?;
+        connection.send(request)?;
+        connection.receive()?;
+        Ok(String::from_utf8_lossy(&connection.answer).into_owned())
+    }
+
+    /// Keeps every connection busy for `span`; how many requests were answered, all of them well.
+    pub fn run(&mut self, span: Duration) -> Result<u64> {
+        let Self { connections, requests, next } = self;
+        let mut send = |connection: &mut Connection| {
+            let request = requests.0.get(*next % requests.0.len()).context("no tokens")?;
+            *next += 1;
+            connection.send(request)
+        };
+        connections.iter_mut().try_for_each(&mut send)?;
+        let end = Instant::now() + span;
+        let mut answered = 0;
+        loop {
+            let last = Instant::now() >= end;
+            for connection in connections.iter_mut() {
+                connection.receive()?;
+                answered += 1;
+                if !last {
+                    send(connection)?;
+                }
+            }
+            if last {
+                return Ok(answered);
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn send(&mut self, request: &[u8]) -> Result<()> {
+        self.stream.write_all(request).context("sending")
+    }
+
+    fn receive(&mut self) -> Result<()> {
+        self.answer.clear();
+        let mut piece = [0; 8192];
+        while !self.answer.ends_with(END.as_bytes()) {
+            let read = self.stream.read(&mut piece).with_context(|| self.so_far())?;
+            ensure!(read > 0, "the connection ended after {}", self.so_far());
+            self.answer.extend_from_slice(piece.get(..read).unwrap_or_default());
+        }
+        ensure!(self.answer.starts_with(GOOD), "a bad answer: {}", self.so_far());
+        Ok(())
+    }
+
+    fn so_far(&self) -> String {
+        format!("{:?}", String::from_utf8_lossy(&self.answer))
+    }
+}

@@ -1,0 +1,93 @@
+//! `cargo xtask bench NAME`: builds what a bench needs and runs it. Knows which program holds which bench; the
+//! program measures. What figures are and how they are shown is in [`figures`].
+
+use std::{
+    process::{Child, Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal};
+
+use crate::{command, install, repo, report::Report, stack};
+
+pub mod figures;
+
+/// The options of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
+)]
+pub struct Args {
+    /// Which bench.
+    pub name: Name,
+    /// Only figures whose id contains this.
+    pub figure: Option<String>,
+    /// Fewer and shorter rounds; the same cases.
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// The benches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Name {
+    /// The fused module in Envoy, and its memory.
+    Edge,
+}
+
+impl Name {
+    /// The package and its program.
+    const fn program(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Edge => ("gatehouse-tests", "bench-edge"),
+        }
+    }
+}
+
+/// From an empty target folder on two cores.
+const BUILD: Duration = Duration::from_secs(40 * 60);
+/// A whole bench; each ends by itself long before.
+const LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// Runs it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    command::catch_signals()?;
+    let root = repo::root()?;
+    let (package, program) = args.name.program();
+    let mut report = Report::new();
+    report.expect(2);
+    let parts = install::ensure(&[install::Part::WasmTarget, install::Part::Envoy], &mut report)?;
+    let suite = report.step("Build the filter", |_| stack::build_filter())?;
+    report.step("Build the bench", |_| {
+        let mut cargo = repo::cargo(&root);
+        cargo.args(["build", "--quiet", "--package", package, "--bin", program]);
+        command::run(&mut cargo, "cargo build", BUILD)
+    })?;
+    let mut bench = Command::new(repo::target(&root).join("debug").join(program));
+    bench
+        .args(args.quick.then_some("--quick"))
+        .args(&args.figure)
+        .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
+        .env("GATEHOUSE_TEST_SUITE", &suite);
+    let mut child = bench.spawn().with_context(|| format!("starting {program}"))?;
+    let ended = command::wait(&mut child, LIMIT);
+    if !matches!(ended, Ok(Some(_))) {
+        stop(&mut child)?;
+    }
+    let ok = ended?.with_context(|| format!("the bench took longer than {LIMIT:?}"))?.success();
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Asks the bench to end, so that it stops what it started.
+fn stop(child: &mut Child) -> anyhow::Result<()> {
+    command::forget_interrupt();
+    if let Some(id) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // Gone already is what is wanted.
+        rustix::process::kill_process(id, Signal::TERM).ok();
+    }
+    if command::wait(child, Duration::from_secs(20))?.is_none() {
+        child.kill().context("stopping the bench")?;
+        child.wait().context("waiting for the bench")?;
+    }
+    Ok(())
+}
