@@ -1,6 +1,8 @@
 //! `cargo xtask test`: installs what is missing, builds once, starts one PostgreSQL and one Redis for all tests, and
 //! runs every test. A missing part fails the run. Knows where the parts are, not what the tests do.
 
+mod acceptance;
+
 use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -83,6 +85,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut command = runner(&root, &nextest, "run");
     command.args(&args.filter);
     environment(&mut command)?;
+    let cases = acceptance::report(&repo::target(&root));
+    // What an earlier run left must not be taken for this one's.
+    if cases.exists() {
+        std::fs::remove_file(&cases).context("removing the last run's report")?;
+    }
     let tests = watched(&mut command, "the tests")?;
     let mut red = !tests.success;
     let mut counts =
@@ -93,6 +100,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         if skipped {
             counts.push("tests were skipped: none may be".to_owned());
             red = true;
+        }
+        match acceptance::check(&cases) {
+            Ok(held) => counts.push(held),
+            Err(missing) => {
+                counts.push(format!("{missing:#}"));
+                red = true;
+            }
         }
         let mut doctests = repo::cargo(&root);
         doctests.args(["test", "--doc", "--workspace", "--locked", "--quiet"]);

@@ -1,0 +1,185 @@
+//! The meta-test: which acceptance lines had a test in the run that just ended, and which did not. A line is held by
+//! a test that begins with its id (`j13_…`) and works from outside: through the compiled module in real Envoy, or
+//! over a service's real socket. Tests of the pure code may carry an id as well; they do not count here.
+//! Knows nextest's JUnit report, nothing of what the lines say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+
+/// The lines that must have a test: letter, from, to.
+const LINES: &[(char, u32, u32)] = &[('j', 1, 35), ('j', 39, 40), ('t', 1, 12), ('p', 1, 8)];
+
+/// Lines that have none yet, and why. Only shrinks.
+const PENDING: &[(&str, &str)] = &[
+    ("j13", "the sidecar's, over its socket: being written"),
+    ("j14", "the sidecar's, over its socket: being written"),
+    ("j15", "the sidecar's, over its socket: being written"),
+    ("j16", "the sidecar's, over its socket: being written"),
+    ("j17", "the sidecar's, over its socket: being written"),
+    ("j18", "the sidecar's and every worker's: being written"),
+    ("j19", "the sidecar's and public routes: being written"),
+    ("j24", "scopes and pointers: the edge is being written"),
+    ("j26", "tokens in queries: the edge is being written"),
+    ("j27", "tokens in cookies: the edge is being written"),
+    ("j28", "forwarding of credentials: the edge is being written"),
+    ("j29", "public routes that verify: the edge is being written"),
+    ("j31", "what is remembered: being written"),
+    ("j32", "preflight: the edge is being written"),
+    ("j34", "gRPC callers: being written"),
+    ("j35", "upgrades and CONNECT: being written"),
+    ("j39", "the sidecar's discovery: being written"),
+    ("j40", "clock steps: being written"),
+    ("t8", "named tenants and the platform: the edge is being written"),
+    ("t9", "API keys: the edge is being written"),
+    ("t11", "interleaved tenants: being written"),
+    ("t12", "reload within a request: being written"),
+];
+
+/// Where tests from outside are: binary (as in the report) and the beginnings of their names.
+const OUTSIDE: &[(&str, &[&str])] = &[
+    ("gatehouse-tests::integration", &["acceptance::", "stack::"]),
+    ("gatehouse-ratelimit-sidecar::sidecar", &[""]),
+    ("gatehouse-control-api::api", &[""]),
+    ("gatehouse-control-api::oidc", &[""]),
+];
+
+/// Where nextest writes its report (`.config/nextest.toml`).
+pub fn report(target: &Path) -> PathBuf {
+    target.join("nextest/default/junit.xml")
+}
+
+/// Reads the report of a whole run. `Ok` is a line for the summary, `Err` says what is missing.
+pub fn check(report: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(report)
+        .with_context(|| format!("reading the tests' report {}", report.display()))?;
+    judge(&held(&text), PENDING)
+}
+
+fn judge(held: &BTreeMap<String, u32>, pending: &[(&str, &str)]) -> anyhow::Result<String> {
+    let lines: BTreeSet<String> = LINES
+        .iter()
+        .flat_map(|(letter, from, to)| (*from..=*to).map(move |n| format!("{letter}{n}")))
+        .collect();
+    let pending: BTreeMap<&str, &str> = pending.iter().copied().collect();
+    let missing: Vec<&str> = lines
+        .iter()
+        .map(String::as_str)
+        .filter(|id| !held.contains_key(*id) && !pending.contains_key(id))
+        .collect();
+    anyhow::ensure!(missing.is_empty(), "acceptance lines without a test: {}", missing.join(", "));
+    let done: Vec<&str> = pending
+        .keys()
+        .copied()
+        .filter(|id| held.contains_key(*id) || !lines.contains(*id))
+        .collect();
+    anyhow::ensure!(
+        done.is_empty(),
+        "no longer pending, take them off the list in xtask/src/test/acceptance.rs: {}",
+        done.join(", ")
+    );
+    let tests: u32 = lines.iter().filter_map(|id| held.get(id)).sum();
+    let held = lines.len() - pending.len();
+    Ok(format!("{held} of {} acceptance lines held by {tests} tests", lines.len()))
+}
+
+/// How many tests from outside ran for each id.
+fn held(report: &str) -> BTreeMap<String, u32> {
+    let mut held = BTreeMap::new();
+    for case in report.split("<testcase ").skip(1) {
+        let tag = case.split('>').next().unwrap_or_default();
+        let (Some(name), Some(binary)) = (attribute(tag, "name"), attribute(tag, "classname"))
+        else {
+            continue;
+        };
+        let outside = OUTSIDE.iter().any(|(known, places)| {
+            *known == binary && places.iter().any(|place| name.starts_with(place))
+        });
+        if let (true, Some(id)) = (outside, id(name)) {
+            *held.entry(id).or_default() += 1;
+        }
+    }
+    held
+}
+
+/// `j13` of `topic::j13_what_it_says`.
+fn id(name: &str) -> Option<String> {
+    let test = name.rsplit("::").next()?;
+    let (id, _) = test.split_once('_')?;
+    let number = id.strip_prefix(['j', 't', 'p'])?;
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    (digits && !number.starts_with('0')).then(|| id.to_owned())
+}
+
+fn attribute<'t>(tag: &'t str, name: &str) -> Option<&'t str> {
+    let key = format!("{name}=\"");
+    // The name of another attribute may end with this one's.
+    let at = tag
+        .match_indices(&key)
+        .map(|(at, _)| at)
+        .find(|at| *at == 0 || tag.get(..*at).is_some_and(|before| before.ends_with(' ')))?;
+    tag.get(at + key.len()..)?.split('"').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(binary: &str, name: &str) -> String {
+        format!("<testcase name=\"{name}\" classname=\"{binary}\" time=\"0.1\">\n</testcase>\n")
+    }
+
+    /// A report in which every line but these has a test.
+    fn without(missing: &[&str]) -> String {
+        LINES
+            .iter()
+            .flat_map(|(letter, from, to)| (*from..=*to).map(move |n| format!("{letter}{n}")))
+            .filter(|id| !missing.contains(&id.as_str()))
+            .map(|id| case("gatehouse-tests::integration", &format!("acceptance::a::{id}_holds")))
+            .collect()
+    }
+
+    #[test]
+    fn a_line_without_a_test_is_red_and_a_whole_list_is_not() {
+        let verdict = |report: &str| judge(&held(report), &[]).map_err(|error| error.to_string());
+        let lines = 35 + 2 + 12 + 8;
+        assert_eq!(
+            verdict(&without(&[])),
+            Ok(format!("{lines} of {lines} acceptance lines held by {lines} tests"))
+        );
+        assert_eq!(
+            verdict(&without(&["j7", "t12"])),
+            Err("acceptance lines without a test: j7, t12".to_owned())
+        );
+        // What is no test from outside does not hold a line.
+        for (binary, name) in [
+            ("gatehouse-edge", "flow::tests::j7_unsigned"),
+            ("gatehouse-tests::integration", "filter::tokens::j7_unsigned"),
+            ("gatehouse-tests", "acceptance::j7_unsigned"),
+            ("gatehouse-tests::integration", "acceptance::tokens::j70_x"),
+            ("gatehouse-tests::integration", "acceptance::tokens::xj7_x"),
+            ("gatehouse-tests::integration", "acceptance::j7_tokens::unsigned"),
+        ] {
+            let report = without(&["j7"]) + &case(binary, name);
+            assert!(verdict(&report).is_err(), "{binary} {name}");
+        }
+        let report = without(&["j7"]) + &case("gatehouse-ratelimit-sidecar::sidecar", "k::j7_x");
+        assert!(verdict(&report).is_ok());
+    }
+
+    #[test]
+    fn the_list_of_pending_lines_only_shrinks() {
+        let report = without(&["j7"]);
+        let verdict = |pending: &[(&str, &str)]| judge(&held(&report), pending);
+        assert!(verdict(&[]).is_err());
+        assert!(verdict(&[("j7", "why")]).is_ok());
+        for wrong in ["j8", "j36", "x1"] {
+            let error = verdict(&[("j7", "why"), (wrong, "why")]).unwrap_err().to_string();
+            assert!(error.ends_with(&format!(": {wrong}")), "{error}");
+        }
+        assert!(PENDING.iter().all(|(_, why)| why.len() > 10));
+    }
+}
