@@ -152,15 +152,21 @@ impl KeySet {
         self.keys.iter().any(|key| key.id() == Some(kid))
     }
 
-    /// The keys to try: all that fit `algorithm`, and of this id if one is given; at most [`MAX_TRIED`].
+    /// The keys to try: all that fit `algorithm`, and of this id if one is given; at most [`MAX_TRIED`]. A secret
+    /// without an id answers to every id: whoever was given it may call it something.
     pub fn candidates<'s>(
         &'s self,
         algorithm: Algorithm,
         kid: Option<&'s str>,
     ) -> impl Iterator<Item = &'s Key> {
+        let named = move |key: &Key| match (kid, key.id()) {
+            (None, _) => true,
+            (Some(_), None) => self.secret,
+            (Some(kid), Some(id)) => kid == id,
+        };
         self.keys
             .iter()
-            .filter(move |key| key.fits(algorithm) && (kid.is_none() || key.id() == kid))
+            .filter(move |key| key.fits(algorithm) && named(key))
             .take(MAX_TRIED)
     }
 }

@@ -203,6 +203,12 @@ impl Parsed<'_> {
     pub fn claimed_issuer(&self) -> Option<&str> {
         self.claims.get("iss").and_then(|value| value.as_str())
     }
+
+    /// The `tenant_id` that the token *claims*, to choose the tenant's own registration of its issuer by; nothing else
+    /// may depend on it.
+    pub fn claimed_tenant(&self) -> Option<&str> {
+        self.claims.get("tenant_id").and_then(|value| value.as_str())
+    }
 }
 
 // === impl Verified ===

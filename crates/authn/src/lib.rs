@@ -26,6 +26,8 @@ pub mod revocation;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod vectors;
 
 mod der;
 mod strict;

@@ -10,11 +10,16 @@ use jwt_compact::{
     jwk::JsonWebKey,
 };
 use p384::ecdsa::signature::Signer as _;
+use rsa::{
+    BigUint,
+    traits::{PrivateKeyParts as _, PublicKeyParts as _},
+};
 use sha2::{Sha256, Sha384, Sha512};
 
 use crate::{Algorithm, KeySet, algorithm::Family};
 
 const RSA: &str = include_str!("../testdata/rsa.private.jwk.json");
+const RSA3072: &str = include_str!("../testdata/rsa3072.private.jwk.json");
 const EC: &str = include_str!("../testdata/ec.private.jwk.json");
 const EC384: &str = include_str!("../testdata/ec384.private.jwk.json");
 const ED25519: &str = include_str!("../testdata/ed25519.private.jwk.json");
@@ -40,6 +45,11 @@ pub(crate) fn public_jwk(private: &str, more: &str) -> String {
 /// The RSA test key, published with `more` members.
 pub(crate) fn rsa(more: &str) -> String {
     public_jwk(RSA, more)
+}
+
+/// The other RSA test key, published with `more` members.
+pub(crate) fn rsa3072(more: &str) -> String {
+    public_jwk(RSA3072, more)
 }
 
 /// The P-256 test key, published with `more` members.
@@ -102,6 +112,33 @@ pub(crate) fn sign(algorithm: Algorithm, header: &str, claims: &str) -> String {
     format!("{signed}.{}", encode(signature))
 }
 
+/// The key of [`other_signature`] as it would be published, without an id.
+pub(crate) fn other_key_for(algorithm: Algorithm) -> String {
+    let others = Keys::others();
+    let ec = |crv: &str, point: &[u8]| {
+        let (x, y) = point[1..].split_at(point.len() / 2);
+        format!(r#"{{"kty":"EC","crv":"{crv}","x":"{}","y":"{}"}}"#, encode(x), encode(y))
+    };
+    match algorithm.family() {
+        Family::Rsa => rsa3072("{}"),
+        Family::P256 => ec("P-256", others.p256.verifying_key().to_encoded_point(false).as_bytes()),
+        Family::P384 => ec("P-384", others.p384.verifying_key().to_encoded_point(false).as_bytes()),
+        Family::Ed25519 => {
+            let x = encode(others.ed25519.verifying_key());
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#)
+        }
+        Family::Secret(_) => format!(r#"{{"kty":"oct","k":"{}"}}"#, encode([7; 64])),
+    }
+}
+
+/// The signature of `signed` by another key of the same kind.
+pub(crate) fn other_signature(algorithm: Algorithm, signed: &[u8]) -> Vec<u8> {
+    match algorithm.family() {
+        Family::Secret(_) => hmac(algorithm, &[7; 64], signed),
+        _ => Keys::others().sign(algorithm, signed),
+    }
+}
+
 struct Keys {
     rsa: RsaPrivateKey,
     p256: P256Key,
@@ -111,32 +148,85 @@ struct Keys {
 
 /// The signature of `signed` by the test key for `algorithm`.
 pub(crate) fn signature(algorithm: Algorithm, signed: &[u8]) -> Vec<u8> {
-    static KEYS: OnceLock<Keys> = OnceLock::new();
-    let keys = KEYS.get_or_init(|| {
-        let jwk = |text| serde_json::from_str::<JsonWebKey<'_>>(text).unwrap();
-        Keys {
+    match algorithm.family() {
+        Family::Secret(_) => hmac(algorithm, SECRET, signed),
+        _ => Keys::ours().sign(algorithm, signed),
+    }
+}
+
+impl Keys {
+    fn ours() -> &'static Self {
+        static KEYS: OnceLock<Keys> = OnceLock::new();
+        KEYS.get_or_init(|| Self {
             rsa: RsaPrivateKey::try_from(&jwk(RSA)).unwrap(),
             p256: P256Key::try_from(&jwk(EC)).unwrap(),
             p384: P384Key::from_slice(&private_number(EC384)).unwrap(),
             ed25519: Ed25519Key::from_slice(&private_number(ED25519)).unwrap(),
-        }
-    });
-    let rsa = |rsa: Rsa| rsa.sign(&keys.rsa, signed).as_bytes().into_owned();
-    match algorithm {
-        Algorithm::Rs256 => rsa(Rsa::rs256()),
-        Algorithm::Rs384 => rsa(Rsa::rs384()),
-        Algorithm::Rs512 => rsa(Rsa::rs512()),
-        Algorithm::Ps256 => rsa(Rsa::ps256()),
-        Algorithm::Ps384 => rsa(Rsa::ps384()),
-        Algorithm::Ps512 => rsa(Rsa::ps512()),
-        Algorithm::Es256 => Es256.sign(&keys.p256, signed).as_bytes().into_owned(),
-        Algorithm::Es384 => {
-            let signature: p384::ecdsa::Signature = keys.p384.sign(signed);
-            signature.to_bytes().to_vec()
-        }
-        Algorithm::EdDsa => Ed25519.sign(&keys.ed25519, signed).as_bytes().into_owned(),
-        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => hmac(algorithm, SECRET, signed),
+        })
     }
+
+    fn others() -> &'static Self {
+        static KEYS: OnceLock<Keys> = OnceLock::new();
+        KEYS.get_or_init(|| Self {
+            rsa: RsaPrivateKey::try_from(&jwk(RSA3072)).unwrap(),
+            p256: P256Key::from_slice(&[7; 32]).unwrap(),
+            p384: P384Key::from_slice(&[7; 48]).unwrap(),
+            ed25519: Ed25519Key::from_slice(&[7; 32]).unwrap(),
+        })
+    }
+
+    fn sign(&self, algorithm: Algorithm, signed: &[u8]) -> Vec<u8> {
+        let rsa = |rsa: Rsa| rsa.sign(&self.rsa, signed).as_bytes().into_owned();
+        match algorithm {
+            Algorithm::Rs256 => rsa(Rsa::rs256()),
+            Algorithm::Rs384 => rsa(Rsa::rs384()),
+            Algorithm::Rs512 => rsa(Rsa::rs512()),
+            Algorithm::Ps256 => rsa(Rsa::ps256()),
+            Algorithm::Ps384 => rsa(Rsa::ps384()),
+            Algorithm::Ps512 => rsa(Rsa::ps512()),
+            Algorithm::Es256 => Es256.sign(&self.p256, signed).as_bytes().into_owned(),
+            Algorithm::Es384 => {
+                let signature: p384::ecdsa::Signature = self.p384.sign(signed);
+                signature.to_bytes().to_vec()
+            }
+            Algorithm::EdDsa => Ed25519.sign(&self.ed25519, signed).as_bytes().into_owned(),
+            Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => unreachable!(),
+        }
+    }
+}
+
+fn jwk(text: &str) -> JsonWebKey<'_> {
+    serde_json::from_str(text).unwrap()
+}
+
+/// The RSA test key's private operation on `message`, a number below the modulus: a signature with any padding.
+pub(crate) fn rsa_raw(message: &[u8]) -> Vec<u8> {
+    let key = &Keys::ours().rsa;
+    let signature = BigUint::from_bytes_be(message).modpow(key.d(), key.n());
+    padded(&signature, key.size())
+}
+
+/// An RSA signature with the modulus added once; `None` where that is too long by then.
+pub(crate) fn rsa_beyond_modulus(signature: &[u8]) -> Option<Vec<u8>> {
+    let key = &Keys::ours().rsa;
+    let beyond = BigUint::from_bytes_be(signature) + key.n();
+    (beyond.to_bytes_be().len() == key.size()).then(|| padded(&beyond, key.size()))
+}
+
+/// The order of the curve of `algorithm`, and for `s` its other value under which a signature is as good.
+pub(crate) fn ecdsa_twin(algorithm: Algorithm, signature: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    const P256: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    const P384: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973";
+    let order = if algorithm == Algorithm::Es256 { P256 } else { P384 };
+    let order = BigUint::parse_bytes(order.as_bytes(), 16).unwrap();
+    let (r, s) = signature.split_at(signature.len() / 2);
+    let twin = &order - BigUint::from_bytes_be(s);
+    (padded(&order, r.len()), [r, &padded(&twin, s.len())].concat())
+}
+
+fn padded(number: &BigUint, bytes: usize) -> Vec<u8> {
+    let digits = number.to_bytes_be();
+    [vec![0; bytes - digits.len()], digits].concat()
 }
 
 /// The HMAC of `signed` under any secret.
