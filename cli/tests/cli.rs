@@ -85,7 +85,7 @@ fn lint_prints_every_mistake_and_warning() {
 fn a_good_token_is_valid_for_its_issuer_audience_and_time() {
     check_token("token-good", 0, "good.jwt", "--now 1700000100");
     let exact = "--issuer https://auth.example --audience https://api.example --algorithm RS256";
-    check_token("token-exact", 0, "good.jwt", &format!("--now 1700000100 --payload-only {exact}"));
+    check_token("token-exact", 0, "good.jwt", &format!("--now 1700000100 {exact}"));
     check_token(
         "token-other-issuer",
         1,
@@ -94,7 +94,7 @@ fn a_good_token_is_valid_for_its_issuer_audience_and_time() {
     );
     check_token("token-other-audience", 1, "good.jwt", "--now 1700000100 --audience other");
     check_token("token-other-algorithm", 1, "good.jwt", "--now 1700000100 --algorithm ES256");
-    check_token("token-last-second", 0, "good.jwt", "--now 1700000959 --payload-only");
+    check_token("token-last-second", 0, "good.jwt", "--now 1700000959");
     check_token("token-expired", 1, "good.jwt", "--now 1700000960");
     check_token("token-expired-long-ago", 1, "good.jwt", "");
     check_token("token-from-the-future", 1, "good.jwt", "--now 1699999000");
@@ -112,6 +112,20 @@ fn a_bad_token_is_refused_with_its_reason() {
     check("keys-absent", 66, "verify token --jwks absent.json");
     check("keys-private", 66, "verify token --jwks private.json");
     check("keys-not-a-set", 66, "verify token --jwks mistakes.json");
+}
+
+#[test]
+fn a_message_is_any_bytes_and_its_signature_alone_counts() {
+    check_token("message-good", 0, "message.jws", "--payload-only");
+    check_token("message-of-claims", 0, "good.jwt", "--payload-only --algorithm RS256");
+    check_token("message-other-algorithm", 1, "message.jws", "--payload-only --algorithm PS256");
+    check_token("message-forged", 1, "message-forged.jws", "--payload-only");
+    check_token("message-no-claims", 1, "message.jws", "");
+    check_token("message-and-claims", 64, "message.jws", "--payload-only --issuer x");
+    let secret = fs::read(here("data").join("message-secret.jws")).unwrap();
+    let with = |keys: &str| format!("verify token --payload-only --jwks {keys}");
+    check_with("message-secret", 0, &with("secrets.json"), &secret);
+    check_with("message-secret-public-keys", 1, &with("jwks.json"), &secret);
 }
 
 #[test]
