@@ -14,11 +14,12 @@ use gatehouse_contract::{Document, Mistake, document, rbac::Matrix};
 
 pub(crate) use self::{
     context::Context,
-    issuer::{Issuer, Tenants},
+    issuer::{Issuer, KeySource, Tenants},
     limiter::Limiter,
-    sources::Sources,
+    sources::{SESSION_COOKIE, Sources},
 };
 pub use self::{
+    context::Environment,
     sidecar::{Sidecar, Target},
     words::{Host, Parts, Rbac, Signatures},
 };

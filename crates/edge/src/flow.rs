@@ -1,30 +1,35 @@
-//! The order of the steps (design §3): request id, protected headers, path, version, authentication, principal,
+//! The order of the steps (design §3): request id, protected headers, host, path, version, authentication, principal,
 //! tenant, role matrix, rate limit, upstream. A request walks through [`Suite::on_request`] and, per call-out,
 //! [`Suite::on_answer`]; nothing is read from the host in between.
 //! Knows neither hosts' functions nor signatures' mathematics.
 
 mod ask;
-mod identity;
+mod caller;
 mod inbound;
 mod limit;
 mod outbound;
+mod recorded;
+mod token;
 
 use std::{rc::Rc, time::Duration};
 
-use gatehouse_authn::{Refusal as TokenRefusal, Verifier, bearer};
-use gatehouse_contract::{Reason, rbac::Access, sidecar::PrincipalFacts};
+use gatehouse_authn::{Refusal as TokenRefusal, Verifier};
+use gatehouse_contract::{Reason, TenantId, rbac::Access};
 
+use self::{caller::Caller, recorded::Question, token::Verified};
 use crate::{
     config::Suite,
+    credential::{self, Kind, Presented},
+    decision::{Decision, Ruling},
     matrix::Place,
     reply::{Challenge, Refusal},
-    state::{Asked, PrincipalKey, VmState},
+    state::{Asked, VmState},
     step::{Answer, Edit, RequestRecord, Step},
     version::Named,
-    view::{Dialect, RequestView, Single, scan},
+    view::{Dialect, RequestView, scan},
 };
 
-/// A request that waits for the sidecar. Opaque to shells.
+/// A request that waits for a call-out. Opaque to shells.
 #[derive(Debug)]
 pub struct Pending {
     request: Request,
@@ -33,9 +38,10 @@ pub struct Pending {
 
 #[derive(Debug)]
 enum WaitsFor {
-    Keys { issuer: usize, token: String, key_id_asked: bool },
-    Principal { caller: PrincipalKey, asked: Asked },
-    Limit(PrincipalKey, PrincipalFacts),
+    Keys { issuer: usize, token: Box<[u8]>, key_id_asked: bool },
+    Principal { verified: Verified, asked: Asked },
+    Recorded { question: Question, asked: Asked },
+    Limit(Caller),
 }
 
 /// What is known of a request, owned: the header map is read once.
@@ -43,14 +49,30 @@ enum WaitsFor {
 struct Request {
     record: RequestRecord,
     dialect: Dialect,
-    method: String,
     place: Place,
+    /// Whether the route is open to anyone, so that only what is shown must be good (acceptance J29).
+    public: bool,
+    /// The tenant that path, query and host name.
+    named: NamedTenant,
+    /// Whether the client says why it acts for another tenant.
+    impersonation_reason: bool,
+    /// Which entry of the configuration signs the caller's context.
+    signs: Option<usize>,
     /// Changes that are due whoever calls.
     edits: Vec<Edit>,
     /// Names of identity headers that came in, as the client spelled them.
     identity: Vec<String>,
     /// The client's baggage without our member, if any came.
     baggage: Option<String>,
+}
+
+/// The tenant that a request names beside its credential (acceptance T8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NamedTenant {
+    Nobody,
+    One(TenantId),
+    /// Something that is no tenant, or two tenants.
+    Nonsense,
 }
 
 impl Pending {
@@ -70,25 +92,55 @@ impl Suite {
         verifier: &dyn Verifier,
     ) -> Step {
         let found = scan(view);
-        let (mut request, target) = match self.admit(vm, &found) {
+        let (mut request, method, target) = match self.admit(vm, &found) {
             Ok(admitted) => admitted,
             Err(refused) => return *refused,
         };
+        let presented = credential::find(&self.sources, &found, target.query.as_deref());
+        if presented == Presented::Several {
+            let refusal = Refusal::new(Reason::CredentialMalformed);
+            return self.refuse(request, refusal.challenge(Challenge::InvalidRequest));
+        }
         match self.versions.of_path(&target.path) {
             Named::Served(version) => request.record.version = Some(Rc::clone(version)),
             Named::Unversioned => {}
             Named::Unknown => {
                 let served = self.versions.served().iter().map(AsRef::<str>::as_ref);
-                let supported = served.collect();
-                let refusal = Refusal::new(Reason::VersionUnknown).with("supported", supported);
-                return self.refuse(request, refusal);
+                let refusal = Refusal::new(Reason::VersionUnknown);
+                return self.refuse(request, refusal.with("supported", served.collect()));
             }
         }
-        request.place = self.routes.place(&request.method, &target.path);
+        request.place = self.routes.place(&method, &target.path);
+        let mut query = target.query.as_deref();
+        let mut stripped = None;
+        if let Presented::One(credential) = &presented {
+            if let Err(refusal) = self.hand_over(&mut request, &found, credential) {
+                return self.refuse(request, refusal);
+            }
+            stripped = self.without_credential(credential, query);
+        }
+        if let Some(left) = &stripped {
+            query = left.as_deref();
+        }
+        if target.rewritten || stripped.is_some() {
+            request.edits.push(self.forwarded_as(&target.path, query));
+        }
+        if method == "OPTIONS" && found.origin && found.asks_for_method {
+            // A preflight has no credential by design (Fetch §4.8); what it asks about is judged when it comes.
+            if request.place != Place::Nothing {
+                return self.forward(request, None, now);
+            }
+        }
         match &request.place {
             Place::Route(index) => {
-                if self.routes.get(*index).is_some_and(|route| route.access == Access::Public) {
-                    return self.forward(request, None);
+                request.public =
+                    self.routes.get(*index).is_some_and(|route| route.access == Access::Public);
+                if request.public {
+                    let decision = Decision { route: *index, ruling: Ruling::Public };
+                    request.record.decision = Some(decision);
+                    if !self.verify_on_public || presented == Presented::Nothing {
+                        return self.forward(request, None, now);
+                    }
                 }
             }
             Place::OtherMethod { allow, public: true } => {
@@ -97,16 +149,20 @@ impl Suite {
             }
             Place::OtherMethod { .. } | Place::Nothing => {}
         }
-        let value = match found.authorization {
-            Single::Absent => return self.no_credential(request),
-            Single::One(value) => value,
-            Single::Many => return self.two_credentials(request),
-        };
-        match bearer::token(value) {
-            Ok(Some(token)) => self.authenticate(vm, request, token, now, verifier),
-            // Another scheme is no credential of ours (acceptance J5).
-            Ok(None) => self.no_credential(request),
-            Err(refusal) => self.refuse_token(request, refusal),
+        request.named = self.named_tenant(&found, &request.place, &target.path, query);
+        request.signs = self.signs(&target.path);
+        match presented {
+            Presented::Nothing | Presented::Several => {
+                let refusal = Refusal::new(Reason::CredentialMissing);
+                self.refuse(request, refusal.challenge(Challenge::Bare))
+            }
+            Presented::Broken(refusal) => self.refuse_token(request, refusal),
+            Presented::One(credential) => match credential.kind {
+                Kind::Token => self.authenticate(vm, request, &credential.text, now, verifier),
+                Kind::Recorded(kind) => {
+                    self.look_up(vm, request, (kind, &credential.text), view, now)
+                }
+            },
         }
     }
 
@@ -122,64 +178,34 @@ impl Suite {
         let Pending { request, waits_for } = pending;
         match waits_for {
             WaitsFor::Keys { issuer, token, key_id_asked } => {
-                let question = identity::KeyQuestion { issuer, token, key_id_asked };
+                let question = token::KeyQuestion { issuer, token, key_id_asked };
                 self.with_keys_answer(vm, request, question, answer, now, verifier)
             }
-            WaitsFor::Principal { caller, asked } => {
-                self.with_principal_answer(vm, request, (caller, asked), answer, now)
+            WaitsFor::Principal { verified, asked } => {
+                self.with_principal_answer(vm, request, (verified, asked), answer, now)
             }
-            WaitsFor::Limit(caller, facts) => {
-                self.with_limit_answer(request, &caller, &facts, answer)
+            WaitsFor::Recorded { question, asked } => {
+                self.with_recorded_answer(vm, request, (question, asked), answer, now)
             }
+            WaitsFor::Limit(caller) => self.with_limit_answer(request, &caller, answer, now),
         }
-    }
-
-    /// Whether the caller's roles open the place it asks for; what is unknown is closed.
-    fn authorise(&self, request: Request, caller: PrincipalKey, facts: PrincipalFacts) -> Step {
-        let route = match &request.place {
-            Place::Route(index) => self.routes.get(*index),
-            Place::OtherMethod { allow, .. } => {
-                let refusal = other_method(allow);
-                return self.refuse(request, refusal);
-            }
-            Place::Nothing => None,
-        };
-        let Some(route) = route else {
-            return self.refuse(request, Refusal::new(Reason::NotFound));
-        };
-        let Some(issuer) = self.issuers.get(caller.issuer) else {
-            return self.refuse(request, Refusal::new(Reason::IdentityUnavailable));
-        };
-        let facts = PrincipalFacts {
-            roles: match issuer.max_role {
-                Some(highest) => facts.roles.up_to(highest),
-                None => gatehouse_contract::Roles::NONE,
-            },
-            platform: facts.platform && issuer.platform,
-            ..facts
-        };
-        if !route.access.allows(facts.roles, facts.platform) {
-            return self.refuse(request, Refusal::new(Reason::PermissionDenied));
-        }
-        self.ask_limit(request, route, caller, facts)
-    }
-
-    fn no_credential(&self, request: Request) -> Step {
-        self.refuse(request, Refusal::new(Reason::CredentialMissing).challenge(Challenge::Bare))
-    }
-
-    fn two_credentials(&self, request: Request) -> Step {
-        let refusal = Refusal::new(Reason::CredentialMalformed);
-        self.refuse(request, refusal.challenge(Challenge::InvalidRequest))
     }
 
     fn refuse_token(&self, request: Request, refused: TokenRefusal) -> Step {
         let refusal = Refusal::new(refused.reason());
-        let refusal = match refused.challenge() {
-            Some(_) => refusal.challenge(Challenge::InvalidToken),
-            None => refusal,
+        let refusal = match refused {
+            TokenRefusal::CredentialTwice => refusal.challenge(Challenge::InvalidRequest),
+            _ if refused.reason() == Reason::TokenInvalid => {
+                refusal.challenge(Challenge::InvalidToken)
+            }
+            _ => refusal,
         };
         self.refuse(request, refusal)
+    }
+
+    /// Nobody could say who this is: 503, never 401 (acceptance J13).
+    fn no_identity(&self, request: Request) -> Step {
+        self.refuse(request, Refusal::new(Reason::IdentityUnavailable))
     }
 
     fn refuse(&self, request: Request, refusal: Refusal) -> Step {

@@ -9,23 +9,30 @@
 
 #![warn(missing_docs)]
 
+mod authority;
 mod baggage;
 mod config;
+mod credential;
+mod decision;
 mod feed;
 mod flow;
 mod local;
 mod matrix;
 pub mod path;
+mod prepared;
 mod reply;
 mod request_id;
 mod state;
 mod step;
+mod text;
 mod version;
 mod view;
 
-pub use config::{Host, Parts, Rbac, Sidecar, Signatures, Suite, Target, Warning};
+pub use config::{Environment, Host, Parts, Rbac, Sidecar, Signatures, Suite, Target, Warning};
+pub use decision::{Decision, Rule, Ruling};
 pub use feed::{Purpose, RootCall};
 pub use flow::Pending;
 pub use state::VmState;
-pub use step::{Answer, Call, Edit, GrpcStatus, Name, Reply, RequestRecord, Step};
+pub use step::{Answer, Call, Edit, GrpcStatus, Name, Reply, RequestRecord, Standing, Step};
+pub use text::{Digits, Text};
 pub use view::{RequestView, protected_names};

@@ -1,14 +1,23 @@
 //! The role matrix as the request path asks it: by method and normalised path, `HEAD` as `GET` (acceptance J33).
 //! Knows no callers.
 
-use gatehouse_contract::rbac::{Access, Found, Matrix, Route};
+use gatehouse_contract::rbac::{Access, Matrix, Route};
 
-/// The matrix and the methods that occur in it.
+mod tree;
+
+use tree::Node;
+
+/// The matrix, found by path.
 #[derive(Debug)]
 pub(crate) struct Routes {
     matrix: Matrix,
-    methods: Vec<String>,
+    tree: Node,
+    /// By place in the matrix: which segment of the path names a tenant.
+    tenant_at: Vec<Option<usize>>,
 }
+
+/// The template's parameter that names a tenant.
+const TENANT: &str = "{tenant}";
 
 /// What the matrix says of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,26 +37,30 @@ pub(crate) enum Place {
 
 impl Routes {
     pub(crate) fn new(matrix: Matrix) -> Self {
-        let mut methods: Vec<String> = Vec::new();
-        for route in matrix.routes() {
-            if !methods.contains(&route.method) {
-                methods.push(route.method.clone());
-            }
+        let mut tree = Node::default();
+        let mut tenant_at = Vec::new();
+        for (index, Route { method, template, .. }) in matrix.routes().iter().enumerate() {
+            tree.add(method, template, index);
+            tenant_at.push(tree::segments(template).position(|segment| segment == TENANT));
         }
-        methods.sort();
-        Self { matrix, methods }
+        Self { matrix, tree, tenant_at }
     }
 
+    /// The first route of the matrix that fits.
     pub(crate) fn place(&self, method: &str, path: &str) -> Place {
         let method = if method == "HEAD" { "GET" } else { method };
-        match self.matrix.find(method, path) {
-            Found::Route(route) => {
-                let index =
-                    self.matrix.routes().iter().position(|known| std::ptr::eq(known, route));
-                index.map_or(Place::Nothing, Place::Route)
+        let mut found: Option<usize> = None;
+        let mut known = false;
+        self.tree.visit(path, &mut |theirs, index| {
+            known = true;
+            if theirs == method {
+                found = Some(found.map_or(index, |found| found.min(index)));
             }
-            Found::OtherMethod => self.other_method(path),
-            Found::Nothing => Place::Nothing,
+        });
+        match found {
+            Some(index) => Place::Route(index),
+            None if known => self.other_method(path),
+            None => Place::Nothing,
         }
     }
 
@@ -55,25 +68,64 @@ impl Routes {
         self.matrix.routes().get(index)
     }
 
+    /// The segment of `path`, which is at this route, that names a tenant.
+    pub(crate) fn tenant_in<'p>(&self, index: usize, path: &'p str) -> Option<&'p str> {
+        let at = (*self.tenant_at.get(index)?)?;
+        tree::segments(path).nth(at)
+    }
+
     fn other_method(&self, path: &str) -> Place {
-        let mut allow = Vec::new();
+        let mut methods = Vec::new();
         let mut public = true;
-        for method in &self.methods {
-            if let Found::Route(route) = self.matrix.find(method, path) {
-                public &= route.access == Access::Public;
-                allow.push(method.as_str());
-                if method == "GET" {
-                    allow.push("HEAD");
-                }
+        self.tree.visit(path, &mut |method, index| {
+            public &= self.get(index).is_some_and(|route| route.access == Access::Public);
+            methods.push(method);
+            if method == "GET" {
+                methods.push("HEAD");
             }
-        }
-        Place::OtherMethod { allow: allow.join(", "), public }
+        });
+        methods.sort_unstable();
+        methods.dedup();
+        Place::OtherMethod { allow: methods.join(", "), public }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use gatehouse_contract::rbac::Found;
+
     use super::*;
+
+    #[test]
+    fn the_tree_finds_what_the_matrix_finds() {
+        let routes = Routes::new(Matrix::builtin().unwrap());
+        let matrix = Matrix::builtin().unwrap();
+        let mut paths = vec![String::new(), "/".to_owned(), "//".to_owned(), "/api".to_owned()];
+        for route in matrix.routes() {
+            let path = route.template.replace(['{', '}'], "");
+            let cut = path.rsplit_once('/').unwrap().0.to_owned();
+            let empty = path.replacen("/v1/", "/v1//", 1);
+            let upper = path.to_uppercase();
+            paths.extend([cut, empty, upper, format!("{path}/"), format!("{path}/x"), path]);
+        }
+        for path in &paths {
+            for method in ["GET", "POST", "DELETE", "PATCH", ""] {
+                let expected = matrix.find(method, path);
+                let got = routes.place(method, path);
+                let same = match (&got, expected) {
+                    (Place::Route(index), Found::Route(route)) => routes.get(*index) == Some(route),
+                    (Place::OtherMethod { .. }, Found::OtherMethod) => true,
+                    (Place::Nothing, Found::Nothing) => true,
+                    _ => false,
+                };
+                assert!(same, "{method} {path}: {got:?}, {expected:?}");
+            }
+        }
+        let Place::Route(users) = routes.place("POST", "/api/v1/factory/tenants/t/users") else {
+            panic!()
+        };
+        assert_eq!(routes.tenant_in(users, "/api/v1/factory/tenants/t/users"), Some("t"));
+    }
 
     #[test]
     fn p6_methods_are_exact_and_head_is_get() {

@@ -6,6 +6,7 @@ use gatehouse_contract::{Problem, Reason, problem};
 use crate::{
     config::Host,
     step::{GrpcStatus, Reply, RequestRecord},
+    text::Text,
     view::Dialect,
 };
 
@@ -39,7 +40,7 @@ impl Challenge {
 pub(crate) struct Refusal {
     reason: Reason,
     problem: Problem,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<(&'static str, Text)>,
 }
 
 impl Refusal {
@@ -47,10 +48,10 @@ impl Refusal {
         let mut headers = Vec::new();
         // Answers that depend on who asks or how often must not be kept by caches on the way.
         if matches!(reason.status(), 401 | 403 | 429) {
-            headers.push(("cache-control", "no-store".to_owned()));
+            headers.push(("cache-control", "no-store".into()));
         }
         if reason.status() == 503 {
-            headers.push(("retry-after", "1".to_owned()));
+            headers.push(("retry-after", "1".into()));
         }
         Self { reason, problem: Problem::new(reason), headers }
     }
@@ -69,19 +70,30 @@ impl Refusal {
         self.header("www-authenticate", challenge.header())
     }
 
-    pub(crate) fn header(mut self, name: &'static str, value: String) -> Self {
-        self.headers.push((name, value));
+    /// A 403 of a token that lacks a scope (RFC 6750 §3.1, acceptance J3). `scope` is what it needs.
+    pub(crate) fn challenge_scope(self, scope: &str) -> Self {
+        let challenge = format!(
+            "{REALM}, error=\"insufficient_scope\", error_description=\"The access token lacks a scope\", scope=\"{scope}\""
+        );
+        self.header("www-authenticate", challenge)
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<Text>) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 
     pub(crate) fn into_reply(self, host: Host, dialect: Dialect, record: RequestRecord) -> Reply {
         let Self { reason, problem, mut headers } = self;
+        if record.no_store && !headers.iter().any(|(name, _)| *name == "cache-control") {
+            headers.push(("cache-control", "no-store".into()));
+        }
         headers.extend(record.headers());
         let status = GrpcStatus { code: grpc_code(reason), message: reason.title() };
         let content_type = match (dialect, host) {
             (Dialect::Http, _) => {
-                headers.push(("content-type", problem::MEDIA_TYPE.to_owned()));
-                let body = problem.request_id(record.request_id.as_str()).to_json();
+                headers.push(("content-type", problem::MEDIA_TYPE.into()));
+                let body = problem.request_id(record.request_id.as_ref()).to_json();
                 return Reply {
                     status: reason.status(),
                     headers,
@@ -99,9 +111,9 @@ impl Refusal {
             (Dialect::Grpc, Host::Kong) => "application/grpc",
             (Dialect::GrpcWeb, _) => "application/grpc-web+proto",
         };
-        headers.push(("content-type", content_type.to_owned()));
-        headers.push(("grpc-status", status.code.to_string()));
-        headers.push(("grpc-message", percent_encoded(status.message)));
+        headers.push(("content-type", content_type.into()));
+        headers.push(("grpc-status", u32::from(status.code).into()));
+        headers.push(("grpc-message", percent_encoded(status.message).into()));
         Reply { status: 200, headers, body: Vec::new(), grpc: None, reason, record }
     }
 }
@@ -138,18 +150,13 @@ mod tests {
     use super::*;
 
     fn reply(reason: Reason, host: Host, dialect: Dialect) -> Reply {
-        let record = RequestRecord {
-            request_id: "r1".to_owned(),
-            version: Some("v1".into()),
-            limit: None,
-            degraded: false,
-        };
+        let record = RequestRecord::new("r1".into(), Some("v1".into()));
         Refusal::new(reason).into_reply(host, dialect, record)
     }
 
     fn header<'r>(reply: &'r Reply, name: &str) -> Option<&'r str> {
         let mut values = reply.headers.iter().filter(|(ours, _)| *ours == name);
-        let value = values.next().map(|(_, value)| value.as_str());
+        let value = values.next().map(|(_, value)| &**value);
         assert!(values.next().is_none(), "{name} twice");
         value
     }

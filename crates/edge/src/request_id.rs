@@ -1,6 +1,8 @@
 //! The request's id: a well-formed one is kept, else one is made (acceptance X10).
 //! Knows no source of randomness: the shell brings the seed.
 
+use std::rc::Rc;
+
 /// The longest id that is taken over from a client, in bytes.
 const MAX_BYTES: usize = 128;
 
@@ -17,19 +19,24 @@ impl Ids {
     }
 
     /// A new id in the form of a version 4 UUID (RFC 9562 §5.4).
-    pub fn next_id(&mut self) -> String {
+    pub fn next_id(&mut self) -> Rc<str> {
         let [counter, offset] = &mut self.state;
         *counter = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let high = mix(*counter ^ offset.rotate_left(32)) & 0xffff_ffff_ffff_0fff | 0x4000;
         let low = mix(counter.wrapping_add(*offset)) & 0x3fff_ffff_ffff_ffff | 1 << 63;
-        format!(
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            high >> 32,
-            high >> 16 & 0xffff,
-            high & 0xffff,
-            low >> 48,
-            low & 0xffff_ffff_ffff,
-        )
+        let mut digits = high.to_be_bytes().into_iter().chain(low.to_be_bytes());
+        let mut text = String::with_capacity(36);
+        for group in [4, 2, 2, 2, 6] {
+            if !text.is_empty() {
+                text.push('-');
+            }
+            for byte in digits.by_ref().take(group) {
+                for digit in [byte >> 4, byte & 0xf] {
+                    text.extend(char::from_digit(digit.into(), 16));
+                }
+            }
+        }
+        text.into()
     }
 }
 

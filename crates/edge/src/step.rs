@@ -5,7 +5,7 @@ use std::{borrow::Cow, rc::Rc};
 
 use gatehouse_contract::{Reason, header, sidecar::LimitState};
 
-use crate::{config::Target, flow::Pending};
+use crate::{config::Target, decision::Decision, flow::Pending, text::Text};
 
 /// What comes next for a request. Each variant ends the shell's turn: resume, reply or call, never two of them.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub type Name = Cow<'static, str>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Replace every value of this header by one.
-    Set(Name, String),
+    Set(Name, Text),
     /// Remove every value of this header. Only on hosts where that reaches the upstream.
     Remove(Name),
     /// Set the host's property for the upstream's path and query (Kong: `ngx.upstream_uri`).
@@ -96,7 +96,7 @@ pub struct Reply {
     /// The HTTP status.
     pub status: u16,
     /// All headers but `content-length`.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, Text)>,
     /// The body; empty for gRPC.
     pub body: Vec<u8>,
     /// Set when the host must make the reply as gRPC itself: Envoy rewrites any reply to a gRPC request.
@@ -120,34 +120,71 @@ pub struct GrpcStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestRecord {
     /// The request's id.
-    pub request_id: String,
+    pub request_id: Rc<str>,
     /// The API version that answers; `None` where another module sees to versions.
     pub version: Option<Rc<str>>,
     /// The tightest limit's standing, once it was asked for.
-    pub limit: Option<LimitState>,
+    pub limit: Option<Standing>,
     /// Whether the limiter was away and let the request pass.
     pub degraded: bool,
+    /// Whether no cache may keep the response, as the request's URL held a credential (acceptance J26).
+    pub no_store: bool,
+    /// What the role matrix said, once it was asked; see [`crate::Suite::rule`].
+    pub decision: Option<Decision>,
+    /// Why the request would have been refused if the matrix were not in shadow mode: for logs and metrics.
+    pub shadowed: Option<Reason>,
+    /// The caller in JSON, for single modules behind this one; `None` for the fused module and without a caller.
+    pub handover: Option<Rc<str>>,
+}
+
+/// What a client may know of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests per window.
+    pub limit: u32,
+    /// What is left.
+    pub remaining: u32,
+    /// Seconds until at least one more passes, rounded up.
+    pub reset_s: u32,
+}
+
+impl From<&LimitState> for Standing {
+    fn from(state: &LimitState) -> Self {
+        Self { limit: state.limit, remaining: state.remaining, reset_s: state.reset_s }
+    }
 }
 
 /// Response header that says that the limiter was away ([`RequestRecord::degraded`]).
 pub(crate) const RATE_DEGRADED: &str = "x-ratelimit-degraded";
 
 impl RequestRecord {
+    pub(crate) fn new(request_id: Rc<str>, version: Option<Rc<str>>) -> Self {
+        Self {
+            request_id,
+            version,
+            limit: None,
+            degraded: false,
+            no_store: false,
+            decision: None,
+            shadowed: None,
+            handover: None,
+        }
+    }
+
     /// The headers that every response carries, local ones included.
-    pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
-        let mut headers = vec![(header::REQUEST_ID, self.request_id.clone())];
-        if let Some(version) = &self.version {
-            headers.push((header::API_VERSION, version.as_ref().to_owned()));
-        }
-        if let Some(limit) = &self.limit {
-            headers.push((header::RATE_LIMIT, limit.limit.to_string()));
-            headers.push((header::RATE_REMAINING, limit.remaining.to_string()));
-            headers.push((header::RATE_RESET, limit.reset_s.to_string()));
-        }
-        if self.degraded {
-            headers.push((RATE_DEGRADED, "true".to_owned()));
-        }
-        headers
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&'static str, Text)> {
+        let version = self.version.as_ref().map(|version| (header::API_VERSION, version.into()));
+        let limits = self.limit.map(|limit| {
+            [
+                (header::RATE_LIMIT, limit.limit.into()),
+                (header::RATE_REMAINING, limit.remaining.into()),
+                (header::RATE_RESET, limit.reset_s.into()),
+            ]
+        });
+        std::iter::once((header::REQUEST_ID, (&self.request_id).into()))
+            .chain(version)
+            .chain(limits.into_iter().flatten())
+            .chain(self.degraded.then_some((RATE_DEGRADED, "true".into())))
     }
 }
 

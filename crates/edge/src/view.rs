@@ -2,19 +2,56 @@
 //! must go, and what makes the request ambiguous. Names and values are bytes of a client: nothing is assumed.
 //! Knows neither policies nor hosts.
 
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
 use gatehouse_contract::header;
 
 /// The headers of one request, as pairs of bytes from one read of the host's header map.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RequestView<'a> {
-    headers: Vec<(&'a [u8], &'a [u8])>,
+    headers: Cow<'a, [Pair<'a>]>,
+    client: Option<&'a dyn Fn() -> Option<String>>,
 }
+
+/// A header's name and value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
 
 impl<'a> RequestView<'a> {
     /// Borrows the pairs in their order.
     pub fn new<N: AsRef<[u8]>, V: AsRef<[u8]>>(headers: &'a [(N, V)]) -> Self {
         let pairs = headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
-        Self { headers: pairs.collect() }
+        Self { headers: pairs.collect(), client: None }
+    }
+
+    /// Borrows pairs that are borrowed already.
+    pub fn of(headers: &'a [(&'a [u8], &'a [u8])]) -> Self {
+        Self { headers: Cow::Borrowed(headers), client: None }
+    }
+
+    /// With a way to ask for the client's address as the host writes it, `address:port`. Asked at most once, and
+    /// only for credentials whose guessing is to be bounded by it.
+    #[must_use]
+    pub fn with_client(self, client: &'a dyn Fn() -> Option<String>) -> Self {
+        Self { client: Some(client), ..self }
+    }
+
+    /// The client's address without its port.
+    pub(crate) fn client(&self) -> Option<String> {
+        let text = self.client?()?;
+        let address = text.parse::<SocketAddr>().map(|socket| socket.ip());
+        let address = address.or_else(|_no_port| text.parse::<IpAddr>()).ok()?;
+        Some(address.to_canonical().to_string())
+    }
+}
+
+impl fmt::Debug for RequestView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be credentials.
+        write!(f, "RequestView({} headers)", self.headers.len())
     }
 }
 
@@ -39,7 +76,7 @@ pub(crate) enum Single<'a> {
 }
 
 impl<'a> Single<'a> {
-    fn add(&mut self, value: &'a [u8]) {
+    pub(crate) fn add(&mut self, value: &'a [u8]) {
         *self = match self {
             Self::Absent => Self::One(value),
             Self::One(_) | Self::Many => Self::Many,
@@ -52,7 +89,13 @@ impl<'a> Single<'a> {
 pub(crate) struct Scan<'a> {
     pub(crate) method: Single<'a>,
     pub(crate) path: Single<'a>,
+    pub(crate) authority: Single<'a>,
+    pub(crate) host: Single<'a>,
     pub(crate) authorization: Single<'a>,
+    pub(crate) api_key: Single<'a>,
+    /// The client's spelling of the API key's header.
+    pub(crate) api_key_name: &'a [u8],
+    pub(crate) cookies: Vec<&'a [u8]>,
     pub(crate) request_id: Single<'a>,
     pub(crate) dialect: Dialect,
     /// Names of identity headers in the client's spelling, each once.
@@ -64,6 +107,11 @@ pub(crate) struct Scan<'a> {
     pub(crate) connection: Option<String>,
     /// A header that asks an upstream to judge another method than we did (acceptance P6).
     pub(crate) overrides_method: bool,
+    /// `Origin` and `Access-Control-Request-Method`: with the method `OPTIONS` a preflight (acceptance J32).
+    pub(crate) origin: bool,
+    pub(crate) asks_for_method: bool,
+    /// Whether a platform member says why it acts for another tenant (acceptance T8).
+    pub(crate) impersonation_reason: bool,
 }
 
 /// Headers by which frameworks let a client replace the method.
@@ -78,7 +126,7 @@ fn is_protected(name: &[u8]) -> bool {
         name.get(..OWN_PREFIX.len()).is_some_and(|start| header::spells(start, OWN_PREFIX))
             && !name.eq_ignore_ascii_case(header::IMPERSONATION_REASON.as_bytes())
     };
-    // Every protected name begins with an `x`: most headers are done with after one byte.
+    // Every protected name begins with an `x`.
     matches!(name.first(), Some(b'x' | b'X')) && (header::is_identity(name) || ours(name))
 }
 
@@ -96,7 +144,12 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
     let mut found = Scan {
         method: Single::Absent,
         path: Single::Absent,
+        authority: Single::Absent,
+        host: Single::Absent,
         authorization: Single::Absent,
+        api_key: Single::Absent,
+        api_key_name: b"",
+        cookies: Vec::new(),
         request_id: Single::Absent,
         dialect: Dialect::Http,
         identity: Vec::new(),
@@ -104,34 +157,56 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
         baggage: Vec::new(),
         connection: None,
         overrides_method: false,
+        origin: false,
+        asks_for_method: false,
+        impersonation_reason: false,
     };
     let mut connection: Vec<&[u8]> = Vec::new();
-    for &(name, value) in &request.headers {
-        if name.eq_ignore_ascii_case(b":method") {
-            found.method.add(value);
-        } else if name.eq_ignore_ascii_case(b":path") {
-            found.path.add(value);
-        } else if name.eq_ignore_ascii_case(b"authorization") {
-            found.authorization.add(value);
-            if is_joined(value) {
-                found.authorization = Single::Many;
+    for &(name, value) in request.headers.iter() {
+        let is = |ours: &[u8]| name.eq_ignore_ascii_case(ours);
+        // Most headers are done with after one byte; setting this bit makes letters small and leaves the colon.
+        match name.first().map(|first| first | 0x20) {
+            Some(b':') => match name {
+                b":method" => found.method.add(value),
+                b":path" => found.path.add(value),
+                b":authority" => found.authority.add(value),
+                _ => {}
+            },
+            Some(b'a') if is(b"authorization") => {
+                found.authorization.add(value);
+                if is_joined(value) {
+                    found.authorization = Single::Many;
+                }
             }
-        } else if name.eq_ignore_ascii_case(b"content-type") {
-            found.dialect = dialect(value);
-        } else if name.eq_ignore_ascii_case(header::REQUEST_ID.as_bytes()) {
-            found.request_id.add(value);
-        } else if name.eq_ignore_ascii_case(header::BAGGAGE.as_bytes()) {
-            found.baggage.push(value);
-        } else if name.eq_ignore_ascii_case(b"connection") {
-            connection.push(value);
-        } else if is_protected(name) {
-            note_identity(&mut found, name);
-        } else if METHOD_OVERRIDES.iter().any(|known| header::spells(name, known)) {
-            found.overrides_method = true;
+            Some(b'a') if is(b"access-control-request-method") => found.asks_for_method = true,
+            Some(b'b') if is(b"baggage") => found.baggage.push(value),
+            Some(b'c') if is(b"cookie") => found.cookies.push(value),
+            Some(b'c') if is(b"content-type") => found.dialect = dialect(value),
+            Some(b'c') if is(b"connection") => connection.push(value),
+            Some(b'h') if is(b"host") => found.host.add(value),
+            Some(b'o') if is(b"origin") => found.origin = true,
+            Some(b'x') => note_extension(&mut found, name, value),
+            _ => {}
         }
     }
     found.connection = without_protected(&connection);
     found
+}
+
+/// A header whose name begins with an `x`.
+fn note_extension<'a>(found: &mut Scan<'a>, name: &'a [u8], value: &'a [u8]) {
+    if name.eq_ignore_ascii_case(header::REQUEST_ID.as_bytes()) {
+        found.request_id.add(value);
+    } else if header::spells(name, header::API_KEY) {
+        found.api_key.add(value);
+        found.api_key_name = name;
+    } else if name.eq_ignore_ascii_case(header::IMPERSONATION_REASON.as_bytes()) {
+        found.impersonation_reason |= !value.trim_ascii().is_empty();
+    } else if is_protected(name) {
+        note_identity(found, name);
+    } else if METHOD_OVERRIDES.iter().any(|known| header::spells(name, known)) {
+        found.overrides_method = true;
+    }
 }
 
 /// Whether two `Authorization` headers were joined by a comma on the way, as Envoy's HTTP/1 codec does it: a token
@@ -170,7 +245,7 @@ fn dialect(content_type: &[u8]) -> Dialect {
 fn without_protected(values: &[&[u8]]) -> Option<String> {
     let nominated = |option: &[u8]| {
         is_protected(option)
-            || [header::REQUEST_ID, header::BAGGAGE, "authorization"]
+            || [header::REQUEST_ID, header::BAGGAGE, header::API_KEY, "authorization", "cookie"]
                 .iter()
                 .any(|ours| header::spells(option, ours))
     };
@@ -189,81 +264,4 @@ fn without_protected(values: &[&[u8]]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(headers: &[(&str, &str)], expected: impl FnOnce(&Scan<'_>)) {
-        expected(&scan(&RequestView::new(headers)));
-    }
-
-    #[test]
-    fn t2_identity_headers_are_found_in_every_spelling() {
-        let spellings = ["X-Tenant-ID", "x_tenant_id", "X-Tenant_ID", "x-gatehouse-context"];
-        let mut headers: Vec<_> = spellings.iter().map(|name| (*name, "evil")).collect();
-        headers.extend([("x-tenant", "a"), ("x-gatehouse-reason", "b"), ("accept", "c")]);
-        check(&headers, |scan| {
-            assert_eq!(scan.identity, spellings);
-            assert!(!scan.identity_twice);
-        });
-        check(&[("x-gatehouse-sidecar", "1"), ("X_Gatehouse_Reason", "b")], |scan| {
-            assert_eq!(scan.identity, ["x-gatehouse-sidecar", "X_Gatehouse_Reason"]);
-        });
-        check(&[("x-tenant-id", "a"), ("X-TENANT-ID", "")], |scan| assert!(scan.identity_twice));
-    }
-
-    #[test]
-    fn t4_connection_cannot_nominate_protected_headers() {
-        let connection = |value: &str, expected: Option<&str>| {
-            check(&[("connection", value)], |scan| {
-                assert_eq!(scan.connection.as_deref(), expected, "{value:?}");
-            });
-        };
-        connection("keep-alive, X-Other", None);
-        connection("Upgrade", None);
-        connection("keep-alive, X-Tenant-ID,Upgrade", Some("keep-alive, Upgrade"));
-        connection("x_tenant_id", Some(""));
-        connection("Authorization, close", Some("close"));
-        connection("x-request-id", Some(""));
-    }
-
-    #[test]
-    fn duplicates_are_seen() {
-        check(&[("authorization", "a")], |scan| {
-            assert_eq!(scan.authorization, Single::One(b"a"));
-        });
-        check(&[("authorization", "a"), ("Authorization", "a")], |scan| {
-            assert_eq!(scan.authorization, Single::Many);
-        });
-        check(&[], |scan| assert_eq!(scan.authorization, Single::Absent));
-    }
-
-    #[test]
-    fn j4_two_credentials_that_were_joined_on_the_way_are_still_two() {
-        for (value, joined) in [
-            ("Bearer a,Bearer b", true),
-            ("Basic a, bearer b", true),
-            ("Bearer a,Basic b", false),
-            ("Digest realm=\"Bearer\", nonce=x", false),
-            ("Bearer a", false),
-        ] {
-            check(&[("authorization", value)], |scan| {
-                assert_eq!(scan.authorization == Single::Many, joined, "{value}");
-            });
-        }
-    }
-
-    #[test]
-    fn j34_dialects_follow_the_content_type() {
-        for (content_type, expected) in [
-            ("application/grpc", Dialect::Grpc),
-            ("Application/gRPC+proto", Dialect::Grpc),
-            ("application/grpc-web+proto", Dialect::GrpcWeb),
-            ("application/json", Dialect::Http),
-            ("", Dialect::Http),
-        ] {
-            check(&[("content-type", content_type)], |scan| {
-                assert_eq!(scan.dialect, expected, "{content_type}");
-            });
-        }
-    }
-}
+mod tests;

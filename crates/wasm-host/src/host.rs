@@ -35,14 +35,6 @@ pub(crate) fn configuration() -> Option<Vec<u8>> {
     abi::buffer(Buffer::Configuration, usize::MAX)
 }
 
-/// The `:status` of a response.
-pub(crate) fn response_status() -> Option<u16> {
-    let headers = HeaderMap::read(Map::Response)?;
-    let pairs = headers.pairs()?;
-    let (_, status) = pairs.iter().find(|(name, _)| *name == b":status")?;
-    std::str::from_utf8(status).ok()?.parse().ok()
-}
-
 /// Applies `edits`; `false` if the host refused one, so that the message must not go on.
 pub(crate) fn apply(map: Map, edits: &[Edit]) -> bool {
     edits.iter().all(|edit| match edit {

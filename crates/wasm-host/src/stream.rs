@@ -102,7 +102,9 @@ impl Stream {
             return Action::Continue;
         };
         if let Some(engine) = &self.engine {
-            let edits = engine.suite.on_response(record, host::response_status());
+            let headers = HeaderMap::read(Map::Response);
+            let headers = headers.as_ref().and_then(HeaderMap::pairs).unwrap_or_default();
+            let edits = engine.suite.on_response(record, &headers);
             host::apply(Map::Response, &edits);
         }
         Action::Continue

@@ -3,12 +3,13 @@
 
 use std::{collections::BTreeSet, str::FromStr};
 
-use gatehouse_contract::{Document, header};
+use gatehouse_authn::context::{Key, Signer};
+use gatehouse_contract::{Document, Mistake, header};
 
-use super::words::Printable;
+use super::{Suite, Warning, Warnings, words::Printable};
 
 /// What upstreams are told of the caller.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Context {
     /// Names from [`PLAIN`], in its order.
     pub(crate) headers: Vec<&'static str>,
@@ -16,8 +17,11 @@ pub(crate) struct Context {
     pub(crate) sign: Vec<Sign>,
 }
 
+/// Asks the host's environment for a variable's value.
+pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
 /// A signed context for one upstream.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Sign {
     /// `aud`: the upstream's name.
     pub(crate) audience: String,
@@ -27,6 +31,10 @@ pub(crate) struct Sign {
     pub(crate) key_env: String,
     /// The one that is used until the first is there.
     pub(crate) previous_key_env: Option<String>,
+    /// `None` until [`Suite::with_keys`].
+    pub(crate) signer: Option<Signer>,
+    /// Where it stands in the document.
+    at: usize,
 }
 
 /// The identity headers that are not signed.
@@ -37,6 +45,48 @@ pub(crate) const PLAIN: &[&str] = &[
     header::USER_ROLES,
     header::AUTH_METHOD,
 ];
+
+impl Suite {
+    /// Takes the keys of signed contexts from the host's environment, by the names that the document gives. Without
+    /// them a document that signs contexts passes no caller on.
+    pub fn with_keys(
+        mut self,
+        environment: Environment<'_>,
+    ) -> Result<(Self, Vec<Warning>), Vec<Mistake>> {
+        let (mut warnings, mut mistakes) = (Warnings::default(), Vec::new());
+        for Sign { audience, key_env, previous_key_env, signer, at, .. } in &mut self.context.sign {
+            let path = |name: &str| format!("$.context.sign[{at}].{name}");
+            let mut name = ("key_env", key_env.as_str());
+            let mut value = environment(name.1);
+            if let (None, Some(previous)) = (&value, previous_key_env.as_deref()) {
+                warnings.add(path(name.0), format!("{key_env} is not set: {previous} signs"));
+                name = ("previous_key_env", previous);
+                value = environment(previous);
+            }
+            let key = match value.as_deref().map(str::parse::<Key>) {
+                Some(Ok(key)) => key,
+                Some(Err(not_a_key)) => {
+                    mistakes.push(Mistake {
+                        path: path(name.0),
+                        cause: format!("what {} holds is no key", name.1),
+                        mend: not_a_key.to_string(),
+                    });
+                    continue;
+                }
+                None => {
+                    mistakes.push(Mistake {
+                        path: path(name.0),
+                        cause: format!("{} is not set", name.1),
+                        mend: "give the VM this environment variable".to_owned(),
+                    });
+                    continue;
+                }
+            };
+            *signer = Some(Signer::new(audience.as_str(), key));
+        }
+        if mistakes.is_empty() { Ok((self, warnings.0)) } else { Err(mistakes) }
+    }
+}
 
 pub(super) fn read(doc: &Document<'_>) -> Option<Context> {
     let context = doc.object_opt("context", |doc| {
@@ -50,6 +100,7 @@ pub(super) fn read(doc: &Document<'_>) -> Option<Context> {
         let named: Vec<_> = named?.into_iter().map(|name| name.0).collect();
         let headers = PLAIN.iter().copied().filter(|name| all || named.contains(name)).collect();
         let mut sign = sign?;
+        (0..).zip(&mut sign).for_each(|(at, sign)| sign.at = at);
         sign.sort_by_key(|sign| std::cmp::Reverse(sign.prefix.len()));
         Some(Context { headers, sign })
     })?;
@@ -71,6 +122,8 @@ fn read_sign(doc: &Document<'_>) -> Option<Sign> {
         prefix: prefix?.0,
         key_env: key_env?.0,
         previous_key_env: previous_key_env?.map(|name| name.0),
+        signer: None,
+        at: 0,
     })
 }
 

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use gatehouse_authn::{Algorithm, Rules, claims};
+use gatehouse_authn::{
+    Algorithm, Rules,
+    claims::{self, Pointer, RolesClaim},
+};
 use gatehouse_contract::{Document, Role, TenantId};
 
 use super::{
@@ -17,7 +20,7 @@ use super::{
 
 mod keys;
 
-pub(crate) use keys::{Direct, KeySource};
+pub(crate) use keys::KeySource;
 
 /// One issuer and what it may say.
 #[derive(Debug)]
@@ -28,9 +31,6 @@ pub(crate) struct Issuer {
     pub(crate) tenants: Tenants,
     pub(crate) max_role: Option<Role>,
     pub(crate) platform: bool,
-    pub(crate) roles: RolesFrom,
-    /// A token needs all of them.
-    pub(crate) required_scopes: Vec<String>,
 }
 
 /// The tenants that an issuer may speak for.
@@ -44,15 +44,6 @@ pub(crate) enum Tenants {
     Listed(BTreeSet<TenantId>),
 }
 
-/// Who says which roles a subject holds.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum RolesFrom {
-    /// The record.
-    Record,
-    /// The token: what it names at the claim, as far as the map knows it.
-    Token(BTreeMap<String, Role>),
-}
-
 /// What an issuer's entry depends on beside itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings {
@@ -61,6 +52,8 @@ pub(super) struct Surroundings {
     pub(super) record: bool,
 }
 
+/// The largest bound on a token's life: a year.
+const MAX_LIFETIME_S: u64 = 31_536_000;
 const NO_RECORD: &str = "there is no sidecar to ask";
 
 pub(super) fn read_all(
@@ -120,31 +113,40 @@ fn read(
         warnings.add(format!("{path}.max_role"), text);
     }
     let access_tokens_only = doc.flag("access_tokens_only", false);
-    let tenant_claim = read_pointer(doc, "tenant_claim", "/tenant_id");
-    let roles = read_roles(doc, around);
+    let max_lifetime_s = read_max_lifetime(doc);
+    let pointer = "a JSON pointer such as \"/tenant_id\"";
+    let subject_claim = doc.parsed_opt::<Pointer>("subject_claim", pointer);
+    let tenant_claim = doc.parsed_opt::<Pointer>("tenant_claim", pointer);
+    let scope_claim = doc.parsed_opt::<Pointer>("scope_claim", pointer);
     let required_scopes = doc.parsed_list::<Scope>("required_scopes", "a scope without spaces");
-    let roles = roles?;
+    let roles = read_roles(doc, around);
+    let defaults = Rules::new(issuer?.0);
     Some(Issuer {
         rules: Rules {
             audiences: audiences?,
             leeway: Duration::from_secs(leeway_s?),
-            tenant_claim: tenant_claim?,
+            max_lifetime: max_lifetime_s?,
+            subject_claim: subject_claim?.unwrap_or(defaults.subject_claim),
+            tenant_claim: tenant_claim?.unwrap_or(defaults.tenant_claim),
+            roles: roles?,
+            scope_claim: scope_claim?,
+            required_scopes: required_scopes?.into_iter().map(|scope| scope.0).collect(),
             access_tokens_only: access_tokens_only?,
-            ..Rules::new(issuer?.0)
+            issuer: defaults.issuer,
         },
         algorithms: algorithms?,
         keys: keys?,
         tenants: tenants?,
         max_role: max_role?,
         platform: platform?,
-        roles: roles.1,
-        required_scopes: required_scopes?.into_iter().map(|scope| scope.0).collect(),
     })
 }
 
-/// A claim's place, with a default.
-fn read_pointer(doc: &Document<'_>, name: &'static str, default: &str) -> Option<claims::Pointer> {
-    doc.parsed_or(name, default.parse().ok()?, "a JSON pointer such as \"/tenant_id\"")
+/// Absent is no bound.
+fn read_max_lifetime(doc: &Document<'_>) -> Option<Option<Duration>> {
+    let present = doc.raw("max_lifetime_s").is_some();
+    let seconds = doc.integer("max_lifetime_s", Some(1), 1..=MAX_LIFETIME_S)?;
+    Some(present.then_some(Duration::from_secs(seconds)))
 }
 
 /// `"any"`, `"from_record"` or a list of ids. Absent is none.
@@ -190,16 +192,13 @@ fn read_tenants(
 }
 
 /// `"record"`, or the claim that names groups and the roles that they are.
-fn read_roles(
-    doc: &Document<'_>,
-    around: Surroundings,
-) -> Option<(Option<claims::Pointer>, RolesFrom)> {
+fn read_roles(doc: &Document<'_>, around: Surroundings) -> Option<Option<RolesClaim>> {
     const EXPECTED: &str = "\"record\" or {\"claim\": \"/groups\", \"map\": {\"group\": \"role\"}}";
     match doc.raw("roles") {
         Some(value) if value.is_object() => doc.object("roles", |doc| {
             let claim = doc.parsed("claim", "a JSON pointer such as \"/groups\"");
             let map = read_map(doc);
-            Some((Some(claim?), RolesFrom::Token(map?)))
+            Some(Some(RolesClaim { claim: claim?, map: map? }))
         }),
         Some(value) if value.as_str() != Some("record") => {
             doc.note("roles", format!("{value} does not fit"), format!("write {EXPECTED}"));
@@ -210,7 +209,7 @@ fn read_roles(
                 let mend = "write {\"claim\": …, \"map\": …} to take roles from the token";
                 doc.note("roles", NO_RECORD, mend);
             }
-            Some((None, RolesFrom::Record))
+            Some(None)
         }
     }
 }

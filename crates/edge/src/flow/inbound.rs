@@ -1,12 +1,16 @@
-//! The first steps, which every request takes: its id, its protected headers, its path.
-//! Knows no callers.
+//! The first steps, which every request takes: its id, its protected headers, its host, its path, and what the
+//! upstream sees of its credential. Knows no callers.
 
+use std::rc::Rc;
+
+use gatehouse_authn::{bearer, cookie, query};
 use gatehouse_contract::{Reason, header};
 
-use super::Request;
+use super::{NamedTenant, Request};
 use crate::{
-    baggage,
-    config::{Host, Suite},
+    authority, baggage,
+    config::{Host, SESSION_COOKIE, Suite},
+    credential::{self, Credential, Kind},
     matrix::Place,
     path::{self, Target},
     reply::{Challenge, Refusal},
@@ -16,13 +20,16 @@ use crate::{
     view::{Scan, Single},
 };
 
+/// The query parameter that names a tenant (acceptance T8).
+const TENANT_PARAMETER: &str = "tenant_id";
+
 impl Suite {
     /// Refuses what is ambiguous, and notes the changes that are due whoever calls.
-    pub(super) fn admit(
+    pub(super) fn admit<'a>(
         &self,
         vm: &mut VmState,
-        found: &Scan<'_>,
-    ) -> Result<(Request, Target), Box<Step>> {
+        found: &Scan<'a>,
+    ) -> Result<(Request, &'a str, Target), Box<Step>> {
         let mut request = self.identified(vm, found);
         if let Some(refusal) = self.ambiguity(found) {
             return Err(Box::new(self.refuse(request, refusal)));
@@ -39,53 +46,44 @@ impl Suite {
                 return Err(Box::new(self.refuse(request, refusal)));
             }
         };
-        // A method that is not text matches no route either.
-        request.method = String::from_utf8_lossy(method).into_owned();
-        if target.rewritten {
-            request.edits.push(match self.host {
-                Host::Envoy => Edit::Set(":path".into(), target.forwarded()),
-                Host::Kong => Edit::UpstreamUri(target.forwarded()),
-            });
-        }
         if let Some(options) = &found.connection {
             request.edits.push(match self.host {
                 Host::Envoy if options.is_empty() => Edit::Remove("connection".into()),
-                Host::Envoy | Host::Kong => Edit::Set("connection".into(), options.clone()),
+                Host::Envoy | Host::Kong => Edit::Set("connection".into(), options.clone().into()),
             });
         }
         request.identity = found.identity.iter().map(|name| (*name).to_owned()).collect();
         if !found.baggage.is_empty() {
             request.baggage = Some(baggage::foreign_members(found.baggage.iter().copied()));
         }
-        Ok((request, target))
+        // A method that is not text matches no route either.
+        let method = std::str::from_utf8(method).unwrap_or_default();
+        Ok((request, method, target))
     }
 
     /// The request with its id: the client's if it is a sound one, else ours.
     fn identified(&self, vm: &mut VmState, found: &Scan<'_>) -> Request {
-        let mut edits = Vec::new();
         let accepted = match found.request_id {
             Single::One(value) => request_id::accept(value),
             Single::Absent | Single::Many => None,
         };
-        let request_id = match accepted {
-            Some(id) => id.to_owned(),
+        let mut edits = Vec::with_capacity(EDITS);
+        let request_id: Rc<str> = match accepted {
+            Some(id) => id.into(),
             None => {
                 let id = vm.ids.next_id();
-                edits.push(Edit::Set(header::REQUEST_ID.into(), id.clone()));
+                edits.push(Edit::Set(header::REQUEST_ID.into(), (&id).into()));
                 id
             }
         };
-        let record = RequestRecord {
-            request_id,
-            version: self.versions.default_version().cloned(),
-            limit: None,
-            degraded: false,
-        };
         Request {
-            record,
+            record: RequestRecord::new(request_id, self.versions.default_version().cloned()),
             dialect: found.dialect,
-            method: String::new(),
             place: Place::Nothing,
+            public: false,
+            named: NamedTenant::Nobody,
+            impersonation_reason: found.impersonation_reason,
+            signs: None,
             edits,
             identity: Vec::new(),
             baggage: None,
@@ -94,7 +92,7 @@ impl Suite {
 
     /// What two readers might read in two ways is refused on every path, public ones included.
     fn ambiguity(&self, found: &Scan<'_>) -> Option<Refusal> {
-        if found.authorization == Single::Many {
+        if found.authorization == Single::Many || found.api_key == Single::Many {
             let refusal = Refusal::new(Reason::CredentialMalformed);
             return Some(refusal.challenge(Challenge::InvalidRequest));
         }
@@ -107,9 +105,162 @@ impl Suite {
             "baggage came twice"
         } else if found.overrides_method {
             "the method cannot be overridden by a header"
+        } else if !has_one_host(found) {
+            "the host is not valid, or there are two"
         } else {
             return None;
         };
         Some(Refusal::new(Reason::HeaderInvalid).detail(cause))
+    }
+
+    /// Notes what the upstream is to see of the credential, but for the query.
+    pub(super) fn hand_over(
+        &self,
+        request: &mut Request,
+        found: &Scan<'_>,
+        credential: &Credential<'_>,
+    ) -> Result<(), Refusal> {
+        let forward = self.sources.forward;
+        match credential.place {
+            credential::Place::Authorization if !forward => {
+                request.edits.push(self.gone("authorization"));
+            }
+            credential::Place::ApiKey if !forward => {
+                let name = String::from_utf8_lossy(found.api_key_name).into_owned();
+                request.edits.push(self.gone(name));
+            }
+            credential::Place::Authorization | credential::Place::ApiKey => {}
+            credential::Place::Cookie => {
+                let name = match credential.kind {
+                    // The control API checks a session again, by its cookie (design §3.1).
+                    Kind::Recorded(_) if forward => return Ok(()),
+                    Kind::Recorded(_) => SESSION_COOKIE,
+                    Kind::Token => self.sources.cookie.as_deref().unwrap_or_default(),
+                };
+                request.edits.push(self.without_cookie(found, name)?);
+                request.edits.extend(self.moved(credential));
+            }
+            credential::Place::Query => {
+                request.record.no_store = true;
+                request.edits.extend(self.moved(credential));
+            }
+        }
+        Ok(())
+    }
+
+    /// The query without the credential, if that is where it stands: no log and no upstream is to see it there.
+    pub(super) fn without_credential(
+        &self,
+        credential: &Credential<'_>,
+        query: Option<&str>,
+    ) -> Option<Option<String>> {
+        let name = self.sources.query.as_deref()?;
+        (credential.place == credential::Place::Query).then(|| query::without(query?, name))
+    }
+
+    /// A token from another place, in `Authorization` for upstreams that verify it themselves.
+    fn moved(&self, credential: &Credential<'_>) -> Option<Edit> {
+        if !self.sources.forward || credential.kind != Kind::Token {
+            return None;
+        }
+        let value = [b"Bearer ", credential.text.as_ref()].concat();
+        // What would not pass there does not get there: nothing else has looked at it on a public route.
+        let sound = matches!(bearer::token(&value), Ok(Some(_)));
+        let value = String::from_utf8(value).ok().filter(|_| sound)?;
+        Some(Edit::Set("authorization".into(), value.into()))
+    }
+
+    /// Every cookie but this one, each byte as it came.
+    fn without_cookie(&self, found: &Scan<'_>, name: &str) -> Result<Edit, Refusal> {
+        let invalid = |cause: &str| Refusal::new(Reason::HeaderInvalid).detail(cause);
+        if self.host == Host::Kong && found.cookies.len() > 1 {
+            return Err(invalid("cookies came in several headers"));
+        }
+        let left: Vec<Vec<u8>> =
+            found.cookies.iter().filter_map(|header| cookie::without(header, name)).collect();
+        // RFC 9113 §8.2.3: how the pieces of HTTP/2 are put together.
+        let left = String::from_utf8(left.join(b"; ".as_slice()))
+            .map_err(|_bytes| invalid("a cookie has bytes that no cookie has"))?;
+        Ok(match left.is_empty() {
+            true => self.gone("cookie"),
+            false => Edit::Set("cookie".into(), left.into()),
+        })
+    }
+
+    /// The upstream sees this target.
+    pub(super) fn forwarded_as(&self, path: &str, query: Option<&str>) -> Edit {
+        let target = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        match self.host {
+            Host::Envoy => Edit::Set(":path".into(), target.into()),
+            Host::Kong => Edit::UpstreamUri(target),
+        }
+    }
+
+    /// The tenant that path, query and host name.
+    pub(super) fn named_tenant(
+        &self,
+        found: &Scan<'_>,
+        place: &Place,
+        path: &str,
+        query: Option<&str>,
+    ) -> NamedTenant {
+        let mut named = NamedTenant::Nobody;
+        if let Place::Route(index) = place
+            && let Some(segment) = self.routes.tenant_in(*index, path)
+        {
+            named = named.and(segment.as_bytes());
+        }
+        if let Some(query) = query {
+            match query::find(query, TENANT_PARAMETER) {
+                Ok(None) => {}
+                Ok(Some(value)) => named = named.and(&value),
+                Err(_twice) => return NamedTenant::Nonsense,
+            }
+        }
+        if let Some(suffix) = &self.tenant_host_suffix
+            && let (Single::One(authority), _) | (_, Single::One(authority)) =
+                (found.authority, found.host)
+            && let Ok(host) = authority::host(authority)
+            && let Some(label) = host.strip_suffix(suffix.as_str())
+        {
+            named = named.and(label.as_bytes());
+        }
+        named
+    }
+
+    /// Removed, or blanked where a removal does not reach the upstream.
+    pub(super) fn gone(&self, name: impl Into<crate::step::Name>) -> Edit {
+        match self.host {
+            Host::Envoy => Edit::Remove(name.into()),
+            Host::Kong => Edit::Set(name.into(), "".into()),
+        }
+    }
+}
+
+/// Changes of a request with a caller and nothing unusual: its id, the context, the baggage.
+const EDITS: usize = 8;
+
+impl NamedTenant {
+    fn and(self, text: &[u8]) -> Self {
+        let tenant = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        match (self, tenant) {
+            (Self::Nobody, Some(tenant)) => Self::One(tenant),
+            (Self::One(known), Some(tenant)) if known == tenant => self,
+            _ => Self::Nonsense,
+        }
+    }
+}
+
+/// `:authority` and `Host` name one host, in a form that has one reading (acceptance P5).
+fn has_one_host(found: &Scan<'_>) -> bool {
+    let sound = |authority: &[u8]| authority::host(authority).is_ok();
+    match (found.authority, found.host) {
+        (Single::Many, _) | (_, Single::Many) => false,
+        (Single::One(one), Single::One(other)) => sound(one) && authority::same(one, other),
+        (Single::One(one), Single::Absent) | (Single::Absent, Single::One(one)) => sound(one),
+        (Single::Absent, Single::Absent) => true,
     }
 }

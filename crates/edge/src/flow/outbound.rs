@@ -1,78 +1,84 @@
 //! What the upstream sees of the caller, and what the client sees on every response.
 //! Knows no decisions: whoever gets here may pass.
 
-use gatehouse_contract::{AuthMethod, header, sidecar::PrincipalFacts};
+use std::{rc::Rc, time::Duration};
 
-use super::Request;
+use gatehouse_contract::{Reason, header};
+
+use super::{Request, caller::Caller};
 use crate::{
     baggage,
-    config::{Host, Suite},
-    state::PrincipalKey,
+    config::Suite,
+    prepared::NoKey,
+    reply::Refusal,
     step::{Edit, RequestRecord, Step},
+    view::protected_names,
 };
 
 impl Suite {
-    /// Lets a request go on, with its caller's context or, on public routes, with none.
-    pub(super) fn forward(
-        &self,
-        request: Request,
-        caller: Option<(&PrincipalKey, &PrincipalFacts)>,
-    ) -> Step {
-        let Request { record, mut edits, identity, baggage, .. } = request;
-        let context = caller.map(|(caller, facts)| context(caller, facts)).unwrap_or_default();
+    /// Lets a request go on, with its caller's context or, where nobody is known, with none.
+    pub(super) fn forward(&self, request: Request, caller: Option<&Caller>, now: Duration) -> Step {
+        let prepared = caller.map(|caller| caller.prepared.as_ref());
+        let context = match (prepared, request.signs) {
+            (Some(prepared), Some(place)) => match self.signed(prepared, place, now) {
+                Ok(context) => Some(context),
+                Err(NoKey) => {
+                    return self.refuse(request, Refusal::new(Reason::IdentityUnavailable));
+                }
+            },
+            _ => None,
+        };
+        let Request { mut record, mut edits, identity, baggage, .. } = request;
+        let headers = prepared.map_or(&[][..], |prepared| &prepared.headers);
         for name in identity {
             // A set replaces every value of the name; only what is not set must go by itself.
-            if !context.iter().any(|(ours, _)| *ours == name) {
+            let set = headers.iter().any(|(ours, _)| *ours == name)
+                || (context.is_some() && name == header::CONTEXT);
+            if !set {
                 edits.push(self.gone(name));
             }
         }
-        match (caller, baggage) {
-            (Some((caller, _)), foreign) => {
-                let foreign = foreign.unwrap_or_default();
-                let members = baggage::with_tenant(&foreign, &caller.tenant.to_string());
-                edits.push(Edit::Set(header::BAGGAGE.into(), members));
+        match (prepared, baggage) {
+            (Some(prepared), None) => {
+                edits.push(Edit::Set(header::BAGGAGE.into(), (&prepared.baggage).into()));
             }
-            (None, Some(foreign)) if foreign.is_empty() => {
-                edits.push(self.gone(header::BAGGAGE.to_owned()));
+            (Some(prepared), Some(foreign)) => {
+                let members = baggage::with_tenant(&foreign, &prepared.facts.tenant.to_string());
+                edits.push(Edit::Set(header::BAGGAGE.into(), members.into()));
             }
-            (None, Some(foreign)) => edits.push(Edit::Set(header::BAGGAGE.into(), foreign)),
+            (None, Some(foreign)) if foreign.is_empty() => edits.push(self.gone(header::BAGGAGE)),
+            (None, Some(foreign)) => edits.push(Edit::Set(header::BAGGAGE.into(), foreign.into())),
             (None, None) => {}
         }
-        edits.extend(context.into_iter().map(|(name, value)| Edit::Set(name.into(), value)));
+        for (name, value) in headers {
+            edits.push(Edit::Set((*name).into(), value.into()));
+        }
+        if let Some(context) = context {
+            edits.push(Edit::Set(header::CONTEXT.into(), context.into()));
+        }
+        record.handover = prepared.and_then(|prepared| prepared.handover.as_ref().map(Rc::clone));
         Step::Continue { edits, record }
     }
 
-    /// Removed, or blanked where a removal does not reach the upstream.
-    fn gone(&self, name: String) -> Edit {
-        match self.host {
-            Host::Envoy => Edit::Remove(name.into()),
-            Host::Kong => Edit::Set(name.into(), String::new()),
-        }
-    }
-
-    /// Changes to a response, local ones included: sets replace, so that running twice doubles nothing.
-    /// `status` is the response's, where the host tells it.
-    pub fn on_response(&self, record: &RequestRecord, status: Option<u16>) -> Vec<Edit> {
-        let mut edits: Vec<Edit> = record
-            .headers()
-            .into_iter()
-            .map(|(name, value)| Edit::Set(name.into(), value))
-            .collect();
-        if matches!(status, Some(401 | 403 | 429)) {
-            edits.push(Edit::Set("cache-control".into(), "no-store".to_owned()));
+    /// Changes to a response, local ones included: sets replace, so that running twice doubles nothing. `headers`
+    /// are the response's.
+    pub fn on_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        record: &RequestRecord,
+        headers: &[(N, V)],
+    ) -> Vec<Edit> {
+        let mut edits: Vec<Edit> =
+            record.headers().map(|(name, value)| Edit::Set(name.into(), value)).collect();
+        let status = headers.iter().find(|(name, _)| name.as_ref() == b":status");
+        let refused =
+            status.is_some_and(|(_, status)| matches!(status.as_ref(), b"401" | b"403" | b"429"));
+        if refused || record.no_store {
+            edits.push(Edit::Set("cache-control".into(), "no-store".into()));
         }
         // What the upstream was told of the caller is not for the client (acceptance T5).
-        edits.extend(header::IDENTITY.iter().map(|name| Edit::Remove((*name).into())));
+        for name in protected_names(headers) {
+            edits.push(Edit::Remove(name.to_owned().into()));
+        }
         edits
     }
-}
-
-fn context(caller: &PrincipalKey, facts: &PrincipalFacts) -> Vec<(&'static str, String)> {
-    vec![
-        (header::TENANT_ID, caller.tenant.to_string()),
-        (header::TENANT_TIER, facts.tier.to_string()),
-        (header::USER_ID, caller.subject.clone()),
-        (header::USER_ROLES, facts.roles.to_string()),
-        (header::AUTH_METHOD, AuthMethod::Jwt.to_string()),
-    ]
 }

@@ -11,7 +11,10 @@ use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gatehouse_authn::Portable;
-use gatehouse_contract::{Role, Roles, TenantStatus, Tier, sidecar::PrincipalFacts};
+use gatehouse_contract::{
+    Role, Roles, TenantStatus, Tier,
+    sidecar::{Change, ChangesAnswer, PrincipalFacts},
+};
 use jwt_compact::{
     Algorithm as _, AlgorithmSignature as _,
     alg::{Es256, Rsa, RsaPrivateKey},
@@ -19,7 +22,7 @@ use jwt_compact::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{Answer, Edit, Reply, RequestRecord, RequestView, Step, Suite, VmState};
+use crate::{Answer, Edit, Reply, RequestRecord, RequestView, RootCall, Step, Suite, VmState};
 
 const DOCUMENT: &str = include_str!("../../../../examples/gateway/suite.json");
 const EC: &str = include_str!("../../../authn/testdata/ec.private.jwk.json");
@@ -44,6 +47,10 @@ struct World {
     generation: u64,
     principal: (u16, PrincipalFacts),
     check: Value,
+    /// Whether the relay lives, and what it has to say since it was last heard.
+    alive: bool,
+    changes: Vec<Change>,
+    sequence: u64,
     /// Paths for which nobody answers.
     away: Vec<&'static str>,
     /// What was asked, as `path body`, since the last look.
@@ -96,6 +103,9 @@ impl World {
                 {"name": "tenant", "limit": 600, "window_s": 60, "remaining": 599, "reset_s": 0},
                 {"name": "endpoint", "limit": 1000, "window_s": 60, "remaining": 999, "reset_s": 0},
             ]}),
+            alive: true,
+            changes: Vec::new(),
+            sequence: 0,
             away: Vec::new(),
             calls: Vec::new(),
         }
@@ -105,6 +115,31 @@ impl World {
         self.principal.1.roles = roles.iter().copied().collect();
         self.principal.1.platform = platform;
         self
+    }
+
+    /// The VM asks for changes and hears what there is.
+    fn tick(&mut self) {
+        let Some(RootCall { call, purpose, .. }) = self.suite.on_tick(&mut self.vm, self.now)
+        else {
+            return;
+        };
+        let changes = std::mem::take(&mut self.changes);
+        self.sequence += changes.len() as u64;
+        let answer = ChangesAnswer {
+            epoch: "e".to_owned(),
+            sequence: self.sequence,
+            alive: self.alive,
+            changes,
+            snapshot: (!call.path.contains("epoch=e")).then(Vec::new),
+            keys: BTreeMap::new(),
+        };
+        let body = serde_json::to_vec(&answer).unwrap();
+        let away = self.away.iter().any(|away| call.path.starts_with(away));
+        let answer = match away {
+            true => Answer::Unavailable,
+            false => Answer::Sidecar { status: 200, body: &body },
+        };
+        self.suite.on_root_answer(&mut self.vm, purpose, answer, self.now);
     }
 
     fn answer(&self, path: &str) -> Option<(u16, Vec<u8>)> {
@@ -133,7 +168,9 @@ impl World {
 
     fn send_raw<N: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, headers: &[(N, V)]) -> End {
         self.calls.clear();
-        let view = RequestView::new(headers);
+        self.tick();
+        let client = || Some("[2001:db8::7]:4711".to_owned());
+        let view = RequestView::new(headers).with_client(&client);
         let mut step = self.suite.on_request(&mut self.vm, &view, self.now, &Portable);
         // Keys twice (the set, then an unknown id), principal, limit: nothing may ask more often.
         for _ in 0..=4 {
@@ -176,8 +213,8 @@ impl World {
                 Edit::Set(name, value) => {
                     let at = upstream.iter().position(|(ours, _)| ours.eq_ignore_ascii_case(name));
                     match at {
-                        Some(at) => upstream[at].1.clone_from(value),
-                        None => upstream.push((name.to_ascii_lowercase(), value.clone())),
+                        Some(at) => upstream[at].1 = value.to_string(),
+                        None => upstream.push((name.to_ascii_lowercase(), value.to_string())),
                     }
                     if envoy {
                         let mut first = true;

@@ -1,10 +1,15 @@
 //! What a credential comes down to: made once, shared by every request that shows it.
 //! Knows neither where it is remembered nor what is decided by it.
 
-use std::cell::OnceCell;
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+};
 
 use gatehouse_authn::{Claims, revocation};
 use gatehouse_contract::{TenantId, sidecar::PrincipalFacts};
+
+use crate::prepared::Prepared;
 
 /// Who a token speaks of: the issuer by its place in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,6 +25,8 @@ pub(crate) struct Identity {
     /// Where its principal is remembered.
     pub(crate) caller: PrincipalKey,
     pub(crate) claims: Claims,
+    /// What was made of it where the token says its roles: for these facts and no others.
+    pub(crate) prepared: RefCell<Option<(Rc<Principal>, Rc<Prepared>)>>,
     mark: OnceCell<Option<String>>,
 }
 
@@ -28,12 +35,8 @@ pub(crate) struct Identity {
 pub(crate) struct Principal {
     pub(crate) facts: PrincipalFacts,
     /// Made at first use, dropped with the facts.
-    pub(crate) prepared: OnceCell<Prepared>,
+    pub(crate) prepared: OnceCell<Rc<Prepared>>,
 }
-
-/// What every request of one caller shares, so that none makes it again. The request path fills it.
-#[derive(Debug, Default)]
-pub(crate) struct Prepared {}
 
 /// The kinds of credentials that only the record can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +52,7 @@ impl Identity {
     pub(crate) fn new(issuer: usize, claims: Claims) -> Self {
         let Claims { tenant, subject, .. } = &claims;
         let caller = PrincipalKey { issuer, tenant: *tenant, subject: subject.clone() };
-        Self { caller, claims, mark: OnceCell::new() }
+        Self { caller, claims, prepared: RefCell::default(), mark: OnceCell::new() }
     }
 
     /// Its name in a deny list; `None` for a token without `jti`.

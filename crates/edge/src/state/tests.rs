@@ -31,7 +31,10 @@ fn known() -> Rc<Identity> {
         subject: "s".to_owned(),
         tenant: tenant(),
         expires_at: seconds(1000),
+        issued_at: None,
         token_id: None,
+        roles: None,
+        scopes: gatehouse_authn::claims::Scopes::default(),
     };
     Rc::new(Identity::new(0, claims))
 }

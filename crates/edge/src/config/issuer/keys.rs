@@ -1,7 +1,8 @@
 //! Where an issuer's keys come from. Knows no key but those that stand in the document.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gatehouse_authn::{Algorithm, KeySet};
 use gatehouse_contract::Document;
 
@@ -31,6 +32,19 @@ pub(crate) struct Direct {
     pub(crate) refresh: Duration,
 }
 
+impl KeySource {
+    /// Whether asking again may bring other keys.
+    pub(crate) fn may_change(&self) -> bool {
+        match self {
+            Self::Sidecar | Self::Direct(_) => true,
+            Self::Inline(_) => false,
+        }
+    }
+}
+
+/// 32 random bytes have fewer different ones less often than once in 10^10.
+const MIN_DISTINCT_BYTES: usize = 16;
+
 pub(super) fn read_algorithms(doc: &Document<'_>) -> Option<Vec<Algorithm>> {
     let known: Vec<&str> = Algorithm::ALL.iter().map(|known| known.as_str()).collect();
     let algorithms =
@@ -42,16 +56,29 @@ pub(super) fn read_algorithms(doc: &Document<'_>) -> Option<Vec<Algorithm>> {
     algorithms
 }
 
-/// `"sidecar"`, `{"inline": …}` or `{"target": …}`.
+/// `secret`, or `jwks`: `"sidecar"`, `{"inline": …}` or `{"target": …}`.
 pub(super) fn read(
     doc: &Document<'_>,
     path: &str,
     around: Surroundings,
-    _algorithms: Option<&[Algorithm]>,
+    algorithms: Option<&[Algorithm]>,
     warnings: &mut Warnings,
 ) -> Option<KeySource> {
     const EXPECTED: &str =
         "\"sidecar\", {\"inline\": {\"keys\": […]}} or {\"target\": …, \"path\": …}";
+    match (doc.raw("secret"), doc.raw("jwks")) {
+        (Some(_), Some(_)) => {
+            doc.note("jwks", "beside a secret", "write one of the two");
+            return None;
+        }
+        (Some(_), None) => return read_secret(doc, path, algorithms?, warnings),
+        (None, _) if algorithms.is_some_and(|all| all.iter().any(|one| one.is_symmetric())) => {
+            let mend = "write \"secret\", or remove the algorithms of that kind";
+            doc.note("algorithms", "HS256, HS384 and HS512 need a secret", mend);
+            return None;
+        }
+        (None, _) => {}
+    }
     match doc.raw("jwks") {
         Some(value) if value.is_object() => {
             let source = doc.object("jwks", |doc| match doc.raw("inline") {
@@ -74,6 +101,38 @@ pub(super) fn read(
                 doc.note("jwks", NO_RECORD, "write the keys inline, or name where to fetch them");
             }
             Some(KeySource::Sidecar)
+        }
+    }
+}
+
+/// Whoever has the secret can sign. It is never beside other keys, and as long as the hash at least (RFC 7518 §3.2).
+fn read_secret(
+    doc: &Document<'_>,
+    path: &str,
+    algorithms: &[Algorithm],
+    warnings: &mut Warnings,
+) -> Option<KeySource> {
+    const MEND: &str = "write random bytes as base64url, as many as the hash has: 32, 48 or 64";
+    let text = doc.text("secret")?;
+    let Ok(secret) = URL_SAFE_NO_PAD.decode(&text) else {
+        doc.note("secret", "not base64url without padding", MEND);
+        return None;
+    };
+    match KeySet::of_secret(&secret, algorithms) {
+        Ok(set) => {
+            let distinct: BTreeSet<u8> = secret.iter().copied().collect();
+            if distinct.len() < MIN_DISTINCT_BYTES {
+                doc.note("secret", "weak: few of its bytes differ", MEND);
+                return None;
+            }
+            let text = "whoever reads this document can sign for this issuer; take public keys \
+                        where the issuer has any";
+            warnings.add(format!("{path}.secret"), text);
+            Some(KeySource::Inline(Rc::new(set)))
+        }
+        Err(bad) => {
+            doc.note("secret", bad.to_string(), MEND);
+            None
         }
     }
 }
