@@ -164,10 +164,7 @@ impl KeySet {
             (Some(_), None) => self.secret,
             (Some(kid), Some(id)) => kid == id,
         };
-        self.keys
-            .iter()
-            .filter(move |key| key.fits(algorithm) && named(key))
-            .take(MAX_TRIED)
+        self.keys.iter().filter(move |key| key.fits(algorithm) && named(key)).take(MAX_TRIED)
     }
 }
 

@@ -263,3 +263,132 @@ fn a_pointer_finds_claims_with_any_name() {
         assert_eq!(bad.parse::<Pointer>(), Err(NotAPointer), "{bad:?}");
     }
 }
+
+const HEADER: &str = r#"{"alg":"ES256"}"#;
+
+/// Good claims with `more` members (each with a comma in front).
+fn claims_and(more: &str) -> String {
+    let claims = claims("", "");
+    format!("{}{more}}}", claims.strip_suffix('}').unwrap())
+}
+
+#[test]
+fn j20_a_longest_lifetime_is_held_from_iat_to_exp() {
+    let longest = |seconds| Rules {
+        max_lifetime: Some(Duration::from_secs(seconds)),
+        leeway: Duration::from_secs(60),
+        ..rules()
+    };
+    let issued = |at: &str| claims_and(&format!(r#","iat":{at}"#));
+    check_with(&longest(100), HEADER, &issued("1700000000"), Ok(()));
+    check_with(&longest(99), HEADER, &issued("1700000000"), Err(R::LifetimeTooLong));
+    check_with(&longest(100), HEADER, &issued("1699999999.5"), Err(R::LifetimeTooLong));
+    check_with(&longest(100), HEADER, &claims_and(""), Err(R::IssueTimeMissing));
+    check_with(&rules(), HEADER, &claims_and(""), Ok(()));
+    check_with(&rules(), HEADER, &issued("1"), Ok(()));
+    // Issued after it expires, within the leeway: odd, but short.
+    let odd = claims("exp", "1699999990").replace('}', r#","iat":1700000000}"#);
+    check_with(&longest(1), HEADER, &odd, Ok(()));
+    let told = judged(HEADER, &issued("1699999999.25"), &rules()).unwrap();
+    assert_eq!(told.issued_at, Some(Duration::from_millis(1_699_999_999_250)));
+}
+
+#[test]
+fn j24_the_subject_stands_where_the_rules_say() {
+    let by = |pointer: &str| Rules { subject_claim: pointer.parse().unwrap(), ..rules() };
+    let subject = |rules: &Rules, more: &str| {
+        judged(HEADER, &claims_and(more), rules).map(|claims| claims.subject)
+    };
+    assert_eq!(subject(&rules(), r#","oid":"o-1""#), Ok("client-1".to_owned()));
+    assert_eq!(subject(&by("/oid"), r#","oid":"o-1""#), Ok("o-1".to_owned()));
+    let url = by("/https:~1~1x.example~1user.id");
+    assert_eq!(subject(&url, r#","https://x.example/user.id":"u""#), Ok("u".to_owned()));
+    assert_eq!(subject(&by("/oid"), ""), Err(R::SubjectMissing));
+    assert_eq!(subject(&by("/oid"), r#","oid":["o-1"]"#), Err(R::SubjectMissing));
+    assert_eq!(subject(&by("/oid"), r#","oid":"a b""#), Err(R::SubjectInvalid));
+}
+
+#[test]
+fn j24_roles_are_mapped_from_groups_by_their_whole_names() {
+    let map = [("ops", Role::Operator), ("/dev.team", Role::Developer), ("a,b", Role::Admin)];
+    let map = map.map(|(group, role)| (group.to_owned(), role)).into();
+    let claim: Pointer = "/https:~1~1x.example~1groups".parse().unwrap();
+    let mapped = Rules { roles: Some(RolesClaim { claim, map }), ..rules() };
+    let roles = |rules: &Rules, groups: &str| {
+        let groups = match groups {
+            "" => String::new(),
+            groups => format!(r#","https://x.example/groups":{groups}"#),
+        };
+        let judged = judged(HEADER, &claims_and(&groups), rules)?;
+        Ok(judged.roles.map(|roles| roles.to_string()))
+    };
+    let given = |roles: &str| Ok(Some(roles.to_owned()));
+    assert_eq!(roles(&mapped, r#"["ops","/dev.team","other"]"#), given("operator,developer"));
+    assert_eq!(roles(&mapped, r#""ops""#), given("operator"));
+    // Per value, never on a joined string (acceptance T7).
+    assert_eq!(roles(&mapped, r#"["a","b"]"#), given(""));
+    assert_eq!(roles(&mapped, r#"["ops,/dev.team"]"#), given(""));
+    for none in ["", "[]", r#""""#, r#""Ops""#, r#""admin""#, r#"["viewer"]"#, r#"["op","s"]"#] {
+        assert_eq!(roles(&mapped, none), given(""), "{none}");
+    }
+    for bad in ["1", "null", "{}", r#"["ops",1]"#, r#"[["ops"]]"#, r#"{"ops":true}"#] {
+        assert_eq!(roles(&mapped, bad), Err(R::RolesInvalid), "{bad}");
+        assert_eq!(roles(&rules(), bad), Ok(None), "{bad}");
+    }
+    assert_eq!(R::RolesInvalid.reason().status(), 403);
+}
+
+#[test]
+fn j24_scopes_are_a_string_or_a_list_in_scope_or_scp() {
+    let scopes = |more: &str| {
+        judged(HEADER, &claims_and(more), &rules())
+            .map(|claims| claims.scopes.iter().map(str::to_owned).collect::<Vec<_>>().join("|"))
+    };
+    let given = |scopes: &str| Ok(scopes.to_owned());
+    assert_eq!(scopes(""), given(""));
+    assert_eq!(scopes(r#","scope":"a b:c""#), given("a|b:c"));
+    assert_eq!(scopes(r#","scope":" a  b ""#), given("a|b"));
+    assert_eq!(scopes(r#","scope":["a","b:c"]"#), given("a|b:c"));
+    assert_eq!(scopes(r#","scp":["a"]"#), given("a"));
+    assert_eq!(scopes(r#","scp":"a b""#), given("a|b"));
+    assert_eq!(scopes(r#","scope":"a","scp":"b""#), given("a"));
+    assert_eq!(scopes(r#","scope":"","scp":"b""#), given(""));
+    for bad in
+        ["1", "null", "{}", "[1]", r#"["a b"]"#, r#""a\tb""#, r#""\"""#, r#""a\\""#, r#""ä""#]
+    {
+        assert_eq!(scopes(&format!(r#","scope":{bad}"#)), Err(R::ScopeInvalid), "{bad}");
+    }
+    let elsewhere = Rules { scope_claim: Some(Pointer::to("perms")), ..rules() };
+    let claims = judged(HEADER, &claims_and(r#","perms":["x"],"scope":"y""#), &elsewhere).unwrap();
+    assert_eq!(claims.scopes.to_string(), "x");
+    assert!(claims.scopes.has("x") && !claims.scopes.has("y") && !claims.scopes.has(""));
+}
+
+#[test]
+fn j3_a_required_scope_that_is_missing_is_403() {
+    let needs = |scopes: &[&str]| Rules {
+        required_scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        ..rules()
+    };
+    let scope = |scopes: &str| claims_and(&format!(r#","scope":"{scopes}""#));
+    check_with(&needs(&["read"]), HEADER, &scope("write read"), Ok(()));
+    check_with(&needs(&["read", "write"]), HEADER, &scope("write read"), Ok(()));
+    check_with(&needs(&[]), HEADER, &claims_and(""), Ok(()));
+    let refused = Err(R::ScopeInsufficient);
+    check_with(&needs(&["read", "admin"]), HEADER, &scope("write read"), refused);
+    for near in ["", "Read", "reader", "rea", "read:all"] {
+        check_with(&needs(&["read"]), HEADER, &scope(near), refused);
+    }
+    check_with(&needs(&["read"]), HEADER, &claims_and(""), refused);
+    // A token that is not good for other reasons says so instead.
+    let expired = claims("exp", &NOW.to_string());
+    check_with(&needs(&["read"]), HEADER, &expired, Err(R::Expired));
+    assert_eq!(R::ScopeInsufficient.reason().status(), 403);
+}
+
+#[test]
+fn a_token_with_an_id_has_a_mark_and_another_has_none() {
+    let with_id = judged(HEADER, &claims("jti", r#""t-1""#), &rules()).unwrap();
+    assert_eq!(with_id.mark(), Some(revocation::mark("https://auth.example", "t-1")));
+    assert_eq!(judged(HEADER, &claims("", ""), &rules()).unwrap().mark(), None);
+}

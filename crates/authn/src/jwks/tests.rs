@@ -189,3 +189,115 @@ fn the_der_form_is_that_of_openssl() {
     assert_eq!(spki(t::ec("{}")), include_bytes!("../../testdata/ec.spki.der"));
     assert_eq!(spki(t::ec384("{}")), include_bytes!("../../testdata/ec384.spki.der"));
 }
+
+#[test]
+fn j11_p384_points_off_the_curve_are_skipped() {
+    let point = |x: &str, y: &str| format!(r#"{{"kty":"EC","crv":"P-384","x":"{x}","y":"{y}"}}"#);
+    let good: serde_json::Value = serde_json::from_str(&t::ec384("{}")).unwrap();
+    let (x, y) = (good["x"].as_str().unwrap(), good["y"].as_str().unwrap());
+    check(&point(x, y), Ok(()));
+    check(&point(y, x), Err(Unusable::Point));
+    check(&point(&t::encode([0; 48]), &t::encode([0; 48])), Err(Unusable::Point));
+    check(&point(&t::encode([0xff; 48]), y), Err(Unusable::Point));
+    check(&point(&t::encode([1; 47]), y), Err(Unusable::Point));
+    check(&t::ec384(r#"{"crv":"P-256"}"#), Err(Unusable::Point));
+    check(&t::ec(r#"{"crv":"P-384"}"#), Err(Unusable::Point));
+    check(&t::ec384(r#"{"kty":"OKP"}"#), Err(Unusable::Unsupported));
+    for alg in ["ES256", "ES512", "EdDSA"] {
+        check(&t::ec384(&format!(r#"{{"alg":"{alg}"}}"#)), Err(Unusable::Unsupported));
+    }
+}
+
+#[test]
+fn j11_ed25519_keys_of_small_order_or_another_spelling_are_skipped() {
+    let key = |x: &[u8]| format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, t::encode(x));
+    check(&t::ed25519("{}"), Ok(()));
+    check(&t::ed25519(r#"{"alg":"EdDSA","use":"sig"}"#), Ok(()));
+    let y = |low: u8, middle: u8, high: u8| {
+        let mut y = [middle; 32];
+        (y[0], y[31]) = (low, high);
+        y
+    };
+    // The eight points of small order, as the tables of RFC 7748's successors list them.
+    let order_8: [&str; 2] = [
+        "JuiVj8KyJ7BFw_SJ8u-Y8NXfrAXTxjM5sTgCiG1T_AU",
+        "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA3o",
+    ];
+    let order_8 =
+        order_8.map(|x| <[u8; 32]>::try_from(URL_SAFE_NO_PAD.decode(x).unwrap()).unwrap());
+    let small = [y(1, 0, 0), y(0, 0, 0), y(0xec, 0xff, 0x7f), order_8[0], order_8[1]];
+    for mut point in small {
+        check(&key(&point), Err(Unusable::Point));
+        point[31] ^= 0x80;
+        check(&key(&point), Err(Unusable::Point));
+    }
+    // At and above 2^255 - 19; below it are points that are none, and some that are.
+    for low in 0xed..=0xff {
+        check(&key(&y(low, 0xff, 0x7f)), Err(Unusable::Point));
+        check(&key(&y(low, 0xff, 0xff)), Err(Unusable::Point));
+    }
+    let below = |low| KeySet::parse(t::set_text(&[key(&y(low, 0xff, 0x7f))]).as_bytes()).unwrap();
+    assert!((0xd0..0xec).any(|low| below(low).keys().len() == 1));
+    check(&key(&[7; 31]), Err(Unusable::Point));
+    check(&key(&[7; 33]), Err(Unusable::Point));
+    check(r#"{"kty":"OKP","crv":"Ed25519"}"#, Err(Unusable::NotAKey));
+    for crv in ["X25519", "Ed448", "X448", "ed25519", "P-256"] {
+        check(&t::ed25519(&format!(r#"{{"crv":"{crv}"}}"#)), Err(Unusable::Unsupported));
+    }
+    check(&t::ed25519(r#"{"alg":"Ed25519"}"#), Err(Unusable::Unsupported));
+}
+
+#[test]
+fn j7_a_secret_is_as_long_as_the_hash_and_has_nothing_beside_it() {
+    use Algorithm::{Es256, Hs256, Hs384, Hs512, Rs256};
+    let check = |bytes: usize, algorithms: &[Algorithm], expected| {
+        let got = KeySet::of_secret(&vec![7; bytes], algorithms).map(drop);
+        assert_eq!(got, expected, "{bytes} {algorithms:?}");
+    };
+    for (algorithm, bytes) in [(Hs256, 32), (Hs384, 48), (Hs512, 64)] {
+        check(bytes, &[algorithm], Ok(()));
+        check(bytes - 1, &[algorithm], Err(BadSecret::Short));
+        check(bytes, &[algorithm, Rs256], Err(BadSecret::Algorithms));
+        check(bytes, &[Es256, algorithm], Err(BadSecret::Algorithms));
+    }
+    check(63, &[Hs256, Hs512], Err(BadSecret::Short));
+    check(64, &[Hs256, Hs384, Hs512], Ok(()));
+    check(64, &[], Err(BadSecret::Algorithms));
+    check(MAX_SECRET_BYTES, &[Hs256], Ok(()));
+    check(MAX_SECRET_BYTES + 1, &[Hs256], Err(BadSecret::Long));
+    let set = KeySet::of_secret(&[7; 48], &[Hs256]).unwrap();
+    assert!(set.is_secret() && !t::set(&[t::ec("{}")]).is_secret());
+    assert_eq!(set.candidates(Hs384, Some("any name")).count(), 1);
+    assert_eq!(set.candidates(Hs512, None).count(), 0);
+    assert_eq!(set.candidates(Rs256, None).count(), 0);
+    assert!(!format!("{set:?}").contains('7'), "{set:?}");
+}
+
+#[test]
+fn j7_a_set_of_secrets_holds_nothing_else() {
+    let check = |keys: &[String], expected: Result<(usize, &[Unusable]), BadSet>| {
+        let got = KeySet::parse_secrets(t::set_text(keys).as_bytes());
+        let got = got.map(|set| {
+            assert!(set.is_secret());
+            let skipped = set.skipped().iter().map(|skipped| skipped.cause);
+            (set.keys().len(), skipped.collect::<Vec<_>>())
+        });
+        assert_eq!(got, expected.map(|(used, skipped)| (used, skipped.to_vec())), "{keys:?}");
+    };
+    let secret = |bytes: usize, more: &str| {
+        let k = t::encode(vec![7; bytes]);
+        format!(r#"{{"kty":"oct","k":"{k}"{more}}}"#)
+    };
+    check(&[secret(32, ""), secret(256, r#","kid":"k","alg":"HS512""#)], Ok((2, &[])));
+    check(&[secret(31, ""), secret(257, "")], Ok((0, &[Unusable::Secret; 2])));
+    check(&[secret(32, r#","alg":"HS384""#)], Ok((0, &[Unusable::Unsupported])));
+    check(&[secret(64, r#","alg":"RS256""#)], Ok((0, &[Unusable::Unsupported])));
+    check(&[secret(64, r#","use":"enc""#)], Ok((0, &[Unusable::NotForSignatures])));
+    check(&[r#"{"kty":"oct"}"#.to_owned()], Ok((0, &[Unusable::NotAKey])));
+    check(&[secret(32, ""), t::ec("{}")], Err(BadSet::NotSecrets));
+    check(&["1".to_owned()], Err(BadSet::NotSecrets));
+    let named = t::set_text(&[secret(32, r#","kid":"k""#)]);
+    let named = KeySet::parse_secrets(named.as_bytes()).unwrap();
+    assert_eq!(named.candidates(Algorithm::Hs256, Some("other")).count(), 0);
+    assert_eq!(named.candidates(Algorithm::Hs256, Some("k")).count(), 1);
+}
