@@ -11,7 +11,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use gatehouse_authn::{Algorithm, Portable, claims, jws, revocation};
+use gatehouse_authn::{Algorithm, Claims, Portable, Refusal, claims, jws, revocation};
 use gatehouse_contract::{
     Reason, Role, Roles, TenantId, TenantStatus, header as names, rbac::Access,
 };
@@ -129,20 +129,13 @@ fn access<'a>(api: &'a Api, method: &Method, matched: Option<&MatchedPath>) -> O
     Some(&found.access)
 }
 
+/// What a token of our own says, if it is good; the reply is for keys that cannot be had.
+pub async fn read_token(api: &Api, token: &[u8]) -> Result<Option<Claims>, Reply> {
+    Ok(judge(api, token).await?.ok())
+}
+
 async fn by_token(api: &Api, token: &[u8]) -> Result<Verdict, Reply> {
-    let parsed = jws::parse(token).map_err(refused)?;
-    let away_keys = |error: crate::keyring::Error| {
-        error!(error = %chain(&error), "the signing keys cannot be had");
-        Reply::new(Reason::IdentityUnavailable)
-    };
-    let mut keys = api.keyring.keys().await.map_err(away_keys)?;
-    if parsed.header().key_id.as_deref().is_some_and(|kid| !keys.set.has(kid)) {
-        keys = api.keyring.look_again().await.map_err(away_keys)?;
-    }
-    let verified =
-        jws::verify_with(&parsed, &keys.set, &[Algorithm::Rs256], &Portable).map_err(refused)?;
-    let claims = claims::judge(&verified, &api.rules, clock::since_epoch(clock::now()));
-    let claims = claims.map_err(refused)?;
+    let claims = judge(api, token).await?.map_err(refused)?;
     let mark = claims.token_id.as_deref().map(|id| revocation::mark(&claims.issuer, id));
     let token = Token {
         tenant: claims.tenant,
@@ -151,6 +144,24 @@ async fn by_token(api: &Api, token: &[u8]) -> Result<Verdict, Reply> {
         issued_at_s: claims.issued_at.map(|at| at.as_secs()),
     };
     principal::of_own_token(api, token).await.map_err(away)
+}
+
+async fn judge(api: &Api, token: &[u8]) -> Result<Result<Claims, Refusal>, Reply> {
+    let away = |error: crate::keyring::Error| {
+        error!(error = %chain(&error), "the signing keys cannot be had");
+        Reply::new(Reason::IdentityUnavailable)
+    };
+    let parsed = match jws::parse(token) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut keys = api.keyring.keys().await.map_err(away)?;
+    if parsed.header().key_id.as_deref().is_some_and(|kid| !keys.set.has(kid)) {
+        keys = api.keyring.look_again().await.map_err(away)?;
+    }
+    let verified = jws::verify_with(&parsed, &keys.set, &[Algorithm::Rs256], &Portable);
+    let now = clock::since_epoch(clock::now());
+    Ok(verified.and_then(|verified| claims::judge(&verified, &api.rules, now)))
 }
 
 fn away(error: gatehouse_store::Error) -> Reply {
@@ -202,11 +213,15 @@ impl Caller {
         if !self.platform {
             return Err(Reason::NotFound.into());
         }
-        match &self.reason {
-            Some(reason) => Ok(Door::Platform(reason.clone())),
-            None => Err(Reply::new(Reason::HeaderInvalid)
-                .detail("say why in X-Gatehouse-Reason: acting for another tenant is audited")),
-        }
+        self.platform_reason().map(Door::Platform)
+    }
+
+    /// Why it acts for another tenant; without a reason it does not.
+    pub fn platform_reason(&self) -> Result<String, Reply> {
+        self.reason.clone().ok_or_else(|| {
+            Reply::new(Reason::HeaderInvalid)
+                .detail("say why in X-Gatehouse-Reason: acting for another tenant is audited")
+        })
     }
 }
 

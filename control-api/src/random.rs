@@ -18,9 +18,7 @@ const PREFIX: &str = "gs_";
 impl ClientSecret {
     /// A new one.
     pub fn generate() -> Result<Self, Unspecified> {
-        let mut bytes = [0; 32];
-        rand::fill(&mut bytes)?;
-        Ok(Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
+        Ok(Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret()?))))
     }
 
     /// For the one answer that shows it.
@@ -32,6 +30,13 @@ impl ClientSecret {
     pub fn hash(&self) -> [u8; 32] {
         sha256(self.0.as_bytes())
     }
+}
+
+/// 256 random bits.
+pub fn secret() -> Result<[u8; 32], Unspecified> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Whether `presented` is the secret with this hash; takes the same time for every answer.

@@ -2,8 +2,11 @@
 //! Each group's handlers are in a module of its own.
 
 mod agents;
+mod api_keys;
+mod door;
 mod executions;
 mod internal;
+mod members;
 mod oauth;
 mod tenants;
 
@@ -26,6 +29,7 @@ use gatehouse_store::{Error, OffsetDateTime, Store};
 use time::format_description::well_known::Rfc3339;
 use tracing::error;
 
+use self::members::Kind;
 use crate::{access::guard, config::Tokens, keyring::Keyring};
 
 /// What every handler may use.
@@ -61,9 +65,20 @@ pub fn public(api: &Api) -> Router {
     let guarded = Router::new()
         .route("/api/v1/factory/signing-keys", post(oauth::rotate))
         .route("/api/v1/factory/tenants", post(tenants::create))
-        .route("/api/v1/factory/tenants/{tenant}", get(tenants::read))
-        .route("/api/v1/factory/tenants/{tenant}/users", post(tenants::create_user))
-        .route("/api/v1/factory/tenants/{tenant}/clients", post(tenants::create_client))
+        .route("/api/v1/factory/tenants/{tenant}", get(tenants::read).patch(tenants::change))
+        .route("/api/v1/factory/tenants/{tenant}/suspend", post(tenants::suspend))
+        .route("/api/v1/factory/tenants/{tenant}/resume", post(tenants::resume))
+        .merge(members::routes(Kind::User))
+        .merge(members::routes(Kind::Client))
+        .route(
+            "/api/v1/factory/tenants/{tenant}/api-keys",
+            get(api_keys::list).post(api_keys::create),
+        )
+        .route(
+            "/api/v1/factory/tenants/{tenant}/api-keys/{key}",
+            get(api_keys::read).patch(api_keys::rename).delete(api_keys::revoke),
+        )
+        .route("/api/v1/factory/tenants/{tenant}/api-keys/{key}/rotate", post(api_keys::rotate))
         .route("/api/v1/registry/agents", get(agents::list).post(agents::create))
         .route("/api/v1/registry/agents/{agent}", get(agents::read).delete(agents::delete))
         .route(
@@ -80,6 +95,7 @@ pub fn public(api: &Api) -> Router {
         .route_layer(from_fn_with_state(api.clone(), guard));
     Router::new()
         .route("/oauth2/token", post(oauth::token))
+        .route("/oauth2/revoke", post(oauth::revoke))
         .route("/.well-known/jwks.json", get(oauth::jwks))
         .route("/.well-known/openid-configuration", get(oauth::discovery))
         .merge(guarded)

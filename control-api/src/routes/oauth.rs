@@ -1,20 +1,23 @@
-//! Tokens for clients (RFC 6749 §4.4), the keys that verify them, and their rotation.
+//! Tokens for clients (RFC 6749 §4.4) and their end (RFC 7009), the keys that verify them, and their rotation.
+
+mod client;
 
 use axum::{
-    Extension, Json,
-    body::Bytes,
+    Json,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use gatehouse_contract::{ClientId, Reason, TenantStatus};
-use gatehouse_service::{Reply, app::Verbatim, body, exit::chain};
+use gatehouse_authn::{claims::MAX_LEEWAY, revocation};
+use gatehouse_contract::{Reason, TenantStatus};
+use gatehouse_service::{Reply, RequestId, exit::chain};
+use gatehouse_store::{OffsetDateTime, OpCtx};
 use serde_json::{Value, json};
-use tracing::{Span, error, info};
+use tracing::{error, info};
 
+use self::client::{Form, OauthError};
 use crate::{
-    access::Caller,
+    access::{self, Caller},
     clock, keyring, random,
     routes::{Api, refused, timestamp},
     token::Grant,
@@ -24,79 +27,19 @@ use crate::{
 const JWKS_MAX_AGE_S: u64 = 60;
 const JWKS_MIN_AGE_S: u64 = 5;
 
-/// A refusal of the token endpoint (RFC 6749 §5.2): its own JSON, not a problem.
-enum TokenError {
-    InvalidRequest(&'static str),
-    InvalidClient,
-    UnauthorizedClient,
-    UnsupportedGrantType,
-    InvalidScope,
-}
-
-impl TokenError {
-    const fn parts(&self) -> (&'static str, Option<&'static str>) {
-        match self {
-            Self::InvalidRequest(why) => ("invalid_request", Some(why)),
-            Self::InvalidClient => ("invalid_client", None),
-            Self::UnauthorizedClient => {
-                ("unauthorized_client", Some("the client or its tenant is not active"))
-            }
-            Self::UnsupportedGrantType => {
-                ("unsupported_grant_type", Some("use client_credentials"))
-            }
-            Self::InvalidScope => ("invalid_scope", Some("tokens have no scopes")),
-        }
-    }
-}
-
-impl IntoResponse for TokenError {
-    fn into_response(self) -> Response {
-        let (error, description) = self.parts();
-        info!(oauth.error = error, "no token issued");
-        let mut body = json!({"error": error});
-        if let (Some(text), Some(members)) = (description, body.as_object_mut()) {
-            members.insert("error_description".to_owned(), text.into());
-        }
-        let status = match self {
-            Self::InvalidClient => StatusCode::UNAUTHORIZED,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        let mut response = (status, Extension(Verbatim), Json(body)).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::UNAUTHORIZED {
-            let basic = HeaderValue::from_static(r#"Basic realm="gatehouse", charset="UTF-8""#);
-            headers.insert(header::WWW_AUTHENTICATE, basic);
-        }
-        response
-    }
-}
-
 /// `POST /oauth2/token`.
 pub async fn token(State(api): State<Api>, request: Request) -> Result<Response, Reply> {
-    let headers = request.headers().clone();
-    if body::media_type(&headers).as_deref() != Some("application/x-www-form-urlencoded") {
-        return Err(Reply::new(Reason::MediaTypeUnsupported)
-            .detail("send the body as application/x-www-form-urlencoded"));
-    }
-    let body = body::bytes(request, &()).await?;
-    let ask = match read(&headers, &body) {
-        Ok(ask) => ask,
+    let (headers, form) = client::form(request).await?;
+    let shown = match form.client(&headers).and_then(|shown| granted(&form).map(|()| shown)) {
+        Ok(shown) => shown,
         Err(error) => return Ok(error.into_response()),
     };
-    let client = match ask.id.parse::<ClientId>() {
-        Ok(id) => api.store.lookup().oauth_client(id).await.map_err(refused)?.map(|row| (id, row)),
-        Err(_) => None,
+    let Some((id, row)) = client::authenticate(&api, &shown).await? else {
+        return Ok(OauthError::InvalidClient.into_response());
     };
-    // An unknown client costs a comparison, too.
-    let stored = client.as_ref().map_or([0; 32], |(_, row)| row.secret_sha256);
-    let known = random::is_secret(&ask.secret, &stored);
-    let (Some((id, row)), true) = (client, known) else {
-        return Ok(TokenError::InvalidClient.into_response());
-    };
-    Span::current().record("tenant.id", tracing::field::display(row.tenant));
     if row.status != TenantStatus::Active || row.suspended {
-        return Ok(TokenError::UnauthorizedClient.into_response());
+        let why = "the client or its tenant is not active";
+        return Ok(OauthError::UnauthorizedClient(why).into_response());
     }
     let keys = api.keyring.keys().await.map_err(away)?;
     let grant = Grant {
@@ -119,71 +62,55 @@ pub async fn token(State(api): State<Api>, request: Request) -> Result<Response,
         .into_response())
 }
 
-struct Ask {
-    id: String,
-    secret: Vec<u8>,
-}
-
-/// Reads the form and the client's credentials: from the header or from the form, never from both (RFC 6749 §2.3).
-fn read(headers: &HeaderMap, body: &Bytes) -> Result<Ask, TokenError> {
-    let (mut grant, mut id, mut secret, mut scope) = (None, None, None, None);
-    for (name, value) in form_urlencoded::parse(body) {
-        let slot = match name.as_ref() {
-            "grant_type" => &mut grant,
-            "client_id" => &mut id,
-            "client_secret" => &mut secret,
-            "scope" => &mut scope,
-            // RFC 6749 §3.2: parameters that we do not know are ignored.
-            _ => continue,
-        };
-        if slot.replace(value.into_owned()).is_some() {
-            return Err(TokenError::InvalidRequest("a parameter stands twice"));
-        }
-    }
-    let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
-    let basic = match (credentials.next(), credentials.next()) {
-        (None, _) => None,
-        (Some(value), None) => Some(basic(value).ok_or(TokenError::InvalidClient)?),
-        (Some(_), Some(_)) => {
-            return Err(TokenError::InvalidRequest("Authorization stands twice"));
-        }
-    };
-    let ask = match (basic, id, secret) {
-        (Some(_), _, Some(_)) => {
-            return Err(TokenError::InvalidRequest("two ways of client authentication"));
-        }
-        (Some((id, _)), Some(other), None) if id != other => {
-            return Err(TokenError::InvalidRequest("two client ids"));
-        }
-        (Some((id, secret)), _, None) => Ask { id, secret: secret.into_bytes() },
-        (None, Some(id), Some(secret)) => Ask { id, secret: secret.into_bytes() },
-        (None, ..) => return Err(TokenError::InvalidClient),
-    };
-    match grant.as_deref() {
+/// Whether what is asked for is what we grant.
+fn granted(form: &Form) -> Result<(), OauthError> {
+    match form.field("grant_type")?.as_deref() {
         Some("client_credentials") => {}
-        Some(_) => return Err(TokenError::UnsupportedGrantType),
-        None => return Err(TokenError::InvalidRequest("grant_type is missing")),
+        Some(_) => return Err(OauthError::UnsupportedGrantType),
+        None => return Err(OauthError::InvalidRequest("grant_type is missing")),
     }
     // An answer without `scope` means that all of what was asked for is granted (RFC 6749 §5.1).
-    if scope.is_some_and(|scope| !scope.is_empty()) {
-        return Err(TokenError::InvalidScope);
+    if form.field("scope")?.is_some_and(|scope| !scope.is_empty()) {
+        return Err(OauthError::InvalidScope);
     }
-    Ok(ask)
+    Ok(())
 }
 
-/// RFC 6749 §2.3.1: both parts are form-encoded before they are joined.
-fn basic(value: &HeaderValue) -> Option<(String, String)> {
-    let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("Basic") {
-        return None;
-    }
-    let joined = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
-    let (id, secret) = joined.split_once(':')?;
-    let plain = |text: &str| {
-        // `text=` makes the whole text one name, decoded as a form's.
-        form_urlencoded::parse(text.as_bytes()).next().map(|(name, _)| name.into_owned())
+/// `POST /oauth2/revoke` (RFC 7009): a client ends a token of its own. A token that is worth nothing is as good as
+/// revoked.
+pub async fn revoke(State(api): State<Api>, request: Request) -> Result<Response, Reply> {
+    let request_id = request.extensions().get::<RequestId>().map(ToString::to_string);
+    let (headers, form) = client::form(request).await?;
+    let asked = form.client(&headers).and_then(|shown| {
+        let token = form.field("token")?.ok_or(OauthError::InvalidRequest("token is missing"))?;
+        Ok((shown, token))
+    });
+    let (shown, token) = match asked {
+        Ok(asked) => asked,
+        Err(error) => return Ok(error.into_response()),
     };
-    Some((plain(id)?, plain(secret)?))
+    // A client that was suspended may still end what it has.
+    let Some((id, row)) = client::authenticate(&api, &shown).await? else {
+        return Ok(OauthError::InvalidClient.into_response());
+    };
+    let done = || [(header::CACHE_CONTROL, "no-store")].into_response();
+    let Some(claims) = access::read_token(&api, token.as_bytes()).await? else {
+        return Ok(done());
+    };
+    if claims.tenant != row.tenant || claims.subject != id.to_string() {
+        let why = "the token was issued to another client";
+        return Ok(OauthError::UnauthorizedClient(why).into_response());
+    }
+    let (Some(token_id), now) = (claims.token_id, clock::now()) else { return Ok(done()) };
+    let mark = revocation::mark(&claims.issuer, &token_id);
+    let until = OffsetDateTime::UNIX_EPOCH + claims.expires_at + MAX_LEEWAY;
+    let request_id = request_id.unwrap_or_default();
+    let op = OpCtx { tenant: row.tenant, subject: id.to_string(), request_id, now };
+    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
+    tx.within().revoke_token(&mark, until).await.map_err(refused)?;
+    tx.commit().await.map_err(refused)?;
+    info!(client.id = %id, token.id = token_id, "token revoked");
+    Ok(done())
 }
 
 /// `GET /.well-known/jwks.json`.
@@ -207,6 +134,7 @@ pub async fn discovery(State(api): State<Api>) -> Response {
     let document: Value = json!({
         "issuer": issuer,
         "token_endpoint": format!("{issuer}/oauth2/token"),
+        "revocation_endpoint": format!("{issuer}/oauth2/revoke"),
         "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
         "grant_types_supported": ["client_credentials"],
         "response_types_supported": [],
@@ -230,57 +158,4 @@ pub async fn rotate(State(api): State<Api>, caller: Caller) -> Result<Response, 
 fn away(error: keyring::Error) -> Reply {
     error!(error = %chain(&error), "the signing keys cannot be had");
     Reason::DependencyUnavailable.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(authorization: &[&str], body: &str, expected: Result<(&str, &str), &str>) {
-        let mut headers = HeaderMap::new();
-        for value in authorization {
-            headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-        }
-        let got = read(&headers, &Bytes::from(body.to_owned()));
-        let got = got.map(|ask| (ask.id, String::from_utf8(ask.secret).unwrap()));
-        let got = got.map_err(|error| error.parts().0);
-        let expected = expected.map(|(id, secret)| (id.to_owned(), secret.to_owned()));
-        assert_eq!(got, expected, "{authorization:?} {body}");
-    }
-
-    fn basic_of(text: &str) -> String {
-        format!("Basic {}", STANDARD.encode(text))
-    }
-
-    #[test]
-    fn credentials_come_from_the_header_or_the_form_and_never_from_both() {
-        let grant = "grant_type=client_credentials";
-        let header = basic_of("a:b");
-        check(&[&header], grant, Ok(("a", "b")));
-        check(&[&basic_of("a%3A:b%25+c")], grant, Ok(("a:", "b% c")));
-        check(&[&header], &format!("{grant}&client_id=a"), Ok(("a", "b")));
-        check(&[], &format!("{grant}&client_id=a&client_secret=b"), Ok(("a", "b")));
-        let both = format!("{grant}&client_secret=b");
-        check(&[&header], &both, Err("invalid_request"));
-        check(&[&header], &format!("{grant}&client_id=x"), Err("invalid_request"));
-        check(&[&header, &header], grant, Err("invalid_request"));
-        check(&[], grant, Err("invalid_client"));
-        check(&[], &format!("{grant}&client_id=a"), Err("invalid_client"));
-        for bad in ["Bearer x", "Basic !", "Basic", &basic_of("no colon")] {
-            check(&[bad], grant, Err("invalid_client"));
-        }
-    }
-
-    #[test]
-    fn the_grant_and_the_form_are_checked() {
-        let header = basic_of("a:b");
-        check(&[&header], "", Err("invalid_request"));
-        check(&[&header], "grant_type=password", Err("unsupported_grant_type"));
-        let twice = "grant_type=client_credentials&grant_type=client_credentials";
-        check(&[&header], twice, Err("invalid_request"));
-        let scope = "grant_type=client_credentials&scope=";
-        check(&[&header], scope, Ok(("a", "b")));
-        check(&[&header], &format!("{scope}x"), Err("invalid_scope"));
-        check(&[&header], "grant_type=client_credentials&resource=x", Ok(("a", "b")));
-    }
 }

@@ -1,5 +1,4 @@
-//! Tenants and who acts in them. A tenant's own admin goes through the tenant's door, the platform through the
-//! admin door with a reason.
+//! Tenants: made, read, changed. Only the platform changes one, through the admin door and with a reason.
 
 use axum::{
     Json,
@@ -7,16 +6,18 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use gatehouse_contract::{ClientId, Document, Reason, Role, TenantId, Tier, UserId};
+use gatehouse_contract::{Document, Reason, TenantId, Tier};
 use gatehouse_service::{Reply, body::JsonBody};
-use gatehouse_store::members::{NewClient, Tenant};
+use gatehouse_store::{
+    AdminTx,
+    members::{Changed, Tenant},
+};
 use serde_json::{Value, json};
-use tracing::error;
 
 use crate::{
-    access::{Caller, Door},
+    access::Caller,
     bootstrap::PLATFORM_SLUG,
-    random::{self, ClientSecret},
+    random,
     routes::{Api, path_id, refused, timestamp},
 };
 
@@ -79,79 +80,68 @@ pub async fn read(
     Ok(Json(shown(&found)))
 }
 
-/// `POST /api/v1/factory/tenants/{tenant}/users`.
-pub async fn create_user(
+/// `PATCH /api/v1/factory/tenants/{tenant}`: its tier, and nothing else of it.
+pub async fn change(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
     body: JsonBody,
-) -> Result<Response, Reply> {
+) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
-    let door = caller.door_to(tenant)?;
-    let (email, role) = body.read(|doc| {
-        let email = email(doc);
-        let role = role(doc);
-        Some((email?, role?))
-    })?;
-    let id = UserId::new(random::id());
+    let reason = caller.platform_reason()?;
+    let tier = body.read(|doc| doc.parsed::<Tier>("tier", "free, pro or enterprise"))?;
     let op = caller.op();
-    match door {
-        Door::Own => {
-            let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-            tx.within().create_user(id, &email, role).await.map_err(refused)?;
-            tx.commit().await.map_err(refused)?;
-        }
-        Door::Platform(reason) => {
-            let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
-            tx.within(tenant).create_user(id, &email, role).await.map_err(refused)?;
-            tx.commit().await.map_err(refused)?;
-        }
-    }
-    let answer = json!({"id": id, "email": email, "role": role});
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
+    let done = tx.set_tier(tenant, tier).await.map_err(refused)?;
+    changed(tx, tenant, done).await
 }
 
-/// `POST /api/v1/factory/tenants/{tenant}/clients`. The secret is in this answer and nowhere else.
-pub async fn create_client(
+/// `POST /api/v1/factory/tenants/{tenant}/suspend`.
+pub async fn suspend(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-    body: JsonBody,
-) -> Result<Response, Reply> {
-    let tenant: TenantId = path_id(&tenant)?;
-    let door = caller.door_to(tenant)?;
-    let (name, role) = body.read(|doc| {
-        let name = named(doc);
-        let role = role(doc);
-        Some((name?, role?))
-    })?;
-    let secret = ClientSecret::generate().map_err(|_| {
-        error!("no random bytes");
-        Reply::new(Reason::Internal)
-    })?;
-    let new =
-        NewClient { id: ClientId::new(random::id()), name: &name, secret_sha256: secret.hash() };
-    let op = caller.op();
-    match door {
-        Door::Own => {
-            let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-            tx.within().create_client(&new, role).await.map_err(refused)?;
-            tx.commit().await.map_err(refused)?;
-        }
-        Door::Platform(reason) => {
-            let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
-            tx.within(tenant).create_client(&new, role).await.map_err(refused)?;
-            tx.commit().await.map_err(refused)?;
-        }
+) -> Result<Json<Value>, Reply> {
+    set_suspended(&api, &caller, &tenant, true).await
+}
+
+/// `POST /api/v1/factory/tenants/{tenant}/resume`.
+pub async fn resume(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+) -> Result<Json<Value>, Reply> {
+    set_suspended(&api, &caller, &tenant, false).await
+}
+
+async fn set_suspended(
+    api: &Api,
+    caller: &Caller,
+    tenant: &str,
+    suspended: bool,
+) -> Result<Json<Value>, Reply> {
+    let tenant: TenantId = path_id(tenant)?;
+    let reason = caller.platform_reason()?;
+    if suspended && tenant == caller.tenant {
+        return Err(Reply::new(Reason::Conflict).detail("nobody could let it act again"));
     }
-    let answer = json!({
-        "client_id": new.id,
-        "client_secret": secret.expose(),
-        "name": name,
-        "role": role,
-    });
-    let no_store = [(header::CACHE_CONTROL, "no-store")];
-    Ok((StatusCode::CREATED, no_store, Json(answer)).into_response())
+    let op = caller.op();
+    let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
+    let done = tx.set_tenant_suspended(tenant, suspended).await.map_err(refused)?;
+    changed(tx, tenant, done).await
+}
+
+async fn changed(
+    mut tx: AdminTx<'_>,
+    tenant: TenantId,
+    done: Changed,
+) -> Result<Json<Value>, Reply> {
+    if done == Changed::Missing {
+        return Err(Reason::NotFound.into());
+    }
+    let found = tx.tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    tx.commit().await.map_err(refused)?;
+    Ok(Json(shown(&found)))
 }
 
 fn shown(tenant: &Tenant) -> Value {
@@ -174,7 +164,7 @@ pub fn created(location: &str, body: Value) -> Response {
     response
 }
 
-fn named(doc: &Document<'_>) -> Option<String> {
+pub fn named(doc: &Document<'_>) -> Option<String> {
     let name = doc.text("name")?;
     if name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control) {
         return Some(name);
@@ -204,23 +194,4 @@ fn slug(doc: &Document<'_>) -> Option<String> {
         return None;
     }
     Some(slug)
-}
-
-fn email(doc: &Document<'_>) -> Option<String> {
-    let email = doc.text("email")?;
-    let parts = email.split_once('@');
-    let fits = email.len() <= 254
-        && email.bytes().all(|c| c.is_ascii_graphic())
-        && parts.is_some_and(|(local, domain)| {
-            !local.is_empty() && domain.contains('.') && !domain.contains('@')
-        });
-    if fits {
-        return Some(email);
-    }
-    doc.note("email", "not an e-mail address", "write one such as \"name@example.com\"");
-    None
-}
-
-fn role(doc: &Document<'_>) -> Option<Role> {
-    doc.parsed("role", "viewer, operator, developer or admin")
 }

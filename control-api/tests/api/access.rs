@@ -8,7 +8,7 @@ use crate::{
     world::World,
 };
 
-fn refused(answer: &Answer, status: u16, code: &str) {
+pub fn refused(answer: &Answer, status: u16, code: &str) {
     assert_eq!(
         (answer.status, answer.json()["code"].as_str()),
         (status, Some(code)),
@@ -131,6 +131,27 @@ fn another_tenants_things_and_missing_ones_are_one_answer() {
     let version = versions.json()["items"][0]["id"].clone();
     let client = || json!({"name": "x", "role": "admin"});
     let user = || json!({"email": "x@example.com", "role": "admin"});
+    // Every route within a tenant, whichever tenant's id stands in its path.
+    let tenant = "/api/v1/factory/tenants/{tenant}";
+    for route in Matrix::builtin().unwrap().routes() {
+        let Some(rest) = route.template.strip_prefix(tenant) else { continue };
+        let Access::Held { roles, .. } = &route.access else { continue };
+        if !roles.holds(gatehouse_contract::Role::Admin) {
+            continue;
+        }
+        let rest = concrete(rest);
+        let ask = |id: &str| {
+            let path = format!("/api/v1/factory/tenants/{id}{rest}");
+            let body = (route.method == "POST" || route.method == "PATCH").then(|| json!({}));
+            world.call(&of_b, &route.method, &path, body)
+        };
+        let (theirs, missing) = (ask(&a.id), ask(nothing));
+        refused(&theirs, 404, "not_found");
+        assert_eq!(theirs.body_but_request_id(), missing.body_but_request_id(), "{rest}");
+        // Its own tenant is another matter: what is missing there is missing alone.
+        let own = ask(&b.id);
+        assert!(own.status != 403, "{} {rest}: {}", route.method, own.text);
+    }
     for (method, path, id, body) in [
         ("GET", "/api/v1/registry/agents/{}", &agent, None),
         ("DELETE", "/api/v1/registry/agents/{}", &agent, None),

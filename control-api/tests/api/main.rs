@@ -4,13 +4,19 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod api_keys;
+#[cfg(test)]
 mod database;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod problems;
 #[cfg(test)]
 mod registry;
+#[cfg(test)]
+mod revocation;
 #[cfg(test)]
 mod starts;
 #[cfg(test)]

@@ -298,17 +298,60 @@ impl World {
 
     /// A client of the tenant with this role, and its token.
     pub fn member(&self, tenant: &Tenant, role: &str) -> String {
-        let path = format!("{}/api/v1/factory/tenants/{}/clients", self.service.url, tenant.id);
-        let bearer = format!("Bearer {}", self.platform);
-        let headers = [
-            ("authorization", bearer.as_str()),
-            ("content-type", "application/json"),
-            ("x-gatehouse-reason", "a test's client"),
-        ];
-        let body = json!({"name": role, "role": role}).to_string();
-        let made = send("POST", &path, &headers, Some(&body));
+        self.token_of(&self.client(tenant, role))
+    }
+
+    /// A client of the tenant with this role, and its secret.
+    pub fn client(&self, tenant: &Tenant, role: &str) -> Value {
+        let path = format!("/api/v1/factory/tenants/{}/clients", tenant.id);
+        let body = json!({"name": role, "role": role});
+        let made = self.as_platform("POST", &path, "a test's client", Some(body));
         assert_eq!(made.status, 201, "{}", made.text);
-        self.token_of(&made.json())
+        made.json()
+    }
+
+    /// A user of the tenant with this role: its id.
+    pub fn user(&self, tenant: &Tenant, role: &str) -> String {
+        let path = format!("/api/v1/factory/tenants/{}/users", tenant.id);
+        let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
+        let body = json!({"email": email, "role": role});
+        let made = self.as_platform("POST", &path, "a test's user", Some(body));
+        assert_eq!(made.status, 201, "{}", made.text);
+        made.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A call of the platform for another tenant.
+    pub fn as_platform(
+        &self,
+        method: &str,
+        path: &str,
+        reason: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let bearer = format!("Bearer {}", self.platform);
+        let mut headers = vec![("authorization", bearer.as_str()), ("x-gatehouse-reason", reason)];
+        let body = body.map(|body| body.to_string());
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        send(method, &format!("{}{path}", self.service.url), &headers, body.as_deref())
+    }
+
+    /// A call with an API key.
+    pub fn by_key(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let url = format!("{}{path}", self.service.url);
+        let mut headers = vec![("x-api-key", key)];
+        let body = body.map(|body| body.to_string());
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        send(method, &url, &headers, body.as_deref())
+    }
+
+    /// What a sidecar asks about a credential.
+    pub fn ask_principal(&self, ask: &Value) -> Answer {
+        let url = format!("{}/internal/v1/principal", self.service.internal);
+        send("POST", &url, &[("content-type", "application/json")], Some(&ask.to_string()))
     }
 
     /// Puts an image of one manifest into the tenant's store and returns `name@sha256:…`.

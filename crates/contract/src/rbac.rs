@@ -134,6 +134,13 @@ impl Matrix {
         &self.routes
     }
 
+    /// Whether some route needs this permission.
+    pub fn knows_permission(&self, name: &str) -> bool {
+        self.routes.iter().any(
+            |route| matches!(&route.access, Access::Held { permission, .. } if permission == name),
+        )
+    }
+
     /// The route of an upper-case `method` and a normalised `path` without its query.
     pub fn find(&self, method: &str, path: &str) -> Found<'_> {
         let mut known = false;
@@ -224,6 +231,7 @@ mod tests {
         };
         assert!(!tenants.access.allows(Roles::NONE.with(Role::Admin), false));
         assert!(tenants.access.allows(Roles::NONE, true));
+        assert!(matrix.knows_permission("agents:read") && !matrix.knows_permission("agents"));
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! An open transaction within one tenant, through whichever door leads the caller there.
+//! Knows no operation.
+
+use gatehouse_contract::{Reason, TenantId};
+use gatehouse_service::Reply;
+use gatehouse_store::{AdminTx, OpCtx, TenantTx, Within};
+
+use crate::{
+    access::Door,
+    routes::{Api, refused},
+};
+
+/// Either door.
+pub enum Tx<'op> {
+    /// The caller's own tenant.
+    Own(TenantTx<'op>),
+    /// Any tenant, for the platform.
+    Platform(AdminTx<'op>, TenantId),
+}
+
+/// Goes through `door` to `tenant`. The platform's way to a tenant that is not there is a 404.
+pub async fn open<'op>(
+    api: &Api,
+    op: &'op OpCtx,
+    door: Door,
+    tenant: TenantId,
+) -> Result<Tx<'op>, Reply> {
+    match door {
+        Door::Own => Ok(Tx::Own(api.store.tenant(op).await.map_err(refused)?)),
+        Door::Platform(reason) => {
+            let mut tx = api.store.admin(op, &reason).await.map_err(refused)?;
+            tx.tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+            Ok(Tx::Platform(tx, tenant))
+        }
+    }
+}
+
+impl Tx<'_> {
+    /// The tenant's members and credentials.
+    pub fn within(&mut self) -> Within<'_> {
+        match self {
+            Self::Own(tx) => tx.within(),
+            Self::Platform(tx, tenant) => tx.within(*tenant),
+        }
+    }
+
+    /// Makes it last.
+    pub async fn commit(self) -> Result<(), Reply> {
+        match self {
+            Self::Own(tx) => tx.commit().await,
+            Self::Platform(tx, _) => tx.commit().await,
+        }
+        .map_err(refused)
+    }
+}
