@@ -33,7 +33,6 @@ CREATE TABLE issuers (
     subject_claim text NOT NULL,
     email_claim text NOT NULL,
     groups_claim text,
-    tenant_claim text NOT NULL,
     -- {group: role}
     role_map jsonb NOT NULL CHECK (jsonb_typeof(role_map) = 'object'),
     -- {pointer: value} that a token must have.
@@ -138,13 +137,13 @@ $$;
 
 -- The secret can be written and never read here; sign-in has it from a look-up.
 GRANT SELECT (tenant_id, id, name, issuer, client_id, client_auth, jwks_uri, scopes, audiences, algorithms, max_role,
-        subject_claim, email_claim, groups_claim, tenant_claim, role_map, required_claims, roles_source, allow_sign_in,
+        subject_claim, email_claim, groups_claim, role_map, required_claims, roles_source, allow_sign_in,
         allow_bearer, enabled, by_platform, created_at, epoch),
     INSERT (tenant_id, id, name, issuer, client_id, sealed_client_secret, client_auth, jwks_uri, scopes, audiences,
-        algorithms, max_role, subject_claim, email_claim, groups_claim, tenant_claim, role_map, required_claims,
+        algorithms, max_role, subject_claim, email_claim, groups_claim, role_map, required_claims,
         roles_source, allow_sign_in, allow_bearer, enabled, by_platform),
     UPDATE (name, issuer, client_id, sealed_client_secret, client_auth, jwks_uri, scopes, audiences, algorithms, max_role,
-        subject_claim, email_claim, groups_claim, tenant_claim, role_map, required_claims, roles_source, allow_sign_in,
+        subject_claim, email_claim, groups_claim, role_map, required_claims, roles_source, allow_sign_in,
         allow_bearer, enabled, by_platform),
     DELETE ON issuers TO gatehouse_app, gatehouse_admin;
 GRANT INSERT (federated) ON users TO gatehouse_app;
@@ -197,6 +196,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' ROWS 1 AS $$
     LEFT JOIN public.issuers i ON i.tenant_id = lookup_identity.tenant AND i.issuer = lookup_identity.issuer
 $$;
 
+-- What is said of a member that the record does not know and whose issuer answers for it: its tenant's standing alone.
+CREATE FUNCTION lookup_tenant(tenant uuid) RETURNS TABLE (status text, tier text, epoch bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' ROWS 1 AS $$
+    SELECT t.status, t.tier, t.epoch FROM public.tenants t WHERE t.id = tenant
+$$;
+
 -- Whose sign-in has this state.
 CREATE FUNCTION lookup_login(state bytea) RETURNS TABLE (tenant_id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' ROWS 1 AS $$
@@ -220,11 +225,12 @@ GRANT CREATE ON SCHEMA public TO gatehouse_lookup;
 ALTER FUNCTION lookup_issuer(uuid) OWNER TO gatehouse_lookup;
 ALTER FUNCTION lookup_token_issuer(text, uuid) OWNER TO gatehouse_lookup;
 ALTER FUNCTION lookup_identity(uuid, text, text) OWNER TO gatehouse_lookup;
+ALTER FUNCTION lookup_tenant(uuid) OWNER TO gatehouse_lookup;
 ALTER FUNCTION lookup_login(bytea) OWNER TO gatehouse_lookup;
 ALTER FUNCTION lookup_session(bytea) OWNER TO gatehouse_lookup;
 REVOKE CREATE ON SCHEMA public FROM gatehouse_lookup;
 
 REVOKE EXECUTE ON FUNCTION lookup_issuer(uuid), lookup_token_issuer(text, uuid), lookup_identity(uuid, text, text),
-    lookup_login(bytea), lookup_session(bytea) FROM PUBLIC;
+    lookup_tenant(uuid), lookup_login(bytea), lookup_session(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION lookup_issuer(uuid), lookup_token_issuer(text, uuid), lookup_identity(uuid, text, text),
-    lookup_login(bytea), lookup_session(bytea) TO gatehouse_app;
+    lookup_tenant(uuid), lookup_login(bytea), lookup_session(bytea) TO gatehouse_app;

@@ -1,18 +1,15 @@
-//! The external issuers of identities that a tenant registered, and the users that their subjects are.
-//! Knows no protocol: what a provider says was judged before it comes here. The client secret comes and goes sealed.
+//! The external issuers of identities that a tenant registered. The client secret comes and goes sealed.
+//! Knows no protocol, and not who their subjects are ([`crate::identities`]).
 
 use std::collections::BTreeMap;
 
-use gatehouse_contract::{IssuerId, Role, Roles, TenantId, UserId, sidecar::Change};
+use gatehouse_contract::{IssuerId, Role, TenantId, sidecar::Change};
 use serde_json::Value;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{
-    Error, Within,
-    members::{Changed, LIST, Member},
-};
+use crate::{Error, Within, lookup::Lookup, members::LIST};
 
 /// How a client proves itself at the token endpoint (RFC 6749 §2.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +58,6 @@ pub struct Settings {
     pub email_claim: String,
     /// Where it says the groups; `None` has none.
     pub groups_claim: Option<String>,
-    /// Where a bearer token says the tenant.
-    pub tenant_claim: String,
     /// What its groups are here.
     pub role_map: BTreeMap<String, Role>,
     /// By JSON pointer: what a token must say to be taken at all.
@@ -96,28 +91,6 @@ pub struct Issuer {
     pub sealed_client_secret: Option<Vec<u8>>,
 }
 
-/// Who a provider's subject is in a tenant, and what its issuer may do there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    /// The user; `None` is unknown.
-    pub user: Option<UserId>,
-    /// What its issuer may do in the tenant.
-    pub issuer: Standing,
-}
-
-/// What an issuer may do in a tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Its bearer tokens are taken, up to this role.
-    Taken(Role),
-    /// It is registered, and its bearer tokens are not taken.
-    Refused,
-    /// Other tenants have registered it.
-    Elsewhere,
-    /// No tenant has.
-    Unknown,
-}
-
 #[derive(sqlx::FromRow)]
 struct Row {
     tenant_id: Uuid,
@@ -136,7 +109,6 @@ struct Row {
     subject_claim: String,
     email_claim: String,
     groups_claim: Option<String>,
-    tenant_claim: String,
     role_map: Json<BTreeMap<String, String>>,
     required_claims: Json<BTreeMap<String, String>>,
     roles_source: String,
@@ -154,7 +126,7 @@ macro_rules! columns {
         concat!(
             $before,
             " tenant_id, id, name, issuer, client_id, client_auth, jwks_uri, scopes, audiences, algorithms, max_role,
-             subject_claim, email_claim, groups_claim, tenant_claim, role_map, required_claims, roles_source,
+             subject_claim, email_claim, groups_claim, role_map, required_claims, roles_source,
              allow_sign_in, allow_bearer, enabled, by_platform, created_at, epoch ",
             $after
         )
@@ -167,8 +139,8 @@ macro_rules! update {
             concat!(
                 "UPDATE issuers SET name = $3, issuer = $4, client_id = $5, client_auth = $6, jwks_uri = $7, scopes = $8,
                 audiences = $9, algorithms = $10, max_role = $11, subject_claim = $12, email_claim = $13,
-                groups_claim = $14, tenant_claim = $15, role_map = $16, required_claims = $17, roles_source = $18,
-                allow_sign_in = $19, allow_bearer = $20, enabled = $21, by_platform = $22",
+                groups_claim = $14, role_map = $15, required_claims = $16, roles_source = $17, allow_sign_in = $18,
+                allow_bearer = $19, enabled = $20, by_platform = $21",
                 $secret,
                 " WHERE tenant_id = $1 AND id = $2 RETURNING"
             ),
@@ -187,11 +159,11 @@ impl Within<'_> {
     ) -> Result<Issuer, Error> {
         let query = sqlx::query_as(columns!(
             "INSERT INTO issuers (tenant_id, id, name, issuer, client_id, client_auth, jwks_uri, scopes, audiences,
-                algorithms, max_role, subject_claim, email_claim, groups_claim, tenant_claim, role_map,
+                algorithms, max_role, subject_claim, email_claim, groups_claim, role_map,
                 required_claims, roles_source, allow_sign_in, allow_bearer, enabled, by_platform,
                 sealed_client_secret)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                $22, $23)
+                $22)
              RETURNING",
             ""
         ));
@@ -223,7 +195,7 @@ impl Within<'_> {
         let changes_secret =
             settings.client_auth == ClientAuth::None || sealed_client_secret.is_some();
         let query =
-            if changes_secret { update!(", sealed_client_secret = $23") } else { update!("") };
+            if changes_secret { update!(", sealed_client_secret = $22") } else { update!("") };
         let query = bind(sqlx::query_as(query), self.tenant, id, settings).bind(by_platform);
         let query = if changes_secret { query.bind(sealed_client_secret) } else { query };
         let row: Option<Row> = query.fetch_optional(&mut *self.connection).await?;
@@ -278,97 +250,9 @@ impl Within<'_> {
         let tenant = self.tenant;
         self.publish(&[Change::Tenant { tenant }, Change::Keys { issuer: issuer.to_owned() }]).await
     }
-
-    // === Who its subjects are ===
-
-    /// The user that a subject is.
-    pub async fn identity(&mut self, issuer: &str, subject: &str) -> Result<Option<UserId>, Error> {
-        let row: Option<Uuid> = sqlx::query_scalar(
-            "SELECT user_id FROM user_identities WHERE tenant_id = $1 AND issuer = $2 AND subject = $3",
-        )
-        .bind(self.tenant.as_uuid())
-        .bind(issuer)
-        .bind(subject)
-        .fetch_optional(&mut *self.connection)
-        .await?;
-        Ok(row.map(UserId::new))
-    }
-
-    /// The user who was invited by this address and whom no provider has named yet.
-    pub async fn invited(&mut self, email: &str) -> Result<Option<UserId>, Error> {
-        let row: Option<Uuid> = sqlx::query_scalar(
-            "SELECT u.id FROM users u WHERE u.tenant_id = $1 AND lower(u.email) = lower($2) AND NOT u.federated
-             AND NOT EXISTS (SELECT FROM user_identities n WHERE n.tenant_id = u.tenant_id AND n.user_id = u.id)
-             FOR UPDATE OF u",
-        )
-        .bind(self.tenant.as_uuid())
-        .bind(email)
-        .fetch_optional(&mut *self.connection)
-        .await?;
-        Ok(row.map(UserId::new))
-    }
-
-    /// Lets a subject be a user from now on. One that is somebody already is [`Error::Conflict`].
-    pub async fn link_identity(
-        &mut self,
-        user: UserId,
-        issuer: &str,
-        subject: &str,
-    ) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT INTO user_identities (tenant_id, issuer, subject, user_id) VALUES ($1, $2, $3, $4)",
-        )
-        .bind(self.tenant.as_uuid())
-        .bind(issuer)
-        .bind(subject)
-        .bind(user.as_uuid())
-        .execute(&mut *self.connection)
-        .await?;
-        self.publish_member(Member::User(user)).await?;
-        self.audit("user.link", "user", user).await
-    }
-
-    /// Makes the user that a subject is, with these roles.
-    pub async fn create_federated_user(
-        &mut self,
-        id: UserId,
-        email: &str,
-        roles: Roles,
-    ) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT INTO users (tenant_id, id, email, federated) VALUES ($1, $2, $3, true)",
-        )
-        .bind(self.tenant.as_uuid())
-        .bind(id.as_uuid())
-        .bind(email)
-        .execute(&mut *self.connection)
-        .await?;
-        self.audit("user.create", "user", id).await?;
-        for role in roles.iter() {
-            self.grant_role(Member::User(id), role).await?;
-        }
-        Ok(())
-    }
-
-    /// Gives a user these roles and no others. The last admin who may act stays one. Returns whether all went through.
-    pub async fn set_roles(&mut self, user: UserId, roles: Roles) -> Result<bool, Error> {
-        let member = Member::User(user);
-        for role in roles.iter() {
-            self.grant_role(member, role).await?;
-        }
-        let mut through = true;
-        for role in Role::ALL.iter().copied().filter(|role| !roles.holds(*role)) {
-            match self.revoke_role(member, role).await {
-                Ok(Changed::Yes | Changed::No | Changed::Missing) => {}
-                Err(Error::LastAdmin) => through = false,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(through)
-    }
 }
 
-impl crate::lookup::Lookup<'_> {
+impl Lookup<'_> {
     /// The issuer with this id, its secret included.
     pub async fn issuer(&self, id: IssuerId) -> Result<Option<Issuer>, Error> {
         let row: Option<Row> = sqlx::query_as("SELECT * FROM lookup_issuer($1)")
@@ -391,36 +275,6 @@ impl crate::lookup::Lookup<'_> {
             .fetch_optional(&self.0.app)
             .await?;
         row.map(TryInto::try_into).transpose()
-    }
-
-    /// Who an issuer's subject is in a tenant.
-    pub async fn identity(
-        &self,
-        tenant: TenantId,
-        issuer: &str,
-        subject: &str,
-    ) -> Result<Identity, Error> {
-        let (user, registered, bearer, max_role, elsewhere): (
-            Option<Uuid>,
-            bool,
-            bool,
-            Option<String>,
-            bool,
-        ) = sqlx::query_as(
-            "SELECT user_id, registered, bearer, max_role, elsewhere FROM lookup_identity($1, $2, $3)",
-        )
-        .bind(tenant.as_uuid())
-        .bind(issuer)
-        .bind(subject)
-        .fetch_one(&self.0.app)
-        .await?;
-        let issuer = match max_role {
-            Some(role) if bearer => Standing::Taken(role_of(&role)?),
-            _ if registered => Standing::Refused,
-            _ if elsewhere => Standing::Elsewhere,
-            _ => Standing::Unknown,
-        };
-        Ok(Identity { user: user.map(UserId::new), issuer })
     }
 }
 
@@ -498,7 +352,6 @@ impl TryFrom<Row> for Issuer {
                 subject_claim: row.subject_claim,
                 email_claim: row.email_claim,
                 groups_claim: row.groups_claim,
-                tenant_claim: row.tenant_claim,
                 role_map: role_map?,
                 required_claims: row.required_claims.0,
                 roles_source: row.roles_source.parse()?,
@@ -516,7 +369,7 @@ impl TryFrom<Row> for Issuer {
 
 type QueryAs<'q> = sqlx::query::QueryAs<'q, sqlx::Postgres, Row, sqlx::postgres::PgArguments>;
 
-/// Binds `$1` to `$21`.
+/// Binds `$1` to `$20`.
 fn bind<'q>(
     query: QueryAs<'q>,
     tenant: TenantId,
@@ -543,7 +396,6 @@ fn bind<'q>(
         .bind(&settings.subject_claim)
         .bind(&settings.email_claim)
         .bind(&settings.groups_claim)
-        .bind(&settings.tenant_claim)
         .bind(Json(roles))
         .bind(Json(&settings.required_claims))
         .bind(settings.roles_source.as_str())

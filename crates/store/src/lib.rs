@@ -15,6 +15,7 @@ pub mod connect;
 pub mod context;
 pub mod error;
 pub mod executions;
+pub mod identities;
 pub mod issuers;
 pub mod lookup;
 pub mod members;

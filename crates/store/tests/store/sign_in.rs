@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration as Wait};
 use gatehouse_contract::{IssuerId, Role, Roles, UserId, sidecar::Change};
 use gatehouse_store::{
     Error, OffsetDateTime, OpCtx,
-    issuers::{ClientAuth, RolesSource, Settings, Standing},
+    identities::Standing,
+    issuers::{ClientAuth, RolesSource, Settings},
     sessions::{Attempt, NewSession},
 };
 use time::Duration;
@@ -29,7 +30,6 @@ fn settings() -> Settings {
         subject_claim: "/sub".to_owned(),
         email_claim: "/email".to_owned(),
         groups_claim: Some("/groups".to_owned()),
-        tenant_claim: "/tenant_id".to_owned(),
         role_map: BTreeMap::from([("dev".to_owned(), Role::Developer)]),
         required_claims: BTreeMap::from([("/hd".to_owned(), "example.com".to_owned())]),
         roles_source: RolesSource::Token,
