@@ -19,6 +19,9 @@ const CLOCK_SLACK: Duration = Duration::from_secs(5);
 /// The longest name of an epoch.
 const MAX_EPOCH_BYTES: usize = 64;
 
+/// While more is denied than fits, the list is asked for anew this often.
+const OVER_TICKS: u32 = 240;
+
 /// How far what a VM remembers may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -38,6 +41,8 @@ pub(crate) struct Feed {
     position: Option<Position>,
     waiting: Option<Poll>,
     polls: u64,
+    /// For how many ticks more was denied than fits.
+    over_ticks: u32,
 }
 
 #[derive(Debug)]
@@ -104,6 +109,12 @@ impl Suite {
     /// Does what is due. `now` is the time since the Unix epoch.
     pub fn on_tick(&self, vm: &mut VmState, now: Duration) -> Option<RootCall> {
         let sidecar = self.sidecar.as_ref()?;
+        vm.feed.over_ticks = if vm.deny_list_is_over() { vm.feed.over_ticks + 1 } else { 0 };
+        if vm.feed.over_ticks >= OVER_TICKS {
+            // A new list lacks what has expired, and may fit.
+            vm.feed.over_ticks = 0;
+            vm.feed.position = None;
+        }
         let (number, path) = vm.feed.poll(sidecar, now)?;
         let to = Rc::clone(&sidecar.target);
         let timeout_ms = sidecar.identity_timeout_ms;
@@ -147,25 +158,27 @@ impl Suite {
                 vm.keys_changed(place, generation);
             }
         }
-        if !is_epoch(&epoch) {
-            return Err(Gap);
-        }
-        let alive_at = match (snapshot, &vm.feed.position) {
-            // It may lack what was denied since the relay went away.
-            (Some(_), _) if !alive => return Ok(()),
-            (Some(denied), _) => {
-                vm.begin_anew(denied, now);
-                sent_at
-            }
-            (None, Some(at)) if at.epoch == epoch && at.sequence <= sequence => {
+        let goes_on =
+            vm.feed.position.as_ref().is_some_and(|at| {
+                snapshot.is_none() && at.epoch == epoch && at.sequence <= sequence
+            });
+        match (&mut vm.feed.position, snapshot) {
+            (Some(at), _) if goes_on => {
+                at.sequence = sequence;
                 // Changes are true whoever lives; only that there are no others is not.
-                let alive_at = if alive { sent_at } else { at.alive_at };
+                if alive {
+                    at.alive_at = sent_at;
+                }
                 vm.apply(changes, now);
-                alive_at
             }
-            (None, _) => return Err(Gap),
-        };
-        vm.feed.position = Some(Position { epoch, sequence, alive_at });
+            // Whatever else a dead relay's sidecar says may lack what was denied since: silence, and no gap.
+            _ if !alive => {}
+            (_, Some(denied)) if is_epoch(&epoch) => {
+                vm.begin_anew(denied, now);
+                vm.feed.position = Some(Position { epoch, sequence, alive_at: sent_at });
+            }
+            _ => return Err(Gap),
+        }
         Ok(())
     }
 }

@@ -298,7 +298,7 @@ impl VmState {
             return false;
         }
         identity.mark().is_some_and(|mark| self.denied.has_token(mark))
-            || self.denied.has_subject(&facts.tenant, &facts.subject, identity.issued_at())
+            || self.denied.has_subject(&facts.tenant, &facts.subject, identity.claims.issued_at)
     }
 
     /// Whether the deny list is too long for this VM: who is denied must be asked for.
@@ -352,4 +352,4 @@ impl Lifetime {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

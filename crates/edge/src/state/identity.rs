@@ -62,11 +62,6 @@ impl Identity {
         self.mark.get_or_init(mark).as_deref()
     }
 
-    /// When it was issued, as far as it says.
-    pub(crate) fn issued_at(&self) -> Option<std::time::Duration> {
-        None
-    }
-
     /// About what it takes in memory.
     pub(super) fn bytes(&self) -> usize {
         let Claims { issuer, subject, token_id, .. } = &self.claims;

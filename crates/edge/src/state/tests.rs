@@ -25,18 +25,21 @@ fn fresh(generation: u64, max_age: Duration) -> FreshKeys {
     FreshKeys { set: KeySet::default(), generation, max_age }
 }
 
-fn known() -> Rc<Identity> {
-    let claims = Claims {
+pub(crate) fn claims(token_id: Option<&str>) -> Claims {
+    Claims {
         issuer: "i".to_owned(),
         subject: "s".to_owned(),
         tenant: tenant(),
         expires_at: seconds(1000),
         issued_at: None,
-        token_id: None,
         roles: None,
         scopes: gatehouse_authn::claims::Scopes::default(),
-    };
-    Rc::new(Identity::new(0, claims))
+        token_id: token_id.map(str::to_owned),
+    }
+}
+
+fn known() -> Rc<Identity> {
+    Rc::new(Identity::new(0, claims(None)))
 }
 
 #[test]
