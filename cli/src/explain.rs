@@ -4,20 +4,19 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use gatehouse_authn::{
-    Algorithm, Key, Unavailable, Verifier,
-    probe::{self},
-};
+use gatehouse_authn::{Algorithm, Key, Unavailable, Verifier};
 use gatehouse_contract::{
-    Role, Roles, TenantId,
+    Reason, Role, Roles, TenantId,
     rbac::{Access, Found, Matrix, Route},
-    sidecar::{self, CheckAnswer, JwksAnswer, PrincipalAsk, PrincipalFacts},
+    sidecar::{self, CheckAnswer, PrincipalAsk, PrincipalFacts},
 };
-use gatehouse_edge::{Answer, Call, Edit, Parts, Reply, RequestView, Step, Suite, VmState, path};
-use serde_json::{Map, Value, json};
+use gatehouse_edge::{
+    Answer, Call, Decision, Edit, Parts, Reply, RequestView, Ruling, Step, Suite, VmState, path,
+};
 
 use crate::outcome::{self, EXIT_INPUT, EXIT_REFUSED, Outcome};
+
+mod made;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -26,7 +25,9 @@ Examples:
   gatehouse explain --config suite.json POST /api/v1/factory/tenants --platform
   gatehouse explain --config suite.json GET /api/v1/registry/agents
 
-Without --role and --platform the request has no credential. Exit 0 when it is forwarded, 1 when it is refused.")]
+  gatehouse explain --config suite.json DELETE /api/v1/registry/agents/7 --role admin --scope agents:read
+
+Without --role and --platform the request has no credential; with --scope it is an API key. Exit 0 when it is forwarded, 1 when it is refused.")]
 pub struct Args {
     /// The edge document
     #[arg(long, value_name = "FILE")]
@@ -41,6 +42,9 @@ pub struct Args {
     /// The caller holds the platform membership
     #[arg(long)]
     platform: bool,
+    /// A permission that the caller's API key is narrowed to
+    #[arg(long, value_name = "PERMISSION")]
+    scope: Vec<String>,
     /// The issuer of the caller's token; the document's first unless given
     #[arg(long, value_name = "ISSUER")]
     issuer: Option<String>,
@@ -59,6 +63,8 @@ impl Verifier for Assumed {
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 /// Stands for the caller's tenant where the document names none.
 const SOME_TENANT: &str = "00000000-0000-4000-8000-000000000001";
+/// Who calls.
+const CALLER: &str = "explain";
 
 pub fn run(args: &Args) -> Outcome {
     let file = args.config.display();
@@ -66,7 +72,12 @@ pub fn run(args: &Args) -> Outcome {
         Ok(text) => text,
         Err(line) => return Outcome::failed(EXIT_INPUT, line),
     };
-    let suite = match Suite::compile(&text, Parts::Suite) {
+    // The document as it stands first: its mistakes are told in its own words.
+    let compiled = Suite::compile(&text, Parts::Suite).and_then(|_| {
+        let (suite, _warnings) = Suite::compile(&made::with_known_keys(&text), Parts::Suite)?;
+        suite.with_keys(&|_name| Some(made::CONTEXT_KEY.to_owned()))
+    });
+    let suite = match compiled {
         Ok((suite, _warnings)) => suite,
         Err(mistakes) => {
             let mut outcome = Outcome::default();
@@ -76,17 +87,18 @@ pub fn run(args: &Args) -> Outcome {
             return outcome;
         }
     };
-    let anonymous = args.role.is_empty() && !args.platform;
-    let authorization = if anonymous {
+    let credential = if args.role.is_empty() && !args.platform && args.scope.is_empty() {
         None
-    } else {
-        match credential(&text, args.issuer.as_deref()) {
-            Some(token) => Some(format!("Bearer {token}")),
+    } else if args.scope.is_empty() {
+        match made::token(&text, args.issuer.as_deref(), &args.role) {
+            Some(token) => Some(("authorization", format!("Bearer {token}"))),
             None => {
                 let line = format_args!("{file}: no such issuer in the document");
                 return Outcome::failed(EXIT_INPUT, line);
             }
         }
+    } else {
+        made::api_key().map(|key| ("x-api-key", key))
     };
     let mut outcome = Outcome::default();
     outcome.say(format_args!("request    {} {}", args.method, shown(&args.path)));
@@ -100,8 +112,8 @@ pub fn run(args: &Args) -> Outcome {
         Err(invalid) => outcome.say(format_args!("path       {invalid}")),
     }
     outcome.say(format_args!("caller     {}", caller(args)));
-    let step = walk(&suite, args, authorization.as_deref());
-    verdict(&mut outcome, step);
+    let step = walk(&suite, args, credential.as_ref());
+    verdict(&mut outcome, &suite, step);
     outcome
 }
 
@@ -109,19 +121,19 @@ pub fn run(args: &Args) -> Outcome {
 fn asked_tenant(call: &Call) -> Option<TenantId> {
     match serde_json::from_slice(&call.body).ok()? {
         PrincipalAsk::Subject { tenant, .. } => Some(tenant),
-        PrincipalAsk::ApiKey { .. } | PrincipalAsk::Session { .. } => None,
+        PrincipalAsk::ApiKey { .. } | PrincipalAsk::Session { .. } => SOME_TENANT.parse().ok(),
     }
 }
 
 /// Feeds the policy what a willing sidecar would answer, until it has decided.
-fn walk(suite: &Suite, args: &Args, authorization: Option<&str>) -> Step {
+fn walk(suite: &Suite, args: &Args, credential: Option<&(&str, String)>) -> Step {
     let mut headers =
         vec![(":method", args.method.as_str()), (":path", &args.path), (":authority", "gateway")];
-    headers.extend(authorization.map(|value| ("authorization", value)));
+    headers.extend(credential.map(|(name, value)| (*name, value.as_str())));
     let mut vm = VmState::new([0, 0]);
     let mut step = suite.on_request(&mut vm, &RequestView::new(&headers), NOW, &Assumed);
-    // Keys, principal, limit: a fourth question would be one that this command does not know.
-    for _ in 0..3 {
+    // Principal, limit: a third question would be one that this command does not know.
+    for _ in 0..2 {
         let Step::Call { call, pending } = step else { break };
         let body = answer(&call, args);
         let answer = match &body {
@@ -136,16 +148,12 @@ fn walk(suite: &Suite, args: &Args, authorization: Option<&str>) -> Step {
 fn answer(call: &Call, args: &Args) -> Option<String> {
     let path = call.path.split('?').next().unwrap_or_default();
     let body = match path {
-        sidecar::JWKS_PATH => serde_json::to_string(&JwksAnswer {
-            generation: 1,
-            jwks: probe::KEYS.to_owned(),
-            max_age_ms: 60_000,
-        }),
         sidecar::PRINCIPAL_PATH => serde_json::to_string(&PrincipalFacts {
             roles: roles(args),
             platform: args.platform,
+            scopes: (!args.scope.is_empty()).then(|| args.scope.clone()),
             epoch: 1,
-            ..PrincipalFacts::member(asked_tenant(call)?, "caller")
+            ..PrincipalFacts::member(asked_tenant(call)?, CALLER)
         }),
         sidecar::CHECK_PATH => serde_json::to_string(&CheckAnswer {
             allowed: true,
@@ -159,44 +167,6 @@ fn answer(call: &Call, args: &Args) -> Option<String> {
 
 fn roles(args: &Args) -> Roles {
     args.role.iter().copied().collect()
-}
-
-/// A token of the issuer named, or of the first, that fits the document's rules for it.
-fn credential(document: &str, issuer: Option<&str>) -> Option<String> {
-    let document: Value = serde_json::from_str(document).ok()?;
-    let issuers = document.get("issuers")?.as_array()?;
-    let name = |entry: &&Value| entry.get("issuer").and_then(Value::as_str) == issuer;
-    let entry = if issuer.is_some() { issuers.iter().find(name) } else { issuers.first() }?;
-    let first = |member: &str| entry.get(member).and_then(|list| list.get(0)).cloned();
-    let algorithm = first("algorithms")?;
-    let mut claims = Map::new();
-    claims.insert("iss".to_owned(), entry.get("issuer")?.clone());
-    claims.insert("aud".to_owned(), first("audiences").unwrap_or(Value::Null));
-    claims.insert("sub".to_owned(), json!("explain"));
-    claims.insert("exp".to_owned(), json!(NOW.as_secs().saturating_add(60)));
-    let pointer = entry.get("tenant_claim").and_then(Value::as_str).unwrap_or("/tenant_id");
-    let tenant = first("tenants").unwrap_or_else(|| json!(SOME_TENANT));
-    let (outer, value) = nested(pointer, tenant)?;
-    claims.insert(outer, value);
-    let header = json!({ "alg": algorithm, "typ": "at+jwt" });
-    // Of the right form for any verifier; `Assumed` looks no further.
-    let signature = vec![7; if algorithm == "ES256" { 64 } else { 256 }];
-    let part = |value: String| URL_SAFE_NO_PAD.encode(value);
-    Some(format!(
-        "{}.{}.{}",
-        part(header.to_string()),
-        part(Value::Object(claims).to_string()),
-        URL_SAFE_NO_PAD.encode(signature)
-    ))
-}
-
-/// The member and its value under which `pointer` (RFC 6901) finds `value`.
-fn nested(pointer: &str, value: Value) -> Option<(String, Value)> {
-    let steps: Vec<String> =
-        pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
-    let (outer, inner) = steps.split_first()?;
-    let value = inner.iter().rev().fold(value, |value, step| json!({ step.as_str(): value }));
-    Some((outer.clone(), value))
 }
 
 /// What the matrix says of this place, whoever asks.
@@ -228,24 +198,62 @@ fn rule(method: &str, path: &str) -> String {
 
 fn caller(args: &Args) -> String {
     let roles = roles(args);
-    match (roles == Roles::NONE, args.platform) {
-        (true, false) => "no credential".to_owned(),
+    let held = match (roles == Roles::NONE, args.platform) {
+        (true, false) if args.scope.is_empty() => return "no credential".to_owned(),
+        (true, false) => "no role".to_owned(),
         (true, true) => "platform membership, no role".to_owned(),
         (false, false) => format!("{roles} of a tenant on tier free"),
         (false, true) => format!("{roles} of a tenant on tier free, platform membership"),
+    };
+    match args.scope.as_slice() {
+        [] => held,
+        scopes => format!("{held}, by an API key for {}", scopes.join(", ")),
     }
 }
 
-fn verdict(outcome: &mut Outcome, step: Step) {
+/// Which rule opened the route, or why it stayed closed.
+fn because(outcome: &mut Outcome, suite: &Suite, decision: Option<Decision>) {
+    let Some((rule, ruling)) =
+        decision.and_then(|decision| Some((suite.rule(decision)?, decision.ruling)))
+    else {
+        return;
+    };
+    let permission = rule.permission.unwrap_or_default();
+    match ruling {
+        Ruling::Public => outcome.say("because    anyone may pass"),
+        Ruling::Role(role) => outcome.say(format_args!("because    {role} holds {permission}")),
+        Ruling::Platform => {
+            outcome.say(format_args!("because    the platform membership holds {permission}"));
+        }
+        Ruling::NotHeld => outcome.say(format_args!(
+            "because    nothing that the caller holds, as far as its issuer may grant it, holds {permission}"
+        )),
+        Ruling::KeyNarrowed => {
+            outcome.say(format_args!("because    the API key is narrowed, and not to {permission}"));
+        }
+    }
+}
+
+fn verdict(outcome: &mut Outcome, suite: &Suite, step: Step) {
     match step {
         Step::Continue { edits, record } => {
+            because(outcome, suite, record.decision);
             if let Some(version) = &record.version {
                 outcome.say(format_args!("version    {version}"));
             }
-            outcome.say("verdict    forwarded");
+            match record.shadowed {
+                None => outcome.say("verdict    forwarded"),
+                Some(reason) => outcome.say(format_args!(
+                    "verdict    forwarded in shadow mode; else refused: {}",
+                    told(reason)
+                )),
+            }
             for edit in edits {
                 match edit {
                     Edit::Set(name, _) if name == "x-request-id" => {}
+                    Edit::Set(name, _) if name == "x-gatehouse-context" => {
+                        outcome.say(format_args!("  set      {name}: signed"));
+                    }
                     Edit::Set(name, value) => {
                         outcome.say(format_args!("  set      {name}: {value}"))
                     }
@@ -254,14 +262,19 @@ fn verdict(outcome: &mut Outcome, step: Step) {
                 }
             }
         }
-        Step::Reply(Reply { status, reason, .. }) => {
-            outcome.say(format_args!("verdict    refused: {status} {}", reason.code()));
+        Step::Reply(Reply { reason, record, .. }) => {
+            because(outcome, suite, record.decision);
+            outcome.say(format_args!("verdict    refused: {}", told(reason)));
             outcome.fail(EXIT_REFUSED, format_args!("refused: {}", reason.title()));
         }
         Step::Call { call, .. } => {
             outcome.fail(EXIT_INPUT, format_args!("undecided: the policy asks for {}", call.path));
         }
     }
+}
+
+fn told(reason: Reason) -> String {
+    format!("{} {}", reason.status(), reason.code())
 }
 
 /// Arguments go to a terminal: control characters become visible.

@@ -139,6 +139,23 @@ fn explain_names_the_rule_and_the_verdict() {
     explain("explain-no-credential", 1, "GET /api/v1/registry/agents");
     explain("explain-public", 0, "POST /oauth2/token");
     explain("explain-platform", 0, "POST /api/v1/factory/tenants --platform");
+    explain("explain-key", 0, "GET /api/v1/registry/agents --role viewer --scope agents:read");
+    explain(
+        "explain-key-narrowed",
+        1,
+        "DELETE /api/v1/registry/agents/7 --role admin --scope agents:read",
+    );
+    explain("explain-another-tenant", 1, "GET /api/v1/factory/tenants/7 --role admin");
+    check(
+        "explain-shadow",
+        0,
+        "explain --config shadow.json POST /api/v1/registry/agents --role viewer",
+    );
+    check(
+        "explain-roles-from-claims",
+        0,
+        "explain --config no-record.json POST /api/v1/registry/agents --role developer",
+    );
     explain("explain-admin-is-not-platform", 1, "POST /api/v1/factory/tenants --role admin");
     explain("explain-head", 0, "HEAD /api/v1/registry/%61gents/7?x=1 --role viewer");
     explain("explain-dots", 1, "GET /api/v1/../v1/registry/agents --role admin");
