@@ -35,6 +35,16 @@ pub(crate) fn configuration() -> Option<Vec<u8>> {
     abi::buffer(Buffer::Configuration, usize::MAX)
 }
 
+/// The client's `address:port`. One look-up in the host, for those requests alone that need it.
+pub(crate) fn client() -> Option<String> {
+    String::from_utf8(abi::property("source\0address")?).ok()
+}
+
+/// An environment variable of the VM, as the host was configured to show it.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// Applies `edits`; `false` if the host refused one, so that the message must not go on.
 pub(crate) fn apply(map: Map, edits: &[Edit]) -> bool {
     edits.iter().all(|edit| match edit {
@@ -122,6 +132,16 @@ pub(crate) fn close() -> Action {
         grpc_status: NO_GRPC_STATUS,
     });
     Action::Pause
+}
+
+/// The caller, for single modules behind this one: the filter state `wasm.gatehouse_identity`.
+pub(crate) fn hand_over(caller: &str) -> bool {
+    abi::set_property("gatehouse_identity", caller.as_bytes())
+}
+
+/// For Envoy's access log: why the request would have been refused without shadow mode.
+pub(crate) fn note_shadowed(code: &str) {
+    let _noted = abi::set_property("gatehouse_shadowed", code.as_bytes());
 }
 
 /// For Envoy's access log: `%FILTER_STATE(wasm.gatehouse_reason:PLAIN)%`. Other hosts refuse the name.

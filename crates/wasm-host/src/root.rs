@@ -47,7 +47,11 @@ impl Root {
             abi::log(Level::Error, text);
             return false;
         };
-        match Suite::compile(&document, self.parts) {
+        let compiled = Suite::compile(&document, self.parts).and_then(|(suite, warnings)| {
+            let (suite, more) = suite.with_keys(&host::variable)?;
+            Ok((suite, warnings.into_iter().chain(more)))
+        });
+        match compiled {
             Ok((suite, warnings)) => {
                 for warning in warnings {
                     abi::log(Level::Warn, &format!("gatehouse: configuration {warning}"));

@@ -115,7 +115,7 @@ impl Stream {
         loop {
             match step {
                 Step::Continue { edits, record } => {
-                    if !host::apply(Map::Request, &edits) {
+                    if !host::apply(Map::Request, &edits) || !hand_over(engine, &record) {
                         return self.close();
                     }
                     self.phase = Phase::Passed(record);
@@ -149,6 +149,17 @@ impl Stream {
     }
 }
 
+/// Tells what later modules and the access log may know; `false` if a later module would not know the caller.
+fn hand_over(engine: &Engine, record: &RequestRecord) -> bool {
+    if engine.suite.host() != Host::Envoy {
+        return true;
+    }
+    if let Some(reason) = record.shadowed {
+        host::note_shadowed(reason.code());
+    }
+    record.handover.as_ref().is_none_or(|caller| host::hand_over(caller))
+}
+
 /// `None` only if the VM's state is in use, which one thread cannot bring about.
 fn answered(engine: &Engine, pending: Pending, answer: Answer<'_>) -> Option<Step> {
     let mut vm = engine.vm.try_borrow_mut().ok()?;
@@ -161,6 +172,6 @@ fn judged(engine: &Engine) -> Option<Step> {
     let headers = headers.pairs()?;
     let mut vm = engine.vm.try_borrow_mut().ok()?;
     let verifier = engine.verifier.as_ref();
-    let view = RequestView::new(&headers);
+    let view = RequestView::of(&headers).with_client(&host::client);
     Some(engine.suite.on_request(&mut vm, &view, host::now(), verifier))
 }

@@ -58,18 +58,21 @@ fn a_good_token_asks_for_keys_principal_and_limit_in_this_order() {
     let bearer = format!("Bearer {}", token());
     let headers = request("POST", AGENTS, Some(&bearer));
     let upstream = forwarded(gate.send(&headers));
-    let bodies: Vec<Value> = gate
+    let mut bodies: Vec<Value> = gate
         .asked
         .iter()
         .map(|call| serde_json::from_slice(&call.body).unwrap_or_default())
         .collect();
+    // So that the record can tell a revoked token from a good one.
+    assert_eq!(bodies[1]["token"].take().as_str().map(str::len), Some(22), "{bodies:#?}");
+    assert!(bodies[1]["issued_at_s"].take().is_u64(), "{bodies:#?}");
     assert_eq!(
         bodies,
         [
             Value::Null,
             json!({
                 "kind": "subject", "issuer": super::gate::ISSUER, "tenant": TENANT,
-                "subject": SUBJECT, "vouched": false,
+                "subject": SUBJECT, "token": null, "issued_at_s": null, "vouched": false,
             }),
             json!({"tenant": TENANT, "tier": "free", "method": "POST", "route": AGENTS, "cost": 1}),
         ]
