@@ -4,7 +4,12 @@
 mod callers;
 mod hosts;
 mod limits;
+mod modes;
+mod recorded;
 mod requests;
+mod sources;
+mod standing;
+mod tenants;
 mod tokens;
 
 use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
