@@ -7,6 +7,7 @@ pub mod codegen;
 pub mod command;
 pub mod elevate;
 pub mod fresh;
+pub mod fuzz;
 pub mod gates;
 pub mod http;
 pub mod image;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gatehouse_xtask::{bench, ci, codegen, fresh, report, test, tidy, up, wasm};
+use gatehouse_xtask::{bench, ci, codegen, fresh, fuzz, report, test, tidy, up, wasm};
 
 #[derive(Parser)]
 #[command(
@@ -26,6 +26,8 @@ enum Command {
     Ci(ci::Args),
     /// Measures what was promised, beside what others do.
     Bench(bench::Args),
+    /// Runs the fuzz targets over mutations of their committed seeds.
+    Fuzz(fuzz::Args),
     /// Builds the filters for Envoy and Kong; strips exports, checks size and imports.
     Wasm(wasm::Args),
     /// Checks the house rules: layers, files named in docs, the specification's lines.
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Wasm(args) => wasm::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Codegen(args) => codegen::run(&args),

@@ -1,16 +1,18 @@
-//! What must hold for any bytes at all, as plain functions: the tests below run them over mutated inputs for a
-//! bounded time; a fuzzer (with the feature `fuzzing`) may run the same functions for longer.
-//! They panic where an invariant breaks, and say whether the input was accepted.
+//! What must hold for any bytes at all, as plain functions for the fuzz targets (`fuzz/`, feature `fuzzing`).
+//! They panic where an invariant breaks, and say whether the input was accepted. Knows nothing of how inputs are made.
 
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
-    Algorithm, Claims, KeySet, Portable, Rules, bearer,
+    Algorithm, Claims, KeySet, Portable, Refusal, Rules,
+    api_key::{self, ApiKey},
+    bearer,
     claims::{self, MAX_NAME_BYTES},
+    context, cookie,
     jws::{self, Header, MAX_DEPTH, MAX_KEY_ID_BYTES, MAX_TOKEN_BYTES},
-    strict,
+    probe, query, strict,
 };
 
 /// A token is refused or has this one spelling; an unverified one verifies with no key that did not sign it.
@@ -80,112 +82,72 @@ pub fn authorization(data: &[u8]) -> bool {
     true
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing as t;
+/// A message of any bytes verifies with the key that signed it and with no other; [`token`] accepts no more forms.
+pub fn message(data: &[u8]) -> bool {
+    assert!(jws::verify(&KeySet::default(), data).is_err(), "verified without a key");
+    let Ok(keys) = KeySet::parse(probe::KEYS.as_bytes()) else { return false };
+    let Ok(message) = jws::verify(&keys, data) else { return false };
+    assert!(data.is_ascii());
+    let payload = data.split(|byte| *byte == b'.').nth(1).unwrap_or_default();
+    assert_eq!(URL_SAFE_NO_PAD.encode(&message.payload).as_bytes(), payload);
+    // Nobody signs with these keys but their owner: only the published messages verify.
+    assert!(probe::GOOD.iter().any(|good| good.as_bytes() == data), "a forgery");
+    true
+}
 
-    const HEADER: &str = r#"{"alg":"ES256","kid":"k","typ":"at+jwt"}"#;
-    const CLAIMS: &str = r#"{"iss":"https://auth.example","aud":["x","https://api.example"],"sub":"s","exp":1700000100.5,"nbf":0,"iat":1,"jti":"j","tenant_id":"0191d6b0-7c3e-7aaa-8bbb-0123456789ab","a":{"b":[1,-2,"\u00e4"]}}"#;
+/// No context is taken but one that was signed.
+pub fn context(data: &[u8]) -> bool {
+    let Ok(key) = URL_SAFE_NO_PAD.encode([7; 32]).parse::<context::Key>() else { return false };
+    let now = Duration::from_secs(1_700_000_000);
+    let Ok(facts) = context::Reader::new("upstream", &key, None).read(data, now) else {
+        return false;
+    };
+    // The one that is among the seeds.
+    let again = context::Signer::new("upstream", key).sign(&facts, now);
+    assert_eq!(again.as_bytes(), data, "a forgery");
+    true
+}
 
-    /// SplitMix64: the same mutations in every run.
-    struct Random(u64);
+/// A key has one spelling, and its checksum holds.
+pub fn api_key(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    let Ok(key) = ApiKey::parse(text) else { return false };
+    assert!(text.len() <= api_key::MAX_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(text.contains(&key.id().as_uuid().simple().to_string()));
+    true
+}
 
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = self.0;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(bound.max(1)).unwrap()).unwrap()
-        }
+/// A cookie that is found is gone once it is taken out, and nothing else is.
+pub fn cookie(data: &[u8]) -> bool {
+    const NAME: &str = "token";
+    let found = cookie::find([data], NAME);
+    let left = cookie::without(data, NAME);
+    let rest = left.as_deref().unwrap_or_default();
+    assert_eq!(cookie::find([rest], NAME), Ok(None));
+    let others = |header: &[u8]| -> Vec<Vec<u8>> {
+        let pieces = header.split(|byte| *byte == b';');
+        let other = |piece: &&[u8]| cookie::find([*piece], NAME) == Ok(None);
+        let trimmed = pieces.filter(other).map(|piece| piece.trim_ascii().to_vec());
+        trimmed.filter(|piece| !piece.is_empty()).collect()
+    };
+    assert_eq!(others(data), others(rest));
+    match found {
+        Ok(None) => assert!(left.is_none() || rest == data),
+        Ok(Some(value)) => assert!(rest.len() + value.len() < data.len()),
+        Err(refusal) => assert_eq!(refusal, Refusal::CredentialTwice),
     }
+    matches!(found, Ok(Some(_)))
+}
 
-    /// Changes `seed` in up to four places, with bytes that mean something to one of the grammars.
-    fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
-        const WORDS: &[&[u8]] = &[
-            b".",
-            b"..",
-            b"=",
-            b"\"",
-            b"{",
-            b"}",
-            b"[[[[[[[[[[[[[[[[[",
-            b",",
-            b":",
-            b"null",
-            b"1e400",
-            b"-1",
-            b"\\u0000",
-            b"\\ud800",
-            b"\xff",
-            b"\0",
-            b"none",
-            b"9007199254740993",
-            b" ",
-            b"\"alg\":\"ES256\",",
-            b"\"crit\":[],",
-            b"\"exp\":1,",
-        ];
-        let mut bytes = seed.to_vec();
-        for _ in 0..=random.below(3) {
-            let at = random.below(bytes.len() + 1);
-            match random.below(5) {
-                0 => bytes.truncate(at),
-                1 => bytes.insert(at, u8::try_from(random.below(256)).unwrap()),
-                2 => {
-                    let word = WORDS[random.below(WORDS.len())];
-                    bytes.splice(at..at, word.iter().copied());
-                }
-                3 => {
-                    let to = at + random.below(bytes.len() - at + 1);
-                    let part: Vec<u8> = bytes.drain(at..to).collect();
-                    if random.below(2) == 0 {
-                        bytes.splice(0..0, part);
-                    }
-                }
-                _ => {
-                    if let Some(byte) = bytes.get_mut(at) {
-                        *byte ^= 1 << random.below(8);
-                    }
-                }
-            }
-        }
-        bytes
-    }
-
-    /// Runs `entry` over mutations of a good `seed`. Some must be accepted and some refused, else they test nothing.
-    fn check(entry: fn(&[u8]) -> bool, seed: &str, rounds: usize) {
-        let mut random = Random(20_240_601);
-        assert!(entry(seed.as_bytes()));
-        let mutated = (0..rounds).map(|_| mutate(seed.as_bytes(), &mut random));
-        let accepted = mutated.filter(|bytes| entry(bytes)).count();
-        assert!((rounds / 100..rounds).contains(&accepted), "{accepted} of {rounds} accepted");
-    }
-
-    #[test]
-    fn any_bytes_as_a_token() {
-        let good = t::sign(Algorithm::Es256, HEADER, CLAIMS);
-        check(token, &good, 20_000);
-    }
-
-    #[test]
-    fn any_bytes_as_a_header() {
-        check(header, HEADER, 20_000);
-    }
-
-    #[test]
-    fn any_bytes_as_claims() {
-        check(claims, CLAIMS, 20_000);
-    }
-
-    #[test]
-    fn any_bytes_as_a_key_set() {
-        check(key_set, &t::set_text(&[t::ec("{}"), t::rsa("{}")]), 4_000);
-    }
-
-    #[test]
-    fn j30_any_bytes_as_an_authorization() {
-        check(authorization, "Bearer abc.def.ghi", 20_000);
-    }
+/// A parameter that is found is gone once it is taken out, and every other byte is where it was.
+pub fn query(data: &[u8]) -> bool {
+    const NAME: &str = "access_token";
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    let found = query::find(text, NAME);
+    let left = query::without(text, NAME);
+    assert_eq!(query::find(left.as_deref().unwrap_or_default(), NAME), Ok(None));
+    let other = |piece: &&str| query::find(piece, NAME) == Ok(None);
+    let others: Vec<&str> = text.split('&').filter(other).collect();
+    assert_eq!(left, (!others.is_empty()).then(|| others.join("&")));
+    matches!(found, Ok(Some(_)))
 }

@@ -34,6 +34,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("control-api", &["*pure", "service", "store", "redis-kit", "outbound"]),
     ("execution-worker", &["*pure", "service", "store", "redis-kit"]),
     ("cli", &["*pure"]),
+    ("fuzz", &["*pure"]),
     ("xtask", &["*all"]),
     ("tests", &["*all"]),
     ("fuel-emissions", &[]),
