@@ -3,7 +3,7 @@
 //! opens nothing here).
 //! Knows no operation.
 
-mod credential;
+pub mod credential;
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
@@ -11,7 +11,11 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use gatehouse_authn::{Algorithm, Claims, Portable, Refusal, claims, jws, revocation};
+use gatehouse_authn::{
+    Algorithm, Claims, Portable, Refusal, claims,
+    jws::{self, Parsed},
+    revocation,
+};
 use gatehouse_contract::{
     Reason, Role, Roles, TenantId, TenantStatus, header as names, rbac::Access,
 };
@@ -21,9 +25,10 @@ use tracing::{Span, error};
 
 use self::credential::{Credential, refused};
 use crate::{
-    clock,
+    clock, federation,
     principal::{self, Token, Verdict},
     routes::Api,
+    session,
 };
 
 /// Most characters of a reason.
@@ -72,6 +77,11 @@ async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
     let verdict = match shown {
         Credential::Bearer(token) => by_token(api, token).await?,
         Credential::ApiKey(key) => principal::of_api_key(api, key).await.map_err(away)?,
+        Credential::Session(value) => {
+            let sign_in = api.sign_in.as_ref().ok_or_else(credential::worthless)?;
+            session::of_our_pages(sign_in, &parts.method, &parts.headers)?;
+            session::used(api, value).await.map_err(away)?
+        }
     };
     let facts = match verdict {
         Verdict::Known(facts) => facts,
@@ -131,11 +141,18 @@ fn access<'a>(api: &'a Api, method: &Method, matched: Option<&MatchedPath>) -> O
 
 /// What a token of our own says, if it is good; the reply is for keys that cannot be had.
 pub async fn read_token(api: &Api, token: &[u8]) -> Result<Option<Claims>, Reply> {
-    Ok(judge(api, token).await?.ok())
+    match jws::parse(token) {
+        Ok(parsed) => Ok(judge(api, &parsed).await?.ok()),
+        Err(_) => Ok(None),
+    }
 }
 
 async fn by_token(api: &Api, token: &[u8]) -> Result<Verdict, Reply> {
-    let claims = judge(api, token).await?.map_err(refused)?;
+    let parsed = jws::parse(token).map_err(refused)?;
+    if parsed.claimed_issuer().is_some_and(|issuer| issuer != api.tokens.issuer) {
+        return federation::token::verdict(api, &parsed).await;
+    }
+    let claims = judge(api, &parsed).await?.map_err(refused)?;
     let mark = claims.token_id.as_deref().map(|id| revocation::mark(&claims.issuer, id));
     let token = Token {
         tenant: claims.tenant,
@@ -146,20 +163,16 @@ async fn by_token(api: &Api, token: &[u8]) -> Result<Verdict, Reply> {
     principal::of_own_token(api, token).await.map_err(away)
 }
 
-async fn judge(api: &Api, token: &[u8]) -> Result<Result<Claims, Refusal>, Reply> {
+async fn judge(api: &Api, parsed: &Parsed<'_>) -> Result<Result<Claims, Refusal>, Reply> {
     let away = |error: crate::keyring::Error| {
         error!(error = %chain(&error), "the signing keys cannot be had");
         Reply::new(Reason::IdentityUnavailable)
-    };
-    let parsed = match jws::parse(token) {
-        Ok(parsed) => parsed,
-        Err(refusal) => return Ok(Err(refusal)),
     };
     let mut keys = api.keyring.keys().await.map_err(away)?;
     if parsed.header().key_id.as_deref().is_some_and(|kid| !keys.set.has(kid)) {
         keys = api.keyring.look_again().await.map_err(away)?;
     }
-    let verified = jws::verify_with(&parsed, &keys.set, &[Algorithm::Rs256], &Portable);
+    let verified = jws::verify_with(parsed, &keys.set, &[Algorithm::Rs256], &Portable);
     let now = clock::since_epoch(clock::now());
     Ok(verified.and_then(|verified| claims::judge(&verified, &api.rules, now)))
 }

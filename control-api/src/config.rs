@@ -12,7 +12,7 @@ use gatehouse_contract::Document;
 use gatehouse_service::{Stop, config};
 use gatehouse_store::Urls;
 
-use crate::{peppers, seal::Sealer};
+use crate::{oidc, peppers, seal::Sealer};
 
 /// Everything that `serve` and `bootstrap` need.
 pub struct Config {
@@ -29,6 +29,8 @@ pub struct Config {
     /// From `peppers_file`.
     pub peppers: Peppers,
     pub image_store: PathBuf,
+    /// How people sign in, and foreign tokens are taken; without it neither is.
+    pub sign_in: Option<oidc::config::Settings>,
 }
 
 /// What our access tokens say.
@@ -62,6 +64,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
     let sealer = key_file(doc);
     let peppers = peppers::read(doc);
     let image_store = folder(doc, "image_store");
+    let sign_in = oidc::config::read(doc);
     Some(Config {
         listen: listen?,
         internal_listen: internal_listen?,
@@ -76,6 +79,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
         sealer: sealer?,
         peppers: peppers?,
         image_store: image_store?,
+        sign_in: sign_in?,
     })
 }
 

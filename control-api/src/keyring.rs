@@ -61,7 +61,7 @@ pub struct Keys {
 
 pub struct Keyring {
     store: Store,
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     /// Whose tokens the keys sign.
     issuer: String,
     /// How long a key is published before it signs.
@@ -70,7 +70,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    pub fn new(store: Store, sealer: Sealer, tokens: &Tokens) -> Self {
+    pub fn new(store: Store, sealer: Arc<Sealer>, tokens: &Tokens) -> Self {
         let (issuer, ahead) = (tokens.issuer.clone(), tokens.key_publish_ahead);
         Self { store, sealer, issuer, ahead, kept: Mutex::new(None) }
     }

@@ -5,14 +5,17 @@ mod access;
 mod bootstrap;
 mod clock;
 mod config;
+mod federation;
 mod images;
 mod keyring;
+mod oidc;
 mod peppers;
 mod principal;
 mod random;
 mod routes;
 mod seal;
 mod serve;
+mod session;
 mod token;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -3,12 +3,12 @@
 
 mod agents;
 mod api_keys;
-mod door;
+pub mod door;
 mod executions;
 mod internal;
 mod members;
 mod oauth;
-mod tenants;
+pub mod tenants;
 
 use std::{path::Path, sync::Arc};
 
@@ -30,7 +30,9 @@ use time::format_description::well_known::Rfc3339;
 use tracing::error;
 
 use self::members::Kind;
-use crate::{access::guard, config::Tokens, keyring::Keyring};
+use crate::{
+    access::guard, config::Tokens, federation, keyring::Keyring, oidc, oidc::SignIn, seal::Sealer,
+};
 
 /// What every handler may use.
 #[derive(Clone)]
@@ -42,6 +44,9 @@ pub struct Api {
     pub tokens: Arc<Tokens>,
     pub peppers: Arc<Peppers>,
     pub image_store: Arc<Path>,
+    pub sealer: Arc<Sealer>,
+    /// `None` where it is not configured.
+    pub sign_in: Option<Arc<SignIn>>,
 }
 
 /// What our own tokens must claim.
@@ -79,6 +84,14 @@ pub fn public(api: &Api) -> Router {
             get(api_keys::read).patch(api_keys::rename).delete(api_keys::revoke),
         )
         .route("/api/v1/factory/tenants/{tenant}/api-keys/{key}/rotate", post(api_keys::rotate))
+        .route(
+            "/api/v1/factory/tenants/{tenant}/issuers",
+            get(federation::list).post(federation::create),
+        )
+        .route(
+            "/api/v1/factory/tenants/{tenant}/issuers/{issuer}",
+            get(federation::read).patch(federation::update).delete(federation::delete),
+        )
         .route("/api/v1/registry/agents", get(agents::list).post(agents::create))
         .route("/api/v1/registry/agents/{agent}", get(agents::read).delete(agents::delete))
         .route(
@@ -95,6 +108,9 @@ pub fn public(api: &Api) -> Router {
         .route_layer(from_fn_with_state(api.clone(), guard));
     Router::new()
         .route("/oauth2/token", post(oauth::token))
+        .route("/oauth2/login", get(oidc::login))
+        .route("/oauth2/callback", get(oidc::callback))
+        .route("/oauth2/logout", post(oidc::logout))
         .route("/oauth2/revoke", post(oauth::revoke))
         .route("/.well-known/jwks.json", get(oauth::jwks))
         .route("/.well-known/openid-configuration", get(oauth::discovery))
@@ -114,7 +130,7 @@ pub fn internal(api: &Api) -> Router {
 }
 
 /// What a client is told when the store refused.
-fn refused(error: Error) -> Reply {
+pub fn refused(error: Error) -> Reply {
     match &error {
         Error::Unavailable(_) => {
             error!(error = %chain(&error), "the database is away");
@@ -145,12 +161,12 @@ fn refused(error: Error) -> Reply {
 }
 
 /// RFC 3339, as every time in our answers.
-fn timestamp(at: OffsetDateTime) -> String {
+pub fn timestamp(at: OffsetDateTime) -> String {
     // Fails for years beyond 9999 alone, which the database cannot have made.
     at.format(&Rfc3339).unwrap_or_default()
 }
 
 /// An id in the path. What is no id names nothing: the same 404.
-fn path_id<T: std::str::FromStr>(text: &str) -> Result<T, Reply> {
+pub fn path_id<T: std::str::FromStr>(text: &str) -> Result<T, Reply> {
     text.parse().map_err(|_| Reason::NotFound.into())
 }

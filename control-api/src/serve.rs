@@ -17,6 +17,7 @@ use tracing::info;
 use crate::{
     config::{self, Config},
     keyring::{self, Keyring},
+    oidc::SignIn,
     routes::{self, Api},
 };
 
@@ -31,17 +32,22 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         sealer,
         peppers,
         image_store,
+        sign_in,
     } = config::load(path)?;
     // Ports first: what is taken is known before anything is touched.
     let public = listen::bind("listen", listen).await?;
     let internal = listen::bind("internal_listen", internal_listen).await?;
     let probes = listen::bind("admin_listen", admin_listen).await?;
     let store = open(&database).await?;
-    let keyring = Arc::new(Keyring::new(store.clone(), sealer, &tokens));
+    let sealer = Arc::new(sealer);
+    let keyring = Arc::new(Keyring::new(store.clone(), Arc::clone(&sealer), &tokens));
     keyring.ensure().await.map_err(keys_stop)?;
     let matrix = Matrix::builtin().map_err(|error| Stop::software(&error))?;
     let rules = routes::rules(&tokens);
     let (_trigger, shutdown) = Shutdown::on_signals()?;
+    // What no provider's document may lead to.
+    let own = [&internal, &probes].into_iter().filter_map(|listener| listener.local_addr().ok());
+    let sign_in = sign_in.map(|settings| Arc::new(SignIn::new(settings, own.collect())));
     let state = Api {
         store: store.clone(),
         keyring,
@@ -50,6 +56,8 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         tokens: Arc::new(tokens),
         peppers: Arc::new(peppers),
         image_store: image_store.into(),
+        sealer,
+        sign_in,
     };
     let probe = store.clone();
     let ready = Readiness::new(shutdown.clone()).check("postgres", move || {

@@ -7,12 +7,16 @@ use gatehouse_contract::{Reason, header as names};
 use gatehouse_service::Reply;
 use tracing::info;
 
+use crate::session;
+
 /// A credential as it was presented.
 pub enum Credential<'h> {
     /// A token (RFC 6750).
     Bearer(&'h [u8]),
     /// An API key.
     ApiKey(&'h str),
+    /// A browser session's cookie.
+    Session(&'h str),
 }
 
 /// The one credential of a request.
@@ -25,13 +29,15 @@ pub fn of(headers: &HeaderMap) -> Result<Credential<'_>, Reply> {
         None => None,
     };
     let key = single(headers, &HeaderName::from_static(names::API_KEY))?;
-    match (bearer, key) {
-        (Some(token), None) => Ok(Credential::Bearer(token)),
+    let session = session::cookie(headers, session::COOKIE)?;
+    match (bearer, key, session) {
+        (Some(token), None, None) => Ok(Credential::Bearer(token)),
         // What is no text is no key.
-        (None, Some(value)) => Ok(Credential::ApiKey(value.to_str().unwrap_or_default())),
-        (None, None) => Err(challenge(Reason::CredentialMissing, None)),
-        (Some(_), Some(_)) => Err(Reply::new(Reason::CredentialMalformed)
-            .detail("show one credential: a bearer token or an API key")),
+        (None, Some(value), None) => Ok(Credential::ApiKey(value.to_str().unwrap_or_default())),
+        (None, None, Some(value)) => Ok(Credential::Session(value)),
+        (None, None, None) => Err(challenge(Reason::CredentialMissing, None)),
+        _ => Err(Reply::new(Reason::CredentialMalformed)
+            .detail("show one credential: a bearer token, an API key or a session")),
     }
 }
 

@@ -14,8 +14,10 @@ use gatehouse_store::OffsetDateTime;
 use tracing::Span;
 
 use crate::{
+    federation,
     principal::{self, Token, Verdict},
     routes::{Api, refused},
+    session,
 };
 
 /// `POST /internal/v1/principal`: the facts; 401 for a credential that is worth nothing, 404 where the record knows no
@@ -26,22 +28,22 @@ pub async fn principal(
 ) -> Result<Json<PrincipalFacts>, Reply> {
     let Json(ask) = body.map_err(broken)?;
     let verdict = match &ask {
-        PrincipalAsk::Subject { issuer, tenant, subject, token, issued_at_s, vouched: _ } => {
+        PrincipalAsk::Subject { issuer, tenant, subject, token, issued_at_s, vouched } => {
             Span::current().record("tenant.id", tracing::field::display(tenant));
-            // Subjects of other issuers are mapped to users of ours.
-            if *issuer != api.tokens.issuer {
-                return Err(Reason::NotFound.into());
-            }
             let token = Token {
                 tenant: *tenant,
                 subject,
                 mark: token.as_deref(),
                 issued_at_s: *issued_at_s,
             };
-            principal::of_own_token(&api, token).await
+            if *issuer == api.tokens.issuer {
+                principal::of_own_token(&api, token).await
+            } else {
+                federation::token::of_subject(&api, issuer, token, *vouched).await
+            }
         }
         PrincipalAsk::ApiKey { key, client: _ } => principal::of_api_key(&api, key).await,
-        PrincipalAsk::Session { .. } => Ok(Verdict::Worthless),
+        PrincipalAsk::Session { session, client: _ } => session::verdict(&api, session).await,
     };
     match verdict.map_err(refused)? {
         Verdict::Known(facts) => Ok(Json(*facts)),

@@ -1,0 +1,1 @@
+//! Issuers as JSON: one good one, and one mistake at a time.
