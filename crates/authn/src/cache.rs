@@ -11,6 +11,9 @@ use hashbrown::HashMap;
 /// What an entry costs beside its token and its value: both maps' slots and the allocations, rounded up.
 const OVERHEAD_BYTES: usize = 160;
 
+/// The part of the most entries at which the map gets room for all of them.
+const GROWN_AT: usize = 8;
+
 /// How much may be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -73,6 +76,12 @@ impl<V> Cache<V> {
             self.bytes = self.bytes.saturating_sub(known.bytes).saturating_add(bytes);
             *known = entry;
         } else {
+            if self.entries.len() == self.bounds.entries.get() / GROWN_AT {
+                // A full map whose entries come and go grows when more than half of it is taken, and never shrinks:
+                // with this room its memory is settled before it is full.
+                let most = self.bounds.entries.get().saturating_add(1).saturating_mul(2);
+                self.entries.reserve(most.saturating_sub(self.entries.len()));
+            }
             let key: Arc<[u8]> = token.into();
             self.order.push_back(Arc::clone(&key));
             self.entries.insert(key, entry);

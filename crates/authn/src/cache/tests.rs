@@ -102,3 +102,19 @@ fn j31_holds_its_bytes_with_tokens_of_any_size() {
     cache.clear();
     assert_eq!((cache.len(), cache.bytes()), (0, 0));
 }
+
+#[test]
+fn x11_its_memory_is_settled_before_it_is_full() {
+    let mut cache = cache(1024, usize::MAX);
+    let fill = |cache: &mut Cache<u32>, filling: u32| {
+        for token in 0..1024 {
+            put(cache, &format!("token {filling} {token}"), 7, 200);
+        }
+        (cache.len(), cache.entries.allocation_size())
+    };
+    let first = fill(&mut cache, 0);
+    assert_eq!(first.0, 1024);
+    for filling in 1..40 {
+        assert_eq!(fill(&mut cache, filling), first, "filling {filling}");
+    }
+}
