@@ -9,6 +9,7 @@ use std::{
 
 use gatehouse_authn::api_key::Peppers;
 use gatehouse_contract::Document;
+use gatehouse_redis_kit::Address;
 use gatehouse_service::{Stop, config};
 use gatehouse_store::Urls;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     pub tokens: Tokens,
     pub database: Urls,
+    /// Where the change feed and the permission cache are; without it there is no relay.
+    pub redis: Option<Address>,
     /// From `key_file`.
     pub sealer: Sealer,
     /// From `peppers_file`.
@@ -59,8 +62,30 @@ fn build(doc: &Document<'_>) -> Option<Config> {
     let database = doc.object("database", |doc| {
         let app = config::secret_url(doc, "app", &["postgres", "postgresql"]);
         let admin = config::secret_url(doc, "admin", &["postgres", "postgresql"]);
-        Some(Urls { app: app?, admin: Some(admin?), system: None })
+        let system = match doc.raw("system") {
+            Some(_) => Some(config::secret_url(doc, "system", &["postgres", "postgresql"])?),
+            None => None,
+        };
+        Some(Urls { app: app?, admin: Some(admin?), system })
     });
+    let redis = doc.object_opt("redis", |doc| {
+        let url = config::secret_url(doc, "url", &["redis", "redis+unix"])?;
+        match url.parse::<Address>() {
+            Ok(address) => Some(address),
+            Err(error) => {
+                doc.note("url", error.to_string(), "write redis://user:password@host:port");
+                None
+            }
+        }
+    });
+    let closed = database.as_ref().is_some_and(|urls| urls.system.is_none());
+    if closed && matches!(redis, Some(Some(_))) {
+        doc.note(
+            "redis",
+            "needs $.database.system, which is missing",
+            "write the URL of gatehouse_system there: the relay reads the outbox as it",
+        );
+    }
     let sealer = key_file(doc);
     let peppers = peppers::read(doc);
     let image_store = folder(doc, "image_store");
@@ -76,6 +101,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
             key_publish_ahead: Duration::from_secs(ahead?),
         },
         database: database?,
+        redis: redis?,
         sealer: sealer?,
         peppers: peppers?,
         image_store: image_store?,

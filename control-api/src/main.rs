@@ -1,5 +1,5 @@
 //! The control API: tenants, who acts in them, agents, executions, and the tokens by which they are reached.
-//! Routes -> domain -> store; knows neither Redis nor sandboxes.
+//! Routes -> domain -> store, and a relay that tells sidecars what changed; knows no sandbox.
 
 mod access;
 mod bootstrap;
@@ -12,6 +12,7 @@ mod oidc;
 mod peppers;
 mod principal;
 mod random;
+mod relay;
 mod routes;
 mod seal;
 mod serve;

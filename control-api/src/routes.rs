@@ -24,6 +24,7 @@ use gatehouse_contract::{
     rbac::Matrix,
     sidecar::{INTERNAL_LAST_USED_PATH, INTERNAL_PRINCIPAL_PATH},
 };
+use gatehouse_redis_kit::cred::Permissions;
 use gatehouse_service::{Reply, exit::chain};
 use gatehouse_store::{Error, OffsetDateTime, Store};
 use time::format_description::well_known::Rfc3339;
@@ -44,6 +45,8 @@ pub struct Api {
     pub tokens: Arc<Tokens>,
     pub peppers: Arc<Peppers>,
     pub image_store: Arc<Path>,
+    /// Filled for the sidecars, never read here.
+    pub permissions: Option<Permissions>,
     pub sealer: Arc<Sealer>,
     /// `None` where it is not configured.
     pub sign_in: Option<Arc<SignIn>>,

@@ -1,8 +1,9 @@
 //! Puts the service together and runs it until it is told to stop.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use gatehouse_contract::rbac::Matrix;
+use gatehouse_redis_kit::cred::Permissions;
 use gatehouse_service::{
     Shutdown, Stop,
     admin::{self, Readiness},
@@ -12,14 +13,18 @@ use gatehouse_service::{
     metrics::Requests,
 };
 use gatehouse_store::{Store, connect};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     config::{self, Config},
     keyring::{self, Keyring},
     oidc::SignIn,
+    relay::{Relay, status::Status},
     routes::{self, Api},
 };
+
+/// How long filling the permission cache may take: a sidecar waits for its answer meanwhile.
+const FILL: Duration = Duration::from_millis(100);
 
 /// `serve`.
 pub async fn run(path: &Path) -> Result<(), Stop> {
@@ -29,6 +34,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         admin_listen,
         tokens,
         database,
+        redis,
         sealer,
         peppers,
         image_store,
@@ -44,6 +50,19 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     keyring.ensure().await.map_err(keys_stop)?;
     let matrix = Matrix::builtin().map_err(|error| Stop::software(&error))?;
     let rules = routes::rules(&tokens);
+    let status = Arc::new(Status::default());
+    let (relay, permissions) = match &redis {
+        Some(address) => {
+            let stop = |error| Stop::usage(vec![format!("$.redis.url: {error}")]);
+            let relay = Relay::new(store.clone(), address, Arc::clone(&status)).map_err(stop)?;
+            let permissions = Permissions::new(address, FILL).map_err(stop)?;
+            (Some(relay), Some(permissions))
+        }
+        None => {
+            warn!("no $.redis: sidecars hear of no change, and ask for every credential again");
+            (None, None)
+        }
+    };
     let (_trigger, shutdown) = Shutdown::on_signals()?;
     // What no provider's document may lead to.
     let own = [&internal, &probes].into_iter().filter_map(|listener| listener.local_addr().ok());
@@ -56,6 +75,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         tokens: Arc::new(tokens),
         peppers: Arc::new(peppers),
         image_store: image_store.into(),
+        permissions,
         sealer,
         sign_in,
     };
@@ -67,8 +87,17 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let requests = Requests::default();
     let finish = |router| app::finish_counted(router, Bounds::default(), requests.clone());
-    let admin = admin::router(ready).merge(requests.router());
+    let (word, text) = (Arc::clone(&status), Arc::clone(&status));
+    let ready = if relay.is_some() { ready.note("relay", move || word.word()) } else { ready };
+    let metrics = requests.router_with(move || text.render());
+    let admin = admin::router(ready).merge(metrics);
+    let relaying = async {
+        if let Some(relay) = relay {
+            relay.run(shutdown.clone()).await;
+        }
+    };
     tokio::join!(
+        relaying,
         listen::serve("listen", public, finish(routes::public(&state)), shutdown.clone()),
         listen::serve(
             "internal_listen",
@@ -80,7 +109,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
             "admin_listen",
             probes,
             app::finish(admin, Bounds { quiet: true, ..Bounds::default() }),
-            shutdown
+            shutdown.clone()
         ),
     );
     store.close().await;

@@ -43,6 +43,11 @@ impl Database {
         format!("{}/{}", url.rsplit_once('/').unwrap().0, self.name)
     }
 
+    /// A statement about this database from outside of it.
+    pub fn elsewhere(&self, statement: &str) -> String {
+        psql(&superuser_url(), statement)
+    }
+
     /// Rows as `psql -At` prints them, as the superuser.
     pub fn query(&self, statement: &str) -> String {
         psql(&self.superuser(), statement)

@@ -14,7 +14,11 @@ mod members;
 #[cfg(test)]
 mod problems;
 #[cfg(test)]
+mod redis;
+#[cfg(test)]
 mod registry;
+#[cfg(test)]
+mod relay;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]

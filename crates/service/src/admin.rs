@@ -17,19 +17,23 @@ use crate::{Reply, Shutdown};
 /// How long one check may take.
 const CHECK: Duration = Duration::from_secs(2);
 
+/// Says a word of a part that the service can do without.
+type Note = Arc<dyn Fn() -> &'static str + Send + Sync>;
+
 type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// The checks of `/readyz`.
 #[derive(Clone)]
 pub struct Readiness {
     checks: Vec<(&'static str, Check)>,
+    notes: Vec<(&'static str, Note)>,
     shutdown: Shutdown,
 }
 
 impl Readiness {
     /// Ready as soon as it serves, until the shutdown is asked for.
     pub fn new(shutdown: Shutdown) -> Self {
-        Self { checks: Vec::new(), shutdown }
+        Self { checks: Vec::new(), notes: Vec::new(), shutdown }
     }
 
     /// Adds a dependency; `check` says whether it answers, and has 2 s for that.
@@ -46,6 +50,17 @@ impl Readiness {
         self
     }
 
+    /// Adds a word on a part without which the service is ready all the same.
+    #[must_use]
+    pub fn note(
+        mut self,
+        name: &'static str,
+        word: impl Fn() -> &'static str + Send + Sync + 'static,
+    ) -> Self {
+        self.notes.push((name, Arc::new(word)));
+        self
+    }
+
     async fn answer(&self) -> Response {
         let mut states = Map::new();
         let mut ready = !self.shutdown.is_requested();
@@ -53,6 +68,9 @@ impl Readiness {
             let up = tokio::time::timeout(CHECK, check()).await.unwrap_or(false);
             ready &= up;
             states.insert((*name).to_owned(), Value::from(if up { "up" } else { "down" }));
+        }
+        for (name, word) in &self.notes {
+            states.insert((*name).to_owned(), Value::from(word()));
         }
         if ready {
             return Json(json!({"status": "ready", "checks": states})).into_response();

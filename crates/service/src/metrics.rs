@@ -81,8 +81,13 @@ impl Requests {
 
     /// `/metrics`, for the admin listener.
     pub fn router(&self) -> Router {
+        self.router_with(String::new)
+    }
+
+    /// As [`Self::router`], with further metrics in the same text form behind our own.
+    pub fn router_with(&self, more: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
         let requests = self.clone();
-        let text = async move || ([("content-type", MEDIA_TYPE)], requests.render());
+        let text = async move || ([("content-type", MEDIA_TYPE)], requests.render() + &more());
         Router::new().route("/metrics", get(text))
     }
 }

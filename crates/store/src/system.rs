@@ -96,7 +96,11 @@ impl Listener {
     /// Ends with `true` when there is something to do, with `false` after `at_most`.
     pub async fn wait(&mut self, at_most: Duration) -> Result<bool, Error> {
         match tokio::time::timeout(at_most, self.0.recv()).await {
-            Ok(Ok(_)) => Ok(true),
+            // Whoever is woken looks at everything that is there: one look for all that came meanwhile.
+            Ok(Ok(_)) => {
+                while self.0.next_buffered().is_some() {}
+                Ok(true)
+            }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Ok(false),
         }
