@@ -110,11 +110,12 @@ impl Suite {
                 return self.refuse(request, refusal.with("supported", served.collect()));
             }
         }
-        request.place = self.routes.place(&method, &target.path);
+        request.place = self.routes.place(method, &target.path);
         let mut query = target.query.as_deref();
         let mut stripped = None;
         if let Presented::One(credential) = &presented {
-            if let Err(refusal) = self.hand_over(&mut request, &found, credential) {
+            if let Err(bad) = self.hand_over(&mut request, &found, credential) {
+                let refusal = Refusal::new(Reason::HeaderInvalid).detail(bad.0);
                 return self.refuse(request, refusal);
             }
             stripped = self.without_credential(credential, query);

@@ -25,9 +25,12 @@ pub(crate) struct Prepared {
     pub(crate) baggage: Rc<str>,
     /// For single modules behind this one.
     pub(crate) handover: Option<Rc<str>>,
-    /// By place in the configuration: when it was made, and the signed context.
-    signed: RefCell<Vec<Option<(Duration, Rc<str>)>>>,
+    /// By place in the configuration.
+    signed: RefCell<Vec<Option<Signed>>>,
 }
+
+/// A signed context, and when it was made.
+type Signed = (Duration, Rc<str>);
 
 /// The document signs contexts and has no key yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -58,10 +58,12 @@ impl Suite {
             let path = |name: &str| format!("$.context.sign[{at}].{name}");
             let mut name = ("key_env", key_env.as_str());
             let mut value = environment(name.1);
-            if let (None, Some(previous)) = (&value, previous_key_env.as_deref()) {
+            if let (None, Some(previous)) = (&value, previous_key_env.as_deref())
+                && let Some(found) = environment(previous)
+            {
                 warnings.add(path(name.0), format!("{key_env} is not set: {previous} signs"));
                 name = ("previous_key_env", previous);
-                value = environment(previous);
+                value = Some(found);
             }
             let key = match value.as_deref().map(str::parse::<Key>) {
                 Some(Ok(key)) => key,

@@ -164,3 +164,242 @@ fn versions_are_path_tokens() {
         check(|doc| doc["versions"] = json!({"served": [good], "default": good}), &[]);
     }
 }
+
+#[test]
+fn keys_come_from_one_place() {
+    let keys: Value = serde_json::from_str(gatehouse_authn::probe::KEYS).unwrap();
+    let jwks = |value: Value| move |document: &mut Value| document["issuers"][0]["jwks"] = value;
+    check(jwks("sidecar".into()), &[]);
+    check(jwks(json!({"inline": keys})), &[]);
+    let direct = json!({"target": "login", "authority": "login.example", "path": "/keys"});
+    check(jwks(direct.clone()), &[]);
+    assert_eq!(warnings(jwks(direct.clone())), ["$.issuers[0].jwks"]);
+    check(
+        jwks(json!({"inline": {"keys": []}})),
+        &["$.issuers[0].jwks.inline: the key set is empty; write the issuer's public keys"],
+    );
+    check(
+        jwks(json!({"inline": {"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]}})),
+        &[
+            "$.issuers[0].jwks.inline.keys[0]: the RSA modulus is not valid; remove or replace this key",
+        ],
+    );
+    check(
+        jwks("file".into()),
+        &[
+            "$.issuers[0].jwks: \"file\" does not fit; write \"sidecar\", {\"inline\": {\"keys\": […]}} or {\"target\": …, \"path\": …}",
+        ],
+    );
+    let mut bad = direct;
+    bad["path"] = "keys".into();
+    bad["refresh_s"] = 1.into();
+    check(
+        jwks(bad),
+        &[
+            "$.issuers[0].jwks.path: \"keys\" does not fit; write the key set's path, such as \"/.well-known/jwks.json\"",
+            "$.issuers[0].jwks.refresh_s: 1 does not fit; write a whole number from 30 to 86400",
+        ],
+    );
+}
+
+#[test]
+fn j7_a_secret_is_strong_and_alone() {
+    let good = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+    let secret = |secret: &str, algorithms: Value| {
+        let secret = secret.to_owned();
+        move |document: &mut Value| {
+            document["issuers"][0]["secret"] = secret.into();
+            document["issuers"][0]["algorithms"] = algorithms;
+        }
+    };
+    let hs256 = || json!(["HS256"]);
+    check(secret(good, hs256()), &[]);
+    assert_eq!(warnings(secret(good, hs256())), ["$.issuers[0].secret"]);
+    for (text, algorithms) in [
+        (&good[..42], hs256()),
+        (good, json!(["HS384"])),
+        (good, json!(["HS256", "RS256"])),
+        (good, json!(["RS256"])),
+        (&"A".repeat(43), hs256()),
+        (&format!("{good}="), hs256()),
+        ("", hs256()),
+    ] {
+        let refused = compile(secret(text, algorithms.clone())).map(drop).unwrap_err();
+        let at: Vec<_> = refused.iter().map(|mistake| mistake.path.as_str()).collect();
+        assert_eq!(at, ["$.issuers[0].secret"], "{text} {algorithms}");
+        assert!(!refused[0].to_string().contains("AAECAw"), "a secret is not shown: {refused:?}");
+    }
+    check(
+        |document| document["issuers"][0]["algorithms"] = json!(["HS256"]),
+        &[
+            "$.issuers[0].algorithms: HS256, HS384 and HS512 need a secret; write \"secret\", or remove the algorithms of that kind",
+        ],
+    );
+    let beside = move |document: &mut Value| {
+        secret(good, hs256())(document);
+        document["issuers"][0]["jwks"] = "sidecar".into();
+    };
+    check(beside, &["$.issuers[0].jwks: beside a secret; write one of the two"]);
+}
+
+#[test]
+fn without_a_sidecar_everything_must_be_at_hand_and_what_is_lost_is_told() {
+    let none = |document: &mut Value| {
+        document["sidecar"] = Value::Null;
+        document["issuers"][0]["tenants"] = "from_record".into();
+        document["sessions"] = true.into();
+        document["api_keys"] = true.into();
+    };
+    check(
+        none,
+        &[
+            "$.issuers[0].jwks: there is no sidecar to ask; write the keys inline, or name where to fetch them",
+            "$.issuers[0].tenants: there is no sidecar to ask; list the tenants that it may speak for",
+            "$.issuers[0].roles: there is no sidecar to ask; write {\"claim\": …, \"map\": …} to take roles from the token",
+            "$.api_keys: only the record knows them, and there is no sidecar to ask; name a sidecar, or write false",
+            "$.sessions: only the record knows them, and there is no sidecar to ask; name a sidecar, or write false",
+            "$.limiter: without a sidecar every request would be refused; name a sidecar, or write {\"local\": {\"per_minute\": 600}}",
+        ],
+    );
+    let whole = |document: &mut Value| {
+        document["sidecar"] = Value::Null;
+        document["limiter"] = json!({"local": {"per_minute": 600}});
+        let issuer = &mut document["issuers"][0];
+        issuer["jwks"] = json!({"target": "login", "authority": "login.example", "path": "/keys"});
+        issuer["roles"] = json!({"claim": "/groups", "map": {"devs": "developer"}});
+    };
+    check(whole, &[]);
+    assert_eq!(warnings(whole), ["$.sidecar", "$.issuers[0].jwks", "$.limiter"]);
+}
+
+#[test]
+fn limits_in_the_vm_are_read_strictly() {
+    let limiter = |value: Value| move |document: &mut Value| document["limiter"] = value;
+    check(limiter(json!({"local": {"per_minute": 1}})), &[]);
+    let expected = "write \"closed\", \"open\" or {\"local\": {\"per_minute\": 600}}";
+    check(limiter("local".into()), &[&format!("$.limiter: \"local\" does not fit; {expected}")]);
+    check(
+        limiter(json!({"local": {"per_minute": 0}})),
+        &["$.limiter.local.per_minute: 0 does not fit; write a whole number from 1 to 1000000"],
+    );
+    check(
+        limiter(json!({"local": {"per_second": 1}})),
+        &[
+            "$.limiter.local.per_minute: missing; write a whole number from 1 to 1000000",
+            "$.limiter.local.per_second: unknown field; remove it; known here: per_minute",
+        ],
+    );
+}
+
+#[test]
+fn credentials_places_are_names_that_have_one_spelling() {
+    let sources = |value: Value| move |document: &mut Value| document["sources"] = value;
+    check(sources(json!({"cookie": "access-token", "query": "access_token"})), &[]);
+    assert_eq!(
+        warnings(sources(json!({"query": "access_token"}))),
+        ["$.sources.query", "$.sources.forward"]
+    );
+    assert_eq!(
+        warnings(sources(json!({"query": "access_token", "forward": false}))),
+        ["$.sources.query"]
+    );
+    for bad in ["", "a b", "a=b", "a;b", "a%62", "\u{e9}"] {
+        assert!(compile(sources(json!({"cookie": bad}))).is_err(), "{bad}");
+        assert!(compile(sources(json!({"query": bad}))).is_err(), "{bad}");
+    }
+    check(
+        sources(json!({"cookie": "__Host-gatehouse"})),
+        &[
+            "$.sources.cookie: this cookie is for browser sessions; choose another name, or set \"sessions\"",
+        ],
+    );
+}
+
+#[test]
+fn roles_and_scopes_of_tokens_are_read_strictly() {
+    let roles = |value: Value| move |document: &mut Value| document["issuers"][0]["roles"] = value;
+    check(roles("record".into()), &[]);
+    check(roles(json!({"claim": "/https:~1~1a.example~1groups", "map": {"a.b": "viewer"}})), &[]);
+    check(
+        roles(json!({"claim": "groups", "map": {"a": "owner"}})),
+        &[
+            "$.issuers[0].roles.claim: \"groups\" does not fit; write a JSON pointer such as \"/groups\"",
+            "$.issuers[0].roles.map.a: \"owner\" does not fit; write viewer, operator, developer or admin",
+        ],
+    );
+    check(
+        roles("token".into()),
+        &[
+            "$.issuers[0].roles: \"token\" does not fit; write \"record\" or {\"claim\": \"/groups\", \"map\": {\"group\": \"role\"}}",
+        ],
+    );
+    check(
+        |document| document["issuers"][0]["required_scopes"] = json!(["a b"]),
+        &["$.issuers[0].required_scopes[0]: \"a b\" does not fit; write a scope without spaces"],
+    );
+}
+
+#[test]
+fn contexts_name_each_upstream_once_and_their_keys_come_from_the_environment() {
+    let sign =
+        |value: Value| move |document: &mut Value| document["context"] = json!({"sign": value});
+    let one = json!({"audience": "a", "key_env": "A", "previous_key_env": "OLD_A"});
+    check(sign(json!([one])), &[]);
+    check(
+        sign(
+            json!([one, {"audience": "b", "key_env": "A"}, {"audience": "c", "prefix": "/c", "key_env": "C"}]),
+        ),
+        &[
+            "$.context.sign[2].prefix: \"/c\" does not fit; write a path that begins and ends with a slash, such as \"/api/\"",
+        ],
+    );
+    check(
+        sign(json!([one, {"audience": "b", "key_env": "A"}])),
+        &[
+            "$.context.sign[1].prefix: this path stands twice; write one entry per upstream",
+            "$.context.sign[1].key_env: this key stands twice; give each upstream a key of its own",
+        ],
+    );
+    check(
+        |document| document["context"] = json!({"headers": ["x-tenant"]}),
+        &[
+            "$.context.headers[0]: \"x-tenant\" does not fit; write x-tenant-id, x-tenant-tier, x-user-id, x-user-roles or x-auth-method",
+        ],
+    );
+    let good = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+    let keys = |environment: &dyn Fn(&str) -> Option<String>| {
+        let (suite, _) = compile(sign(json!([one]))).unwrap();
+        let told: Vec<String> = match suite.with_keys(environment) {
+            Ok((_, warnings)) => warnings.iter().map(ToString::to_string).collect(),
+            Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+        };
+        told
+    };
+    let only = |wanted: &'static str, value: &'static str| {
+        move |name: &str| (name == wanted).then(|| value.to_owned())
+    };
+    assert_eq!(keys(&|_| Some(good.to_owned())), [""; 0]);
+    assert_eq!(
+        keys(&only("OLD_A", good)),
+        ["$.context.sign[0].key_env: A is not set: OLD_A signs"]
+    );
+    assert_eq!(
+        keys(&only("A", "short")),
+        [
+            "$.context.sign[0].key_env: what A holds is no key; expected 32 to 256 bytes as base64url without padding"
+        ]
+    );
+    assert_eq!(
+        keys(&|_| None),
+        ["$.context.sign[0].key_env: A is not set; give the VM this environment variable"]
+    );
+}
+
+#[test]
+fn shadow_mode_is_a_warning_and_host_suffixes_begin_with_a_dot() {
+    assert_eq!(warnings(|document| document["rbac"] = "shadow".into()), ["$.rbac"]);
+    for bad in ["api.example", ".", "..a", ".a_b", ".a:80"] {
+        assert!(compile(|doc| doc["tenant_host_suffix"] = bad.into()).is_err(), "{bad}");
+    }
+    check(|doc| doc["tenant_host_suffix"] = ".API.example.com".into(), &[]);
+}

@@ -119,7 +119,7 @@ impl Suite {
         request: &mut Request,
         found: &Scan<'_>,
         credential: &Credential<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), BadCookies> {
         let forward = self.sources.forward;
         match credential.place {
             credential::Place::Authorization if !forward => {
@@ -171,16 +171,15 @@ impl Suite {
     }
 
     /// Every cookie but this one, each byte as it came.
-    fn without_cookie(&self, found: &Scan<'_>, name: &str) -> Result<Edit, Refusal> {
-        let invalid = |cause: &str| Refusal::new(Reason::HeaderInvalid).detail(cause);
+    fn without_cookie(&self, found: &Scan<'_>, name: &str) -> Result<Edit, BadCookies> {
         if self.host == Host::Kong && found.cookies.len() > 1 {
-            return Err(invalid("cookies came in several headers"));
+            return Err(BadCookies("cookies came in several headers"));
         }
         let left: Vec<Vec<u8>> =
             found.cookies.iter().filter_map(|header| cookie::without(header, name)).collect();
         // RFC 9113 §8.2.3: how the pieces of HTTP/2 are put together.
         let left = String::from_utf8(left.join(b"; ".as_slice()))
-            .map_err(|_bytes| invalid("a cookie has bytes that no cookie has"))?;
+            .map_err(|_bytes| BadCookies("a cookie has bytes that no cookie has"))?;
         Ok(match left.is_empty() {
             true => self.gone("cookie"),
             false => Edit::Set("cookie".into(), left.into()),
@@ -239,6 +238,9 @@ impl Suite {
         }
     }
 }
+
+/// A cookie cannot be taken out without touching the others. The text may be shown to clients.
+pub(super) struct BadCookies(pub(super) &'static str);
 
 /// Changes of a request with a caller and nothing unusual: its id, the context, the baggage.
 const EDITS: usize = 8;

@@ -120,7 +120,7 @@ fn a_suspended_caller_or_tenant_may_nothing() {
 fn a_changed_key_is_asked_about_again_and_a_record_that_is_away_opens_nothing() {
     let mut world = world();
     let key = key();
-    let mut send = |world: &mut World| world.send("GET", AGENTS, &[("x-api-key", &key)]).verdict();
+    let send = |world: &mut World| world.send("GET", AGENTS, &[("x-api-key", &key)]).verdict();
     assert_eq!(send(&mut world), "passed");
     world.changes.push(Change::Credential { credential: "c".to_owned() });
     world.principal.0 = 401;
