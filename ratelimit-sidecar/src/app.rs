@@ -10,20 +10,38 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use gatehouse_contract::{header as names, sidecar};
+use gatehouse_contract::{
+    header as names,
+    sidecar::{self, Change},
+};
+use gatehouse_outbound::Client;
 use gatehouse_ratelimit::Policy;
-use gatehouse_service::{Stop, app as service_app};
+use gatehouse_redis_kit::{
+    cred::{Keys, Permissions},
+    feed::Reader,
+};
+use gatehouse_service::{Shutdown, Stop, app as service_app};
 use serde::Serialize;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::{
+    net::{TcpListener, UnixListener, UnixStream},
+    task::JoinSet,
+};
 
 use crate::{
     check,
-    config::Config,
+    config::{Config, StoreKind},
+    control::Control,
+    feed::{self, Feed, Heard},
     keysets::{self, KeySets},
-    metrics::Metrics,
-    principal::{self, Principals},
+    last_used::Seen,
+    metrics::{Gauges, Metrics},
+    principal::{self, Principals, Projection},
     store::Store,
 };
+
+/// How long one reading of the change feed may take: it may carry the whole deny list.
+const READ: Duration = Duration::from_millis(500);
+const AGENT: &str = concat!("gatehouse-ratelimit-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// Questions are small; their time is bounded by what they wait for, this is the last resort.
 const BOUNDS: service_app::Bounds =
@@ -36,6 +54,20 @@ pub struct App<S> {
     pub metrics: Arc<Metrics>,
     pub keysets: KeySets,
     pub principals: Principals,
+    pub feed: Feed,
+    pub seen: Seen,
+    control: Control,
+    reader: Option<Reader>,
+    last_used_every: Duration,
+}
+
+/// An app cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Unmade {
+    #[error("an HTTP client cannot be made")]
+    Http(#[source] reqwest::Error),
+    #[error("a Redis client cannot be made")]
+    Redis(#[source] gatehouse_redis_kit::Error),
 }
 
 /// Where filters reach us, bound.
@@ -53,21 +85,86 @@ impl<S> Clone for App<S> {
             metrics: Arc::clone(&self.metrics),
             keysets: self.keysets.clone(),
             principals: self.principals.clone(),
+            feed: self.feed.clone(),
+            seen: self.seen.clone(),
+            control: self.control.clone(),
+            reader: self.reader.clone(),
+            last_used_every: self.last_used_every,
         }
     }
 }
 
 impl<S: Store> App<S> {
-    pub fn new(store: Arc<S>, config: &Config) -> reqwest::Result<Self> {
-        let client = client()?;
+    pub fn new(store: Arc<S>, config: &Config) -> Result<Self, Unmade> {
         let metrics = Arc::new(Metrics::default());
+        let control = Control::new(config.control_internal.as_ref()).map_err(Unmade::Http)?;
+        let redis = match &config.store {
+            StoreKind::Memory => None,
+            StoreKind::Redis { address, deadline } => {
+                let reader = Reader::new(address, READ).map_err(Unmade::Redis)?;
+                let keys = Keys::new(address, *deadline).map_err(Unmade::Redis)?;
+                let permissions = Permissions::new(address, *deadline).map_err(Unmade::Redis)?;
+                Some((reader, Projection { keys, permissions }))
+            }
+        };
+        let (reader, projection) = redis.unzip();
+        let (feed, seen) = (Feed::default(), Seen::default());
+        let stranger = Client::new(config.trust.clone(), AGENT);
         Ok(Self {
             store,
             policy: Arc::new(config.policy.clone()),
-            keysets: KeySets::new(client.clone(), &config.issuers, Arc::clone(&metrics)),
-            principals: Principals::new(client, config.control_internal.as_ref()),
+            keysets: KeySets::new(&stranger, &config.issuers, config.ages, &metrics),
+            principals: Principals::new(
+                control.clone(),
+                projection,
+                config.peppers.clone(),
+                feed.clone(),
+                seen.clone(),
+                Arc::clone(&metrics),
+            ),
             metrics,
+            feed,
+            seen,
+            control,
+            reader,
+            last_used_every: config.last_used_every,
         })
+    }
+
+    /// Starts what runs beside the routes; all of it ends with the shutdown.
+    pub fn start(&self, shutdown: &Shutdown) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        self.keysets.keep_fresh(&mut tasks, shutdown);
+        let reporting = self.seen.clone();
+        tasks.spawn(reporting.report(self.control.clone(), self.last_used_every, shutdown.clone()));
+        if let Some(reader) = self.reader.clone() {
+            let (principals, keysets) = (self.principals.clone(), self.keysets.clone());
+            let tell = move |heard: &Heard| {
+                principals.hear(heard);
+                match heard {
+                    Heard::Everything => keysets.pushed(None),
+                    Heard::Changes(changes) => {
+                        for change in changes {
+                            if let Change::Keys { issuer } = change {
+                                keysets.pushed(Some(issuer));
+                            }
+                        }
+                    }
+                }
+            };
+            tasks.spawn(self.feed.clone().follow(reader, tell, shutdown.clone()));
+        }
+        tasks
+    }
+
+    /// After the listeners have drained: what is noted and not yet told, and the end of what [`Self::start`] began.
+    pub async fn end(&self, mut tasks: JoinSet<()>) {
+        self.seen.flush(&self.control).await;
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task ended early");
+            }
+        }
     }
 
     /// The filters' routes. Every answer is marked as ours, those of a refusal among them: a filter takes anything
@@ -77,6 +174,7 @@ impl<S: Store> App<S> {
             .route(sidecar::CHECK_PATH, post(check::check::<S>))
             .route(sidecar::JWKS_PATH, get(keysets::jwks::<S>))
             .route(sidecar::PRINCIPAL_PATH, post(principal::principal::<S>))
+            .route(sidecar::CHANGES_PATH, get(feed::changes::<S>))
             .with_state(self.clone());
         // Outside of `finish`, since it must stand around the answers that `finish` makes, too.
         service_app::finish(routes, BOUNDS)
@@ -85,11 +183,17 @@ impl<S: Store> App<S> {
 
     /// `/metrics`, for the admin listener.
     pub fn metrics_router(&self) -> Router {
-        let text = async |State(metrics): State<Arc<Metrics>>| {
+        let text = async |State(app): State<Self>| {
             let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            ([(header::CONTENT_TYPE, kind)], metrics.render())
+            ([(header::CONTENT_TYPE, kind)], app.metrics.render(&app.gauges()))
         };
-        Router::new().route("/metrics", get(text)).with_state(Arc::clone(&self.metrics))
+        Router::new().route("/metrics", get(text)).with_state(self.clone())
+    }
+
+    fn gauges(&self) -> Gauges {
+        let (issuers, issuers_ready) = self.keysets.ready();
+        let (feed_alive, denied, feed_heartbeat_age_s) = self.feed.figures();
+        Gauges { issuers, issuers_ready, feed_alive, denied, feed_heartbeat_age_s }
     }
 }
 
@@ -99,45 +203,9 @@ fn mark(mut response: Response) -> Response {
     response
 }
 
-/// One client for issuers and the control API: no redirects (they would lead to addresses that nobody named), no
-/// proxy from the environment.
-fn client() -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .connect_timeout(Duration::from_secs(1))
-        .pool_idle_timeout(Duration::from_secs(30))
-        .user_agent(concat!("gatehouse-ratelimit-sidecar/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
-
 /// A JSON answer.
 pub fn json(body: &impl Serialize) -> Response {
     axum::Json(body).into_response()
-}
-
-/// Reads an answer of at most `limit` bytes.
-pub async fn bounded_body(
-    mut response: reqwest::Response,
-    limit: usize,
-) -> Result<Vec<u8>, Unread> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(Unread::Broken)? {
-        if body.len() + chunk.len() > limit {
-            return Err(Unread::TooLarge { limit });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// An answer could not be read whole.
-#[derive(Debug, thiserror::Error)]
-pub enum Unread {
-    #[error("the answer broke off")]
-    Broken(#[source] reqwest::Error),
-    #[error("the answer is larger than {limit} bytes")]
-    TooLarge { limit: usize },
 }
 
 /// Binds a unix socket. One that a dead process left is replaced, one that somebody serves is not.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
+mod issuers;
+
 use gatehouse_contract::{Document, Tier, rbac};
+use gatehouse_outbound::Trust;
 use gatehouse_ratelimit::{
     Policy, Span,
     policy::{Endpoint, MAX_LIMIT, Settings},
@@ -17,6 +20,9 @@ use gatehouse_ratelimit::{
 use gatehouse_redis_kit::Address;
 use gatehouse_service::config::{loopback, secret_url};
 use reqwest::Url;
+
+pub use self::issuers::{Issuer, Source};
+use crate::{keysets::schedule::Ages, peppers};
 
 /// What the sidecar needs to run.
 #[derive(Debug)]
@@ -26,6 +32,11 @@ pub struct Config {
     pub store: StoreKind,
     pub policy: Policy,
     pub issuers: Vec<Issuer>,
+    pub ages: Ages,
+    pub trust: Trust,
+    /// Without them API keys cannot be told.
+    pub peppers: Option<peppers::Known>,
+    pub last_used_every: Duration,
     /// Base of the control API's internal listener; without it principals are unavailable.
     pub control_internal: Option<Url>,
 }
@@ -41,14 +52,6 @@ pub enum Listen {
 pub enum StoreKind {
     Memory,
     Redis { address: Address, deadline: Duration },
-}
-
-/// An issuer and where its keys are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issuer {
-    /// `iss`, byte for byte.
-    pub issuer: String,
-    pub jwks: Url,
 }
 
 const TIERS: &[(&str, Tier, u64)] =
@@ -76,7 +79,7 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
     };
     let control_internal = doc.object_opt("control_api", |doc| {
         let url = plain_http(doc, "internal")?;
-        if is_loopback(&url) {
+        if loopback_of(&url).is_some() {
             return Some(url);
         }
         doc.note(
@@ -87,23 +90,28 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
         None
     });
     let own = [
-        control_internal.iter().flatten().cloned().find_map(|url| endpoint_of(&url)),
-        admin_listen.map(|at| (at.ip().to_string(), at.port())),
+        control_internal.iter().flatten().find_map(loopback_of),
+        admin_listen,
         match &listen {
-            Some(Listen::Loopback(at)) => Some((at.ip().to_string(), at.port())),
+            Some(Listen::Loopback(at)) => Some(*at),
             _ => None,
         },
     ];
-    let issuers = doc.objects("issuers", |doc| issuer(doc, &own));
-    if let Some(issuers) = &issuers {
-        refuse_twice(doc, issuers)?;
-    }
+    let issuers = issuers::read(doc, own.into_iter().flatten().collect());
+    let ages = issuers::ages(doc);
+    let trust = issuers::trust(doc);
+    let peppers = peppers::read(doc);
+    let last_used_s = doc.integer("last_used_s", Some(10), 1..=3600);
     Some(Config {
         listen: listen?,
         admin_listen: admin_listen?,
         store: store?,
         policy: policy?,
         issuers: issuers?,
+        ages: ages?,
+        trust: trust?,
+        peppers: peppers?,
+        last_used_every: Duration::from_secs(last_used_s?),
         control_internal: control_internal?,
     })
 }
@@ -246,35 +254,9 @@ impl FromStr for Method {
     }
 }
 
-fn issuer(doc: &Document<'_>, own: &[Option<(String, u16)>]) -> Option<Issuer> {
-    let issuer = doc.text("issuer");
-    let jwks = plain_http(doc, "jwks");
-    if let Some(url) = &jwks
-        && own.iter().flatten().any(|own| Some(own) == endpoint_of(url).as_ref())
-    {
-        // Design §3.3: what an operator names may be any address but our own internal listeners.
-        doc.note("jwks", "an internal listener of ours", "write the issuer's public address");
-        return None;
-    }
-    Some(Issuer { issuer: issuer?, jwks: jwks? })
-}
-
-fn refuse_twice(doc: &Document<'_>, issuers: &[Issuer]) -> Option<()> {
-    for (index, issuer) in issuers.iter().enumerate() {
-        if issuers.iter().take(index).any(|earlier| earlier.issuer == issuer.issuer) {
-            let cause = format!("{:?} stands twice", issuer.issuer);
-            doc.note(&format!("issuers[{index}].issuer"), cause, "list every issuer once");
-            return None;
-        }
-    }
-    Some(())
-}
-
 fn plain_http(doc: &Document<'_>, name: &'static str) -> Option<Url> {
     let url = doc.parsed::<Url>(name, "a URL such as \"http://127.0.0.1:8080/path\"")?;
-    let (cause, mend) = if url.scheme() == "https" {
-        ("https is not supported yet", "write an http:// URL on this machine or in the mesh")
-    } else if url.scheme() != "http" || url.host_str().is_none() {
+    let (cause, mend) = if url.scheme() != "http" || url.host_str().is_none() {
         ("not an http:// URL", "write a URL such as \"http://127.0.0.1:8080/path\"")
     } else if !url.username().is_empty() || url.password().is_some() {
         ("carries a password", "write the URL without one")
@@ -285,18 +267,13 @@ fn plain_http(doc: &Document<'_>, name: &'static str) -> Option<Url> {
     None
 }
 
-fn endpoint_of(url: &Url) -> Option<(String, u16)> {
+fn loopback_of(url: &Url) -> Option<SocketAddr> {
     let host = match url.host_str()?.trim_matches(['[', ']']) {
         "localhost" => "127.0.0.1",
         host => host,
     };
-    Some((host.to_owned(), url.port_or_known_default()?))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    endpoint_of(url)
-        .and_then(|(host, _)| host.parse::<IpAddr>().ok())
-        .is_some_and(|ip| ip.is_loopback())
+    let ip: IpAddr = host.parse().ok()?;
+    Some(SocketAddr::new(ip, url.port_or_known_default()?)).filter(|at| at.ip().is_loopback())
 }
 
 #[cfg(test)]

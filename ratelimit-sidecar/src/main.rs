@@ -1,11 +1,16 @@
 //! What the filters ask: limits, key sets, principals.
-//! Knows Redis and the control API's internal listener; never PostgreSQL, never a client's credential.
+//! Knows Redis, issuers' key sets and the control API's internal listener; never PostgreSQL.
 
 mod app;
 mod check;
 mod config;
+mod control;
+mod feed;
 mod keysets;
+mod last_used;
+mod lru;
 mod metrics;
+mod peppers;
 mod principal;
 mod store;
 
@@ -130,7 +135,11 @@ async fn run<S: Store>(store: Arc<S>, config: Config) -> Result<(), Stop> {
     };
     let admin_listener = listen::bind("admin_listen", config.admin_listen).await?;
     let app = App::new(Arc::clone(&store), &config)
-        .map_err(|error| Stop::unavailable(format!("cannot make an HTTP client: {error}")))?;
+        .map_err(|error| Stop::unavailable(exit::chain(&error)))?;
+    if config.peppers.is_none() {
+        warn!("no $.peppers_file: API keys cannot be checked and are answered with 503");
+    }
+    let tasks = app.start(&shutdown);
     let readiness = admin::Readiness::new(shutdown.clone()).check("limits", move || {
         let store = Arc::clone(&store);
         async move { store.is_up().await }
@@ -147,6 +156,7 @@ async fn run<S: Store>(store: Arc<S>, config: Config) -> Result<(), Stop> {
         Listener::Tcp(tcp) => listen::serve("listen", tcp, router, shutdown).await,
         Listener::Unix(unix) => listen::serve("listen", unix, router, shutdown).await,
     }
+    app.end(tasks).await;
     if let Listen::Unix(path) = &config.listen {
         app::remove_socket(path);
     }

@@ -37,7 +37,35 @@ pub struct Metrics {
     store_away: AtomicBool,
     key_fetches: [AtomicU64; Asked::ALL.len()],
     principals: [AtomicU64; Asked::ALL.len()],
-    principals_cached: AtomicU64,
+    principals_from_memory: AtomicU64,
+    principals_from_redis: AtomicU64,
+    refused: [AtomicU64; Refused::ALL.len()],
+}
+
+/// Why a credential was not taken, or not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Not in the form of a key.
+    Malformed,
+    /// Redis or our memory knows that it is nothing.
+    Unknown,
+    /// On the deny list.
+    Denied,
+    Expired,
+    /// Its client showed too many that were nothing: answered 503.
+    Budget,
+    /// There are no peppers: answered 503.
+    Unconfigured,
+}
+
+/// What others know at the moment of asking.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    pub issuers: usize,
+    pub issuers_ready: usize,
+    pub feed_alive: bool,
+    pub feed_heartbeat_age_s: Option<f64>,
+    pub denied: usize,
 }
 
 impl Outcome {
@@ -64,6 +92,28 @@ impl Asked {
             Self::Answered => "answered",
             Self::Unknown => "unknown",
             Self::Failed => "failed",
+        }
+    }
+}
+
+impl Refused {
+    const ALL: [Self; 6] = [
+        Self::Malformed,
+        Self::Unknown,
+        Self::Denied,
+        Self::Expired,
+        Self::Budget,
+        Self::Unconfigured,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Budget => "budget",
+            Self::Unconfigured => "unconfigured",
         }
     }
 }
@@ -105,12 +155,20 @@ impl Metrics {
         count(&Asked::ALL, &self.principals, how);
     }
 
-    pub fn principal_from_cache(&self) {
-        self.principals_cached.fetch_add(1, Relaxed);
+    pub fn principal_from_memory(&self) {
+        self.principals_from_memory.fetch_add(1, Relaxed);
+    }
+
+    pub fn principal_from_redis(&self) {
+        self.principals_from_redis.fetch_add(1, Relaxed);
+    }
+
+    pub fn refused(&self, why: Refused) {
+        count(&Refused::ALL, &self.refused, why);
     }
 
     /// The text form (Prometheus exposition format 0.0.4).
-    pub fn render(&self) -> String {
+    pub fn render(&self, gauges: &Gauges) -> String {
         let mut text = Text(String::with_capacity(4096));
         text.head("gatehouse_ratelimit_checks_total", "counter", "Checks by tier and outcome");
         for (tier, row) in Tier::ALL.iter().zip(&self.checks) {
@@ -131,8 +189,16 @@ impl Metrics {
             }
         }
         let cached = "gatehouse_principal_cache_hits_total";
-        text.head(cached, "counter", "Principals answered from memory");
-        text.line(cached, "", self.principals_cached.load(Relaxed));
+        text.head(cached, "counter", "Principals answered without the control API");
+        let (memory, redis) = (&self.principals_from_memory, &self.principals_from_redis);
+        text.line(cached, "{cache=\"memory\"}", memory.load(Relaxed));
+        text.line(cached, "{cache=\"redis\"}", redis.load(Relaxed));
+        let refused = "gatehouse_credentials_refused_total";
+        text.head(refused, "counter", "Credentials refused here, by cause");
+        for (why, value) in Refused::ALL.iter().zip(&self.refused) {
+            text.line(refused, &format!("{{cause=\"{}\"}}", why.as_str()), value.load(Relaxed));
+        }
+        gauges.render(&mut text);
         text.0
     }
 
@@ -150,6 +216,25 @@ impl Metrics {
         let away = "gatehouse_ratelimit_store_away";
         text.head(away, "gauge", "1 while limits cannot be decided");
         text.line(away, "", u8::from(self.store_away.load(Relaxed)));
+    }
+}
+
+impl Gauges {
+    fn render(&self, text: &mut Text) {
+        let mut line = |name: &str, help: &str, value: String| {
+            text.head(name, "gauge", help);
+            text.line(name, "", value);
+        };
+        let (issuers, ready) = (self.issuers, self.issuers_ready);
+        line("gatehouse_jwks_issuers", "Issuers that are configured", issuers.to_string());
+        line("gatehouse_jwks_issuers_ready", "Issuers with usable keys", ready.to_string());
+        let alive = u8::from(self.feed_alive);
+        line("gatehouse_feed_alive", "1 while the change feed can be believed", alive.to_string());
+        line("gatehouse_feed_denied", "Entries of the deny list", self.denied.to_string());
+        if let Some(age) = self.feed_heartbeat_age_s {
+            let help = "Age of the relay's last heartbeat";
+            line("gatehouse_feed_heartbeat_age_seconds", help, format!("{age:.3}"));
+        }
     }
 }
 

@@ -1,10 +1,14 @@
-//! `POST /v1/principal`: what the record says of a verified subject, asked of the control API's internal listener.
-//! Kept for at most a second, so that a crowd of workers asks once; the filters keep it longer.
+//! `POST /v1/principal`: what the record says of a credential (design §3.1).
+//!
+//! The order is always the same: what was answered a moment ago, Redis, the control API. The first two only while the
+//! change feed is alive; the control API decides whenever they cannot. Nothing that is away ever means yes.
+
+mod budget;
+mod kept;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -12,153 +16,368 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use gatehouse_authn::api_key::{ApiKey, Mark};
 use gatehouse_contract::{
-    Reason, TenantId,
-    problem::MEDIA_TYPE,
-    sidecar::{INTERNAL_PRINCIPAL_PATH, PrincipalAsk, PrincipalFacts},
+    ApiKeyId, Reason, TenantId,
+    sidecar::{PrincipalAsk, PrincipalFacts},
 };
+use gatehouse_redis_kit::cred::{Holder, Keys, Permissions};
 use gatehouse_service::{Reply, exit::chain};
-use reqwest::{StatusCode, Url, header};
 use tokio::time::Instant;
 use tracing::warn;
 
+use self::{
+    budget::Misses,
+    kept::{Asked, Digest, Kept, digest},
+};
 use crate::{
-    app::{App, Unread, bounded_body, json},
-    metrics::Asked,
+    app::{App, json},
+    control::{Control, Word},
+    feed::{Feed, Heard},
+    last_used::Seen,
+    metrics::{Asked as Outcome, Metrics, Refused},
+    peppers::Known,
     store::Store,
 };
 
-/// Less than the filter waits (1 s by default), so that it hears our 503 and not its own timeout.
-const DEADLINE: Duration = Duration::from_millis(800);
-const BODY_BYTES: usize = 16 * 1024;
-/// How long facts are kept; "the record wins" must not lag behind it by more than this here.
-const KEEP: Duration = Duration::from_secs(1);
-const KEEP_ENTRIES: usize = 10_000;
+/// A key that was made this recently may not have reached Redis yet: its absence there says nothing.
+const NEW: Duration = Duration::from_secs(10);
 
-/// The control API did not say.
-#[derive(Debug, thiserror::Error)]
-pub enum Unanswered {
-    #[error("no control API is configured")]
-    NotConfigured,
-    #[error("the control API did not answer within {} ms", DEADLINE.as_millis())]
-    Late,
-    #[error("the control API cannot be asked")]
-    Unreachable(#[source] reqwest::Error),
-    #[error("the control API answered {0}")]
-    Status(StatusCode),
-    #[error("the control API's answer cannot be read")]
-    Unread(#[source] Unread),
-    #[error("the control API's answer is not the record's form")]
-    Form(#[source] serde_json::Error),
+/// Redis as far as credentials go.
+#[derive(Clone)]
+pub struct Projection {
+    pub keys: Keys,
+    pub permissions: Permissions,
 }
 
 #[derive(Clone)]
-pub struct Principals {
-    client: reqwest::Client,
-    url: Option<Url>,
-    kept: Arc<Mutex<Kept>>,
+pub struct Principals(Arc<Shared>);
+
+struct Shared {
+    control: Control,
+    projection: Option<Projection>,
+    peppers: Option<Known>,
+    feed: Feed,
+    seen: Seen,
+    metrics: Arc<Metrics>,
+    kept: Mutex<Kept>,
+    misses: Mutex<Misses>,
 }
 
-type Key = (TenantId, String, String);
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    Facts(Box<PrincipalFacts>),
+    Worthless,
+    Unknown,
+    Unavailable,
+}
 
-/// Facts that were asked for within the last second. Nothing negative: a subject that was just made must not have
-/// to wait.
-#[derive(Default)]
-struct Kept(HashMap<Key, (PrincipalFacts, Instant)>);
-
-impl Kept {
-    fn get(&self, key: &Key, now: Instant) -> Option<PrincipalFacts> {
-        let (facts, until) = self.0.get(key)?;
-        (now < *until).then(|| facts.clone())
-    }
-
-    /// Keeps facts that were asked for at `asked`. When there is no room, they are not kept.
-    fn keep(&mut self, key: Key, facts: PrincipalFacts, asked: Instant) {
-        if self.0.len() >= KEEP_ENTRIES {
-            self.0.retain(|_, (_, until)| asked < *until);
-        }
-        if self.0.len() < KEEP_ENTRIES {
-            self.0.insert(key, (facts, asked + KEEP));
-        }
-    }
+/// What Redis says of a key.
+enum Projected {
+    /// It is this tenant's key, as far as Redis knows.
+    Good(TenantId),
+    Worthless,
+    /// The control API must say.
+    Unsaid,
 }
 
 impl Principals {
-    pub fn new(client: reqwest::Client, internal: Option<&Url>) -> Self {
-        let url = internal.map(|base| {
-            let mut url = base.clone();
-            url.set_path(INTERNAL_PRINCIPAL_PATH);
-            url
-        });
-        Self { client, url, kept: Arc::default() }
+    pub fn new(
+        control: Control,
+        projection: Option<Projection>,
+        peppers: Option<Known>,
+        feed: Feed,
+        seen: Seen,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            control,
+            projection,
+            peppers,
+            feed,
+            seen,
+            metrics,
+            kept: Mutex::new(Kept::new()),
+            misses: Mutex::new(Misses::new()),
+        }))
     }
 
-    async fn ask(&self, ask: &PrincipalAsk) -> Result<Option<PrincipalFacts>, Unanswered> {
-        let url = self.url.clone().ok_or(Unanswered::NotConfigured)?;
-        let asking = async {
-            let sent = self.client.post(url).json(ask).send().await;
-            let response = sent.map_err(Unanswered::Unreachable)?;
-            let status = response.status();
-            if status == StatusCode::NOT_FOUND && is_problem(&response) {
-                return Ok(None);
-            }
-            if status != StatusCode::OK {
-                return Err(Unanswered::Status(status));
-            }
-            let body = bounded_body(response, BODY_BYTES).await.map_err(Unanswered::Unread)?;
-            serde_json::from_slice(&body).map(Some).map_err(Unanswered::Form)
-        };
-        tokio::time::timeout(DEADLINE, asking).await.unwrap_or(Err(Unanswered::Late))
-    }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Forgets what a change may touch.
+    pub fn hear(&self, heard: &Heard) {
+        self.0.kept().hear(heard);
     }
 }
 
-/// Only the control API's own 404 says that there is no such subject; a stranger's on its port does not.
-fn is_problem(response: &reqwest::Response) -> bool {
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(MEDIA_TYPE.as_bytes()))
+impl Shared {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn misses(&self) -> std::sync::MutexGuard<'_, Misses> {
+        self.misses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn resolve(&self, ask: &PrincipalAsk) -> Verdict {
+        let epoch = self.feed.live_epoch();
+        match ask {
+            PrincipalAsk::Subject { .. } => self.subject(ask, epoch.as_deref()).await,
+            PrincipalAsk::ApiKey { key, client } => {
+                let verdict = self.api_key(ask, key, client.as_deref(), epoch.as_deref()).await;
+                self.credential(verdict)
+            }
+            PrincipalAsk::Session { session, client } => {
+                let of = digest(&[b"session", session.as_bytes()]);
+                let asked = match self.before(&of, epoch.as_deref()) {
+                    Ok(asked) => asked,
+                    Err(verdict) => return self.credential(verdict),
+                };
+                let verdict = self.ask_for_credential(ask, of, client.as_deref(), asked).await;
+                self.credential(verdict)
+            }
+        }
+    }
+
+    /// A token's subject. While the feed is alive its deny list is whole; while it is not, the control API looks.
+    async fn subject(&self, ask: &PrincipalAsk, epoch: Option<&str>) -> Verdict {
+        let PrincipalAsk::Subject { issuer, tenant, subject, token, issued_at_s, vouched } = ask
+        else {
+            return Verdict::Unavailable;
+        };
+        if token.as_deref().is_some_and(|mark| self.feed.denies_token(mark)) {
+            self.metrics.refused(Refused::Denied);
+            return Verdict::Worthless;
+        }
+        let tenant_text = tenant.to_string();
+        let vouched_byte = [u8::from(*vouched)];
+        let of = digest(&[
+            b"subject",
+            issuer.as_bytes(),
+            tenant_text.as_bytes(),
+            subject.as_bytes(),
+            &vouched_byte,
+        ]);
+        let (asked, known) = {
+            let (mut kept, now) = (self.kept(), Instant::now());
+            (kept.asked(now), epoch.and_then(|_| kept.facts(&of, now)))
+        };
+        let facts = match known {
+            Some(facts) => {
+                self.metrics.principal_from_memory();
+                Verdict::Facts(Box::new(facts))
+            }
+            None => {
+                let holder = Holder::Subject { issuer, subject, vouched: *vouched };
+                match self.cached(*tenant, holder, epoch).await {
+                    Some(facts) => {
+                        self.kept().keep(of, &facts, asked);
+                        Verdict::Facts(Box::new(facts))
+                    }
+                    None => self.ask(ask, of, asked).await,
+                }
+            }
+        };
+        match facts {
+            Verdict::Facts(facts)
+                if self.feed.denies_issue(facts.tenant, &facts.subject, *issued_at_s) =>
+            {
+                self.metrics.refused(Refused::Denied);
+                Verdict::Worthless
+            }
+            verdict => verdict,
+        }
+    }
+
+    async fn api_key(
+        &self,
+        ask: &PrincipalAsk,
+        text: &str,
+        client: Option<&str>,
+        epoch: Option<&str>,
+    ) -> Verdict {
+        let Ok(key) = ApiKey::parse(text) else {
+            self.metrics.refused(Refused::Malformed);
+            return Verdict::Worthless;
+        };
+        let Some(peppers) = &self.peppers else {
+            // Said in words at the start.
+            self.metrics.refused(Refused::Unconfigured);
+            return Verdict::Unavailable;
+        };
+        let of = digest(&[b"key", text.as_bytes()]);
+        let asked = match self.before(&of, epoch) {
+            Ok(asked) => asked,
+            Err(verdict) => return verdict,
+        };
+        match self.projected(key, peppers, epoch).await {
+            Projected::Good(tenant) => {
+                let holder = Holder::Key(key.id());
+                let facts = self.cached(tenant, holder, epoch).await;
+                let name = key.id().to_string();
+                if let Some(facts) = facts.filter(|facts| facts.credential.as_ref() == Some(&name))
+                {
+                    self.kept().keep(of, &facts, asked);
+                    return Verdict::Facts(Box::new(facts));
+                }
+                // A good key spends nobody's budget.
+                self.ask(ask, of, asked).await
+            }
+            Projected::Worthless => {
+                self.metrics.refused(Refused::Unknown);
+                self.kept().keep_worthless(of, asked);
+                Verdict::Worthless
+            }
+            Projected::Unsaid => self.ask_for_credential(ask, of, client, asked).await,
+        }
+    }
+
+    /// What was answered a moment ago, or since when an answer may be kept.
+    fn before(&self, of: &Digest, epoch: Option<&str>) -> Result<Asked, Verdict> {
+        let (mut kept, now) = (self.kept(), Instant::now());
+        if epoch.is_some() {
+            if let Some(facts) = kept.facts(of, now) {
+                self.metrics.principal_from_memory();
+                return Err(Verdict::Facts(Box::new(facts)));
+            }
+            if kept.is_worthless(of, now) {
+                self.metrics.refused(Refused::Unknown);
+                return Err(Verdict::Worthless);
+            }
+        }
+        Ok(kept.asked(now))
+    }
+
+    async fn projected(&self, key: ApiKey<'_>, peppers: &Known, epoch: Option<&str>) -> Projected {
+        let (Some(epoch), Some(projection)) = (epoch, &self.projection) else {
+            return Projected::Unsaid;
+        };
+        let found = match projection.keys.find(key.id()).await {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(error = %chain(&error), "the projection of keys cannot be read");
+                return Projected::Unsaid;
+            }
+        };
+        let Some(stored) = found.key else {
+            let is_final = found.complete.as_deref() == Some(epoch) && !is_new(key.id(), now());
+            return if is_final { Projected::Worthless } else { Projected::Unsaid };
+        };
+        if !peppers.ids.contains(&stored.pepper_id) {
+            warn!(pepper = stored.pepper_id, "$.peppers_file lacks a pepper that the record uses");
+            return Projected::Unsaid;
+        }
+        let mark = Mark { pepper_id: stored.pepper_id, hmac: stored.hmac };
+        let ended = stored.expires_at_s.is_some_and(|at_s| at_s <= now().as_secs());
+        if peppers.peppers.knows(key, &mark) && !ended {
+            Projected::Good(stored.tenant)
+        } else {
+            Projected::Worthless
+        }
+    }
+
+    /// Facts from Redis, when they are certain.
+    async fn cached(
+        &self,
+        tenant: TenantId,
+        holder: Holder<'_>,
+        epoch: Option<&str>,
+    ) -> Option<PrincipalFacts> {
+        let (epoch, projection) = (epoch?, self.projection.as_ref()?);
+        match projection.permissions.get(tenant, holder, epoch).await {
+            Ok(facts) => {
+                let facts = facts.filter(|facts| facts.tenant == tenant)?;
+                self.metrics.principal_from_redis();
+                Some(facts)
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "cached permissions cannot be read");
+                None
+            }
+        }
+    }
+
+    /// As [`Self::ask`], within the client's budget.
+    async fn ask_for_credential(
+        &self,
+        ask: &PrincipalAsk,
+        of: Digest,
+        client: Option<&str>,
+        asked: Asked,
+    ) -> Verdict {
+        if !self.misses().may_ask(client, Instant::now()) {
+            self.metrics.refused(Refused::Budget);
+            return Verdict::Unavailable;
+        }
+        let verdict = self.ask(ask, of, asked).await;
+        if verdict == Verdict::Worthless {
+            self.misses().missed(client, Instant::now());
+            self.kept().keep_worthless(of, asked);
+        }
+        verdict
+    }
+
+    async fn ask(&self, ask: &PrincipalAsk, of: Digest, asked: Asked) -> Verdict {
+        match self.control.principal(ask).await {
+            Ok(Word::Facts(facts)) => {
+                self.metrics.principal_asked(Outcome::Answered);
+                self.kept().keep(of, &facts, asked);
+                Verdict::Facts(facts)
+            }
+            Ok(Word::Worthless) => {
+                self.metrics.principal_asked(Outcome::Unknown);
+                Verdict::Worthless
+            }
+            Ok(Word::Unknown) => {
+                self.metrics.principal_asked(Outcome::Unknown);
+                Verdict::Unknown
+            }
+            Err(error) => {
+                self.metrics.principal_asked(Outcome::Failed);
+                warn!(error = %chain(&error), "a principal cannot be asked for");
+                Verdict::Unavailable
+            }
+        }
+    }
+
+    /// What ends by itself ends here, too, whoever said it was good; a good one was seen.
+    fn credential(&self, verdict: Verdict) -> Verdict {
+        let Verdict::Facts(facts) = verdict else { return verdict };
+        let now_s = now().as_secs();
+        if facts.expires_at_s.is_some_and(|at_s| at_s <= now_s) {
+            self.metrics.refused(Refused::Expired);
+            return Verdict::Worthless;
+        }
+        if let Some(credential) = &facts.credential {
+            self.seen.note(credential, now_s);
+        }
+        Verdict::Facts(facts)
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Whether an id says (RFC 9562 §5.7) that it was made just now. One that lies costs its client's budget.
+fn is_new(id: ApiKeyId, now: Duration) -> bool {
+    let made = id.as_uuid().get_timestamp().map(|at| at.to_unix());
+    made.is_some_and(|(s, nanos)| now.abs_diff(Duration::new(s, nanos)) <= NEW)
 }
 
 pub async fn principal<S: Store>(State(app): State<App<S>>, body: Bytes) -> Response {
     let ask: PrincipalAsk = match serde_json::from_slice(&body) {
         Ok(ask) => ask,
-        Err(error) => {
-            return Reply::mistake(
-                "$",
-                error.to_string(),
-                "send a question as the contract has it",
-            )
-            .into_response();
+        // What serde says may quote a credential.
+        Err(_) => {
+            return Reply::mistake("$", "not a question", "send one as the contract has it")
+                .into_response();
         }
     };
-    let asked = Instant::now();
-    let PrincipalAsk::Subject { issuer, tenant, subject, .. } = &ask else {
-        return Reply::new(Reason::NotFound).into_response();
-    };
-    let key = (*tenant, issuer.clone(), subject.clone());
-    if let Some(facts) = app.principals.kept().get(&key, asked) {
-        app.metrics.principal_from_cache();
-        return json(&facts);
-    }
-    match app.principals.ask(&ask).await {
-        Ok(Some(facts)) => {
-            app.metrics.principal_asked(Asked::Answered);
-            let answer = json(&facts);
-            app.principals.kept().keep(key, facts, asked);
-            answer
-        }
-        Ok(None) => {
-            app.metrics.principal_asked(Asked::Unknown);
-            Reply::new(Reason::NotFound).into_response()
-        }
-        Err(error) => {
-            app.metrics.principal_asked(Asked::Failed);
-            warn!(error = %chain(&error), "a principal cannot be asked for");
-            Reply::new(Reason::IdentityUnavailable).into_response()
-        }
+    match app.principals.0.resolve(&ask).await {
+        Verdict::Facts(facts) => json(&facts),
+        Verdict::Worthless => Reply::new(Reason::TokenInvalid).into_response(),
+        Verdict::Unknown => Reply::new(Reason::NotFound).into_response(),
+        Verdict::Unavailable => Reply::new(Reason::IdentityUnavailable).into_response(),
     }
 }
 
@@ -166,36 +385,17 @@ pub async fn principal<S: Store>(State(app): State<App<S>>, body: Bytes) -> Resp
 mod tests {
     use super::*;
 
-    fn key(n: u32) -> Key {
-        let tenant = "0191d6b0-7c3e-7aaa-8bbb-0123456789ab".parse().unwrap();
-        (tenant, "issuer".to_owned(), n.to_string())
-    }
-
-    fn facts() -> PrincipalFacts {
-        PrincipalFacts::member(key(1).0, "1")
-    }
-
     #[test]
-    fn facts_are_kept_for_a_second_from_the_asking_and_no_longer() {
-        let (mut kept, asked) = (Kept::default(), Instant::now());
-        kept.keep(key(1), facts(), asked);
-        for (later_ms, expected) in [(0, true), (999, true), (1000, false)] {
-            let got = kept.get(&key(1), asked + Duration::from_millis(later_ms));
-            assert_eq!(got.is_some(), expected, "{later_ms} ms later");
+    fn an_id_says_when_it_was_made_or_nothing() {
+        let at = Duration::from_secs(1_800_000_000);
+        let id = |s: u64| {
+            let stamp = uuid::Timestamp::from_unix(uuid::NoContext, s, 0);
+            ApiKeyId::new(uuid::Uuid::new_v7(stamp))
+        };
+        for (s, expected) in [(0, true), (10, true), (11, false)] {
+            assert_eq!(is_new(id(at.as_secs() - s), at), expected, "{s} s ago");
+            assert_eq!(is_new(id(at.as_secs() + s), at), expected, "in {s} s");
         }
-        assert_eq!(kept.get(&key(2), asked), None);
-    }
-
-    #[test]
-    fn a_full_memory_keeps_nothing_more_until_its_second_is_over() {
-        let (mut kept, asked) = (Kept::default(), Instant::now());
-        let entries = u32::try_from(KEEP_ENTRIES).unwrap();
-        for n in 0..=entries {
-            kept.keep(key(n), facts(), asked);
-        }
-        assert_eq!(kept.0.len(), KEEP_ENTRIES);
-        assert_eq!(kept.get(&key(entries), asked), None);
-        kept.keep(key(entries), facts(), asked + KEEP);
-        assert_eq!(kept.0.len(), 1);
+        assert!(!is_new(ApiKeyId::new(uuid::Uuid::new_v4()), at));
     }
 }

@@ -2,8 +2,14 @@
 
 #![cfg(test)]
 
+#[path = "sidecar/changes.rs"]
+mod changes;
 #[path = "sidecar/checks.rs"]
 mod checks;
+#[path = "sidecar/credentials.rs"]
+mod credentials;
+#[path = "sidecar/discovery.rs"]
+mod discovery;
 #[path = "sidecar/keys.rs"]
 mod keys;
 #[path = "sidecar/principals.rs"]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     address::is_public,
-    target::{NotAUrl, Origin, Target},
+    target::{Host, NotAUrl, Origin, Target},
 };
 
 /// How many of a name's addresses are tried.
@@ -58,8 +58,13 @@ impl Guard {
         if !origin.https && !self.named.contains(origin) {
             return Err(Refused::Plain(origin.clone()));
         }
-        if let crate::target::Host::Address(address) = origin.host {
-            self.judge(origin, &[address])?;
+        match &origin.host {
+            Host::Address(address) => drop(self.judge(origin, &[*address])?),
+            // Always this machine (RFC 6761 §6.3), whatever a resolver would say.
+            Host::Name(name) if name == "localhost" || name.ends_with(".localhost") => {
+                drop(self.judge(origin, &[IpAddr::from([127, 0, 0, 1])])?);
+            }
+            Host::Name(_) => {}
         }
         Ok(target)
     }
@@ -135,7 +140,15 @@ mod tests {
         let private = "https://idp.example leads to 10.0.0.1, which is not a public address";
         check("https://idp.example/x", &["10.0.0.1"], private);
         check("https://idp.example/x", &["1.1.1.1", "10.0.0.1"], private);
-        for literal in ["127.0.0.1", "169.254.169.254", "[::1]", "[::ffff:1.1.1.1]", "[fd00::1]"] {
+        for literal in [
+            "localhost",
+            "a.localhost",
+            "127.0.0.1",
+            "169.254.169.254",
+            "[::1]",
+            "[::ffff:1.1.1.1]",
+            "[fd00::1]",
+        ] {
             let refused = guard().check(&format!("https://{literal}/x")).unwrap_err();
             assert!(matches!(refused, Refused::Private { .. }), "{refused}");
         }

@@ -106,27 +106,120 @@ fn the_memory_store_must_be_asked_for_and_serves_one_sidecar() {
 }
 
 #[test]
-fn an_issuers_keys_come_from_no_internal_listener_and_without_tls_for_now() {
-    let with = |jwks: &str| format!(r#"{{"issuer": "https://a", "jwks": "{jwks}"}}"#);
-    check(&[(ISSUER, &with("http://127.0.0.1:8080/jwks"))], &[]);
+fn j39_an_issuers_keys_come_from_no_internal_listener_and_without_tls_only_where_they_are_named() {
+    let with = |members: &str| format!(r#"{{"issuer": "https://a", {members}}}"#);
+    for good in [
+        r#""jwks": "http://127.0.0.1:8080/jwks""#,
+        r#""jwks": "https://10.0.0.1/jwks""#,
+        r#""jwks": "https://idp.example/jwks""#,
+        r#""discovery": true"#,
+    ] {
+        check(&[(ISSUER, &with(good))], &[]);
+    }
     for internal in ["http://localhost:8082/x", "http://127.0.0.1:8083/", "http://127.0.0.1:8084/"]
     {
         check(
-            &[(ISSUER, &with(internal))],
+            &[(ISSUER, &with(&format!("\"jwks\": \"{internal}\"")))],
             &["$.issuers[0].jwks: an internal listener of ours; write the issuer's public address"],
         );
     }
-    check(
-        &[(ISSUER, &with("https://idp.example/jwks"))],
-        &[
-            "$.issuers[0].jwks: https is not supported yet; write an http:// URL on this machine or in the mesh",
-        ],
-    );
     let twice = format!("{ISSUER}, {ISSUER}");
     check(
         &[(ISSUER, &twice)],
         &["$.issuers[1].issuer: \"https://auth.example\" stands twice; list every issuer once"],
     );
+    for (members, mistake) in [
+        (
+            r#""jwks": "http://a@idp/jwks""#,
+            "jwks: carries a user or a password; write a URL such as \"https://idp.example/path\"",
+        ),
+        (
+            r#""x": 1"#,
+            "jwks: missing; write the address of the issuer's keys, or \"discovery\": true",
+        ),
+        (
+            r#""jwks": "https://a/x", "discovery": true"#,
+            "jwks: stands beside \"discovery\"; write one of both",
+        ),
+    ] {
+        let mistake = format!("$.issuers[0].{mistake}");
+        let unknown =
+            "$.issuers[0].x: unknown field; remove it; known here: discovery, issuer, jwks";
+        let expected =
+            if members.contains("\"x\"") { vec![&*mistake, unknown] } else { vec![&*mistake] };
+        check(&[(ISSUER, &with(members))], &expected);
+    }
+}
+
+#[test]
+fn j39_discovery_begins_at_a_public_https_address_or_at_one_that_is_allowed() {
+    let issuer = |issuer: &str| format!(r#"{{"issuer": "{issuer}", "discovery": true}}"#);
+    let allow = |origin: &str| format!(r#""allow": ["{origin}"], "issuers""#);
+    let mend = "write an https:// address, or name its scheme, host and port in $.allow";
+    check(
+        &[(ISSUER, &issuer("http://idp.corp/t"))],
+        &[&format!(
+            "$.issuers[0].issuer: http://idp.corp is not https and is not named as an exception; {mend}"
+        )],
+    );
+    check(
+        &[(ISSUER, &issuer("https://10.0.0.1"))],
+        &[&format!(
+            "$.issuers[0].issuer: https://10.0.0.1 leads to 10.0.0.1, which is not a public address; {mend}"
+        )],
+    );
+    check(
+        &[(ISSUER, &issuer("http://idp.corp/t")), ("\"issuers\"", &allow("http://idp.corp"))],
+        &[],
+    );
+    check(
+        &[(ISSUER, &issuer("https://idp.corp?x"))],
+        &[
+            "$.issuers[0].issuer: an issuer with a query or a fragment has no discovery document; write \"jwks\" with the address of its keys",
+        ],
+    );
+    check(
+        &[("\"issuers\"", &allow("http://idp.corp/x"))],
+        &[
+            "$.allow[0]: \"http://idp.corp/x\" does not fit; write a scheme, a host and a port such as \"https://idp.corp:8443\"",
+        ],
+    );
+}
+
+#[test]
+fn ages_of_key_sets_have_bounds() {
+    let ages = load(GOOD).unwrap().ages;
+    assert_eq!((ages.refresh.as_secs(), ages.cool_down.as_secs()), (300, 30));
+    let keys = |members: &str| format!(r#""keys": {{{members}}}, "issuers""#);
+    check(
+        &[("\"issuers\"", &keys(r#""cool_down_s": 29"#))],
+        &["$.keys.cool_down_s: 29 does not fit; write a whole number from 30 to 3600"],
+    );
+    check(
+        &[("\"issuers\"", &keys(r#""refresh_min_s": 901"#))],
+        &[
+            "$.keys.refresh_min_s: 901 is more than refresh_max_s, 900; write the smaller number here",
+        ],
+    );
+}
+
+#[test]
+fn files_that_cannot_be_used_are_mistakes() {
+    let with = |name: &str| format!(r#""{name}": "/nonexistent/x", "issuers""#);
+    for (name, mend) in [
+        ("ca_file", "name a PEM file of certificates"),
+        (
+            "peppers_file",
+            r#"name the control API's file: {"current":"p1","peppers":{"p1":"…"}} with 64 hex digits"#,
+        ),
+    ] {
+        check(
+            &[("\"issuers\"", &with(name))],
+            &[&format!(
+                "$.{name}: /nonexistent/x cannot be read: No such file or directory (os error 2); {mend}"
+            )],
+        );
+    }
 }
 
 #[test]

@@ -1,19 +1,36 @@
-//! When an issuer may be asked for its keys. Two budgets: refreshes by age, and refetches because a token names a
-//! key that is not in the set; the second cannot be used up to starve the first, nor to hammer the issuer.
-//! Knows no key; time comes by argument.
+//! When an issuer may be asked for its keys. Budgets of their own: refreshes by age, with a growing pause after
+//! failures; refetches because a token names a key that is not in the set, one per cool-down; and refreshes that
+//! such tokens bring forward, so that whoever spends the second budget on invented keys does not keep a real new
+//! key waiting. None can be used up to starve another, and all together are bounded.
+//! Knows no key; time and chance come by argument.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A set is served without a refresh for this long.
-const FRESH: Duration = Duration::from_secs(300);
-/// While refreshes fail, a set is served for this long, and then no more.
-const MAX_STALE: Duration = Duration::from_secs(24 * 3600);
-/// After an attempt, the next by age is at least this much later.
-const RETRY: Duration = Duration::from_secs(2);
-/// Between two refetches for unknown keys (acceptance J13).
-const UNKNOWN_KEY_COOLDOWN: Duration = Duration::from_secs(30);
+/// A refresh that a missing key brings forward comes this long after the last attempt.
+const FORWARD: Duration = Duration::from_secs(10);
+/// After the word that an issuer published other keys, it is asked this long after the last attempt.
+const PUSHED: Duration = Duration::from_secs(1);
+/// The pauses after failures: the first, and the longest. Shorter while there is nothing to serve.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+const PAUSE_COLD: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
+/// Filters are told to keep a set at least this long.
+const KEEP: Duration = Duration::from_secs(2);
+
+/// How old a set may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ages {
+    /// Refreshed after this long, when the issuer does not say.
+    pub refresh: Duration,
+    /// What the issuer says counts within these.
+    pub refresh_min: Duration,
+    pub refresh_max: Duration,
+    /// While refreshes fail, served for this long.
+    pub max_stale: Duration,
+    /// Between two refetches for unknown keys (acceptance J14).
+    pub cool_down: Duration,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -30,169 +47,128 @@ pub enum Next {
 pub struct Question {
     /// When it came.
     pub asked: Instant,
-    /// It names a key that is not in the set.
+    /// It names a key that is not in the set, and not known to be at the issuer neither.
     pub misses_key: bool,
     /// A fetch is under way.
     pub under_way: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Schedule {
+    ages: Ages,
+    /// When the fetch began that brought the set.
     fetched: Option<Instant>,
-    by_age: Option<Instant>,
+    attempted: Option<Instant>,
     by_unknown_key: Option<Instant>,
+    /// When the issuer was said to have other keys.
+    pushed: Option<Instant>,
+    /// Since the last success.
+    failures: u32,
+    /// When the next refresh by age is due; at once without one.
+    due: Option<Instant>,
 }
 
 impl Schedule {
+    pub fn new(ages: Ages) -> Self {
+        Self {
+            ages,
+            fetched: None,
+            attempted: None,
+            by_unknown_key: None,
+            pushed: None,
+            failures: 0,
+            due: None,
+        }
+    }
+
     /// What a question calls for at `now`. Whoever is told to fetch while a fetch is under way waits for that one
     /// and asks again.
     pub fn next(&self, question: Question, now: Instant) -> Next {
         let Question { asked, misses_key, under_way } = question;
-        let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
-        let rested = since(self.by_age).is_none_or(|since| since >= RETRY);
-        let Some(fetched) = self.fetched else {
-            return if rested || under_way { Next::Fetch } else { Next::Serve };
+        let rested = |since: Option<Instant>, pause: Duration| {
+            since.is_none_or(|since| now.saturating_duration_since(since) >= pause)
         };
-        let cool = since(self.by_unknown_key).is_none_or(|since| since >= UNKNOWN_KEY_COOLDOWN);
-        if misses_key && fetched < asked && (cool || under_way) {
-            return Next::Fetch;
+        let due = self.due.is_none_or(|due| now >= due);
+        let Some(fetched) = self.fetched.filter(|_| self.is_usable(now)) else {
+            return if due || under_way { Next::Fetch } else { Next::Serve };
+        };
+        if misses_key && fetched < asked {
+            let cool = rested(self.by_unknown_key, self.ages.cool_down);
+            let forward = !self.is_failing() && rested(self.attempted, FORWARD);
+            if under_way || cool || forward {
+                return Next::Fetch;
+            }
         }
-        let age = now.saturating_duration_since(fetched);
-        match rested {
-            true if age >= MAX_STALE => Next::Fetch,
-            true if age >= FRESH => Next::Refresh,
-            _ => Next::Serve,
-        }
+        if due { Next::Refresh } else { Next::Serve }
     }
 
     /// An attempt begins; it counts whatever comes of it.
     pub fn begin(&mut self, for_unknown_key: bool, now: Instant) {
+        self.attempted = Some(now);
         if for_unknown_key {
             self.by_unknown_key = Some(now);
-        } else {
-            self.by_age = Some(now);
         }
     }
 
-    /// The attempt that began at `begun` brought a set.
-    pub fn succeeded(&mut self, begun: Instant) {
+    /// The attempt that began at `begun` brought a set, which the issuer calls fresh for `fresh`.
+    pub fn succeeded(&mut self, begun: Instant, fresh: Option<Duration>) {
+        let Ages { refresh, refresh_min, refresh_max, .. } = self.ages;
+        let fresh = fresh.map_or(refresh, |fresh| fresh.clamp(refresh_min, refresh_max));
         self.fetched = Some(begun);
+        self.failures = 0;
+        self.due = Some(begun + fresh);
+        // What was said after the fetch began may not be in it.
+        match self.pushed {
+            Some(pushed) if pushed > begun => self.bring_forward(begun + PUSHED),
+            _ => self.pushed = None,
+        }
     }
 
-    /// For how long the set may be used without asking us again: until its refresh is due, at least for `RETRY`.
-    /// None when there is no set that may be used.
+    /// The attempt failed at `now`. `chance` spreads many sidecars' next ones: from 0 to 1.
+    pub fn failed(&mut self, now: Instant, chance: f64) {
+        let (first, longest) = if self.is_usable(now) { PAUSE } else { PAUSE_COLD };
+        let pause = first.saturating_mul(1 << self.failures.min(16)).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        self.due = Some(now + pause.mul_f64(0.75 + chance.clamp(0.0, 1.0) / 2.0));
+    }
+
+    /// The issuer was said to have other keys.
+    pub fn pushed(&mut self, now: Instant) {
+        self.pushed = Some(now);
+        let rested = self.attempted.map_or(now, |attempted| attempted + PUSHED);
+        self.bring_forward(rested.max(now));
+    }
+
+    fn bring_forward(&mut self, due: Instant) {
+        self.due = self.due.map(|other| other.min(due));
+    }
+
+    /// Whether the last attempt failed.
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Whether there is a set, and not too old a one.
+    pub fn is_usable(&self, now: Instant) -> bool {
+        let young = |at: Instant| now.saturating_duration_since(at) < self.ages.max_stale;
+        self.fetched.is_some_and(young)
+    }
+
+    /// Whether the set came by a fetch that began at `asked` or later.
+    pub fn is_newer_than(&self, asked: Instant) -> bool {
+        self.fetched.is_some_and(|fetched| fetched >= asked)
+    }
+
+    /// How long until a refresh is due by itself.
+    pub fn until_due(&self, now: Instant) -> Duration {
+        self.due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
+    }
+
+    /// For how long filters may use the set without asking again. None when there is no set that may be used.
     pub fn max_age(&self, now: Instant) -> Option<Duration> {
-        let age = now.saturating_duration_since(self.fetched?);
-        (age < MAX_STALE).then(|| FRESH.saturating_sub(age).max(RETRY))
+        self.is_usable(now).then(|| self.until_due(now).max(KEEP))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `steps`: (seconds, whether a key is missed, whether the fetch that is called for succeeds, what is called
-    /// for). A step's fetch ends at once.
-    fn check(steps: &[(u64, bool, bool, Next)]) {
-        let (mut schedule, start) = (Schedule::default(), Instant::now());
-        for (index, (at_s, misses_key, succeeds, expected)) in steps.iter().enumerate() {
-            let now = start + Duration::from_secs(*at_s);
-            let next = schedule.next(question(now, *misses_key), now);
-            assert_eq!(next, *expected, "step {index} at {at_s} s");
-            if next != Next::Serve {
-                schedule.begin(*misses_key, now);
-                if *succeeds {
-                    schedule.succeeded(now);
-                }
-            }
-        }
-    }
-
-    fn question(asked: Instant, misses_key: bool) -> Question {
-        Question { asked, misses_key, under_way: false }
-    }
-
-    #[test]
-    fn a_set_is_fetched_once_and_refreshed_by_age_while_it_serves() {
-        check(&[
-            (0, false, true, Next::Fetch),
-            (1, false, true, Next::Serve),
-            (299, false, true, Next::Serve),
-            (300, false, true, Next::Refresh),
-            (301, false, true, Next::Serve),
-        ]);
-    }
-
-    #[test]
-    fn an_unknown_key_is_refetched_once_within_its_cool_down() {
-        check(&[
-            (0, false, true, Next::Fetch),
-            (1, true, true, Next::Fetch),
-            (2, true, true, Next::Serve),
-            (30, true, true, Next::Serve),
-            (31, true, true, Next::Fetch),
-            (32, true, false, Next::Serve),
-        ]);
-    }
-
-    #[test]
-    fn a_failed_refetch_uses_its_budget_up_but_not_that_of_refreshes() {
-        check(&[
-            (0, false, true, Next::Fetch),
-            (299, true, false, Next::Fetch),
-            (300, true, true, Next::Refresh),
-        ]);
-    }
-
-    #[test]
-    fn a_stale_set_serves_while_the_issuer_is_away_for_a_day() {
-        let day = 24 * 3600;
-        check(&[
-            (0, false, true, Next::Fetch),
-            (300, false, false, Next::Refresh),
-            (301, false, false, Next::Serve),
-            (302, false, false, Next::Refresh),
-            (day - 1, false, false, Next::Refresh),
-            (day + 9, false, false, Next::Fetch),
-            (day + 10, false, false, Next::Serve),
-        ]);
-        let (mut schedule, start) = (Schedule::default(), Instant::now());
-        schedule.succeeded(start);
-        let at = |s| schedule.max_age(start + Duration::from_secs(s)).map(|age| age.as_secs());
-        assert_eq!((at(0), at(100), at(400), at(day)), (Some(300), Some(200), Some(2), None));
-    }
-
-    #[test]
-    fn an_issuer_that_was_never_there_is_asked_every_other_second() {
-        check(&[
-            (0, false, false, Next::Fetch),
-            (1, false, false, Next::Serve),
-            (2, false, true, Next::Fetch),
-        ]);
-    }
-
-    #[test]
-    fn a_set_that_came_after_the_question_is_not_fetched_again_for_it() {
-        let (mut schedule, start) = (Schedule::default(), Instant::now());
-        let later = start + Duration::from_secs(1);
-        schedule.succeeded(later);
-        assert_eq!(schedule.next(question(start, true), later), Next::Serve);
-        let after = later + Duration::from_millis(1);
-        assert_eq!(schedule.next(question(after, true), after), Next::Fetch);
-    }
-
-    #[test]
-    fn whoever_lacks_something_waits_for_the_fetch_that_is_under_way() {
-        let (mut schedule, start) = (Schedule::default(), Instant::now());
-        let joins = |schedule: &Schedule, at: Instant, misses_key| {
-            schedule.next(Question { under_way: true, ..question(at, misses_key) }, at)
-        };
-        schedule.begin(false, start);
-        assert_eq!(joins(&schedule, start, false), Next::Fetch);
-        schedule.succeeded(start);
-        let later = start + Duration::from_secs(1);
-        schedule.begin(true, later);
-        assert_eq!(joins(&schedule, later, true), Next::Fetch);
-        assert_eq!(joins(&schedule, later, false), Next::Serve);
-    }
-}
+mod tests;

@@ -7,17 +7,22 @@ use axum::{
 use gatehouse_contract::{
     Problem, Reason, TenantId, Tier,
     problem::MEDIA_TYPE,
-    sidecar::{PrincipalAsk, PrincipalFacts},
+    sidecar::{Change, Denied, PrincipalAsk, PrincipalFacts},
 };
+use gatehouse_redis_kit::cred::{Holder, Permissions};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::process::{Script, Server, Sidecar, config, memory};
+use crate::process::{Redis, Relay, Script, Server, Sidecar, config, memory, until};
+
+fn tenant() -> TenantId {
+    TenantId::new(Uuid::from_u128(7))
+}
 
 fn ask(subject: &str) -> Value {
     let ask = PrincipalAsk::Subject {
         issuer: "https://idp".into(),
-        tenant: TenantId::new(Uuid::from_u128(7)),
+        tenant: tenant(),
         subject: subject.into(),
         token: None,
         issued_at_s: None,
@@ -31,7 +36,7 @@ fn facts(epoch: u64) -> impl Fn() -> Response + Send + Sync + 'static {
         axum::Json(PrincipalFacts {
             tier: Tier::Pro,
             epoch,
-            ..PrincipalFacts::member(TenantId::new(Uuid::from_u128(7)), "s")
+            ..PrincipalFacts::member(tenant(), "s")
         })
         .into_response()
     }
@@ -48,10 +53,15 @@ async fn check(sidecar: &Sidecar, subject: &str, expected: (u16, &str)) {
     assert_eq!((status, word), (expected.0, Some(expected.1)), "{body}");
 }
 
+const FROM_MEMORY: &str = "gatehouse_principal_cache_hits_total{cache=\"memory\"}";
+const FROM_REDIS: &str = "gatehouse_principal_cache_hits_total{cache=\"redis\"}";
+
 #[tokio::test]
-async fn facts_are_asked_for_and_kept_for_a_moment_per_subject() {
+async fn facts_are_kept_for_a_moment_per_subject_and_dropped_by_a_change() {
+    let redis = Redis::start();
+    let relay = Relay::start(&redis).await;
     let control = Server::start(&Script::new(facts(1))).await;
-    let sidecar = Sidecar::with_control(control.at);
+    let sidecar = Sidecar::with_feed(&redis, control.at, json!({})).await;
     check(&sidecar, "one", (200, "pro")).await;
     check(&sidecar, "two", (200, "pro")).await;
     assert_eq!(control.asked(), 2, "one subject's facts are not another's");
@@ -62,8 +72,112 @@ async fn facts_are_asked_for_and_kept_for_a_moment_per_subject() {
         assert!(begin.elapsed() < std::time::Duration::from_secs(20));
     }
     assert!(begin.elapsed() < std::time::Duration::from_secs(2), "{:?}", begin.elapsed());
-    let kept = sidecar.metric("gatehouse_principal_cache_hits_total").await;
-    assert!(kept.is_some_and(|hits| hits > 0), "{kept:?}");
+    assert!(sidecar.metric(FROM_MEMORY).await.is_some_and(|hits| hits > 0));
+
+    check(&sidecar, "one", (200, "pro")).await;
+    let asked = control.asked();
+    relay.publish(Change::Tenant { tenant: tenant() }).await;
+    let begin = std::time::Instant::now();
+    until("the record to be asked", async || {
+        check(&sidecar, "one", (200, "pro")).await;
+        (control.asked() > asked).then_some(())
+    })
+    .await;
+    assert!(begin.elapsed() < std::time::Duration::from_millis(800), "{:?}", begin.elapsed());
+}
+
+/// A sidecar that cannot hear of changes may not remember.
+#[tokio::test]
+async fn while_the_feed_is_silent_the_record_is_asked_every_time() {
+    let control = Server::start(&Script::new(facts(1))).await;
+    let sidecar = Sidecar::with_control(control.at);
+    for asked in 1..=3 {
+        check(&sidecar, "one", (200, "pro")).await;
+        assert_eq!(control.asked(), asked);
+    }
+}
+
+fn token(mark: &str, issued_at_s: Option<u64>) -> Value {
+    let mut ask = ask("s");
+    ask["token"] = mark.into();
+    ask["issued_at_s"] = issued_at_s.into();
+    ask
+}
+
+#[tokio::test]
+async fn a_denied_token_is_401_and_another_of_the_same_subject_is_not() {
+    let redis = Redis::start();
+    let relay = Relay::start(&redis).await;
+    let control = Server::start(&Script::new(facts(1))).await;
+    let sidecar = Sidecar::with_feed(&redis, control.at, json!({})).await;
+    let status = async |ask: &Value| sidecar.post("/v1/principal", ask).await.0;
+    assert_eq!(status(&token("m1", Some(100))).await, 200);
+    let until_s = u64::MAX / 2;
+    relay.publish(Change::Deny(Denied::Token { token: "m1".into(), until_s })).await;
+    let denied = async || (status(&token("m1", Some(100))).await == 401).then_some(());
+    until("the token to be denied", denied).await;
+    assert_eq!(status(&token("m2", Some(100))).await, 200);
+
+    let (tenant, subject) = (tenant(), "s".to_owned());
+    let before = Denied::IssuedBefore { tenant, subject, before_s: 101, until_s };
+    relay.publish(Change::Deny(before)).await;
+    until("the older to be denied", async || {
+        (status(&token("m2", Some(100))).await == 401).then_some(())
+    })
+    .await;
+    assert_eq!(status(&token("m2", Some(101))).await, 200);
+    assert_eq!(status(&token("m2", None)).await, 401);
+    // A sidecar that starts now loads the deny list.
+    let late = Sidecar::with_feed(&redis, control.at, json!({})).await;
+    for (ask, expected) in [(token("m1", Some(101)), 401), (token("m3", Some(101)), 200)] {
+        assert_eq!(late.post("/v1/principal", &ask).await.0, expected);
+    }
+}
+
+#[tokio::test]
+async fn cached_permissions_spare_the_record_until_a_change() {
+    let redis = Redis::start();
+    let relay = Relay::start(&redis).await;
+    let control = Server::start(&Script::new(facts(2))).await;
+    let sidecar = Sidecar::with_feed(&redis, control.at, json!({})).await;
+    let address = redis.url("control", "test").parse().unwrap();
+    let cache = Permissions::new(&address, std::time::Duration::from_secs(5)).unwrap();
+    let holder = Holder::Subject { issuer: "https://idp", subject: "one", vouched: false };
+    let known =
+        PrincipalFacts { tier: Tier::Enterprise, ..PrincipalFacts::member(tenant(), "one") };
+    let generation = cache.generation(tenant(), holder).await.unwrap();
+    cache.put(tenant(), holder, &generation, &known).await.unwrap();
+    check(&sidecar, "one", (200, "enterprise")).await;
+    assert_eq!((control.asked(), sidecar.metric(FROM_REDIS).await), (0, Some(1)));
+    check(&sidecar, "two", (200, "pro")).await;
+    relay.publish(Change::Subject { tenant: tenant(), subject: "one".into() }).await;
+    until("the record to be asked", async || {
+        let (_, body) = sidecar.post("/v1/principal", &ask("one")).await;
+        (body["tier"] == "pro").then_some(())
+    })
+    .await;
+}
+
+/// Redis down goes to the control API, and never to allow.
+#[tokio::test]
+async fn with_redis_away_the_record_decides_and_with_both_away_nobody_does() {
+    let mut redis = Redis::start();
+    let _relay = Relay::start(&redis).await;
+    let script = Script::new(facts(1));
+    let control = Server::start(&script).await;
+    let sidecar = Sidecar::with_feed(&redis, control.at, json!({})).await;
+    check(&sidecar, "one", (200, "pro")).await;
+    redis.kill();
+    check(&sidecar, "two", (200, "pro")).await;
+    script.set(problem);
+    check(&sidecar, "three", (404, "not_found")).await;
+    control.stop().await;
+    check(&sidecar, "four", (503, "identity_unavailable")).await;
+    let kept_no_longer = async || {
+        let (status, _) = sidecar.post("/v1/principal", &ask("one")).await;
+        (status == 503).then_some(())
+    };
+    until("what is kept to end", kept_no_longer).await;
 }
 
 #[tokio::test]

@@ -5,16 +5,16 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, http::Request, response::Response};
-use gatehouse_contract::{header, sidecar::CheckAsk};
+use gatehouse_contract::{
+    header,
+    sidecar::{Change, CheckAsk, Denied},
+};
+use gatehouse_redis_kit::feed::Writer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -130,18 +130,40 @@ impl Sidecar {
     }
 
     pub fn with_issuer(at: SocketAddr) -> Self {
+        Self::with_issuer_and(at, json!({}))
+    }
+
+    pub fn with_issuer_and(at: SocketAddr, more: Value) -> Self {
         let issuers = json!([{"issuer": "https://idp", "jwks": format!("http://{at}/jwks")}]);
-        Self::start(&config(&memory(), json!({"issuers": issuers})))
+        let mut config = config(&memory(), more);
+        config["issuers"] = issuers;
+        Self::start(&config)
     }
 
     pub fn with_control(at: SocketAddr) -> Self {
-        let internal = json!({"internal": format!("http://{at}")});
-        Self::start(&config(&memory(), json!({"control_api": internal})))
+        Self::start(&config(
+            &memory(),
+            json!({"control_api": {"internal": format!("http://{at}")}}),
+        ))
+    }
+
+    /// With both, and a feed that it has heard.
+    pub async fn with_feed(redis_server: &Redis, control: SocketAddr, more: Value) -> Self {
+        let mut config = config(&redis(&redis_server.url("sidecar", "test")), more);
+        config["control_api"] = json!({"internal": format!("http://{control}")});
+        let sidecar = Self::start(&config);
+        let alive = async || (sidecar.get("/v1/changes").await.1["alive"] == true).then_some(());
+        until("the feed to be alive", alive).await;
+        sidecar
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// The exit code of one that was asked to end.
@@ -263,14 +285,14 @@ impl Drop for Redis {
     }
 }
 
-/// An HTTP server that answers as it is told and counts the questions.
+/// An HTTP server that answers as it is told and notes the questions.
 pub struct Server {
     pub at: SocketAddr,
-    asked: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<(String, String)>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-type Answer = Box<dyn Fn() -> Response + Send + Sync>;
+type Answer = Box<dyn Fn(&str) -> Response + Send + Sync>;
 
 /// What a [`Server`] answers; may be changed while it runs.
 #[derive(Clone)]
@@ -278,36 +300,116 @@ pub struct Script(Arc<Mutex<Answer>>);
 
 impl Script {
     pub fn new(answer: impl Fn() -> Response + Send + Sync + 'static) -> Self {
+        Self::by_path(move |_| answer())
+    }
+
+    pub fn by_path(answer: impl Fn(&str) -> Response + Send + Sync + 'static) -> Self {
         Self(Arc::new(Mutex::new(Box::new(answer))))
     }
 
     pub fn set(&self, answer: impl Fn() -> Response + Send + Sync + 'static) {
-        *self.0.lock().unwrap() = Box::new(answer);
+        *self.0.lock().unwrap() = Box::new(move |_| answer());
     }
 }
 
 impl Server {
     pub async fn start(script: &Script) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0".parse().unwrap(), script).await
+    }
+
+    pub async fn at(at: SocketAddr, script: &Script) -> Self {
+        let listener = tokio::net::TcpListener::bind(at).await.unwrap();
         let at = listener.local_addr().unwrap();
-        let (asked, script) = (Arc::new(AtomicUsize::new(0)), script.clone());
-        let counter = Arc::clone(&asked);
-        let router = Router::new().fallback(async move |_: Request<Body>| {
-            counter.fetch_add(1, Ordering::SeqCst);
+        let (asked, script) = (Arc::<Mutex<Vec<_>>>::default(), script.clone());
+        let noted = Arc::clone(&asked);
+        let router = Router::new().fallback(async move |request: Request<Body>| {
+            let path = request.uri().path().to_owned();
+            let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            noted.lock().unwrap().push((path.clone(), body));
             let answer = script.0.lock().unwrap();
-            answer()
+            answer(&path)
         });
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { at, asked, task }
     }
 
     pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+        self.asked.lock().unwrap().len()
+    }
+
+    /// The bodies that came to `path`.
+    pub fn bodies(&self, path: &str) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|(to, _)| to == path).map(|(_, body)| body.clone()).collect()
     }
 
     /// Nothing listens there any more; open connections end, too.
     pub async fn stop(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
+    }
+}
+
+/// Asks again and again until there is an answer, letting others run meanwhile.
+pub async fn until<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(value) = state().await {
+            return value;
+        }
+        assert!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The relay's part: a feed that beats until it is told not to.
+pub struct Relay {
+    pub writer: Writer,
+    at: Arc<tokio::sync::Mutex<(String, u64)>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Relay {
+    pub async fn start(redis: &Redis) -> Self {
+        let address = redis.url("control", "test").parse().unwrap();
+        let writer = Writer::new(&address, Duration::from_secs(5)).unwrap();
+        let at = Arc::new(tokio::sync::Mutex::new(("e1".to_owned(), 0)));
+        writer.begin("e1", &[]).await.unwrap();
+        writer.beat("e1", 0).await.unwrap();
+        let (beating, known) = (writer.clone(), Arc::clone(&at));
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                let known = known.lock().await;
+                // A Redis that a test stopped is no reason to stop.
+                beating.beat(&known.0, known.1).await.unwrap_or_default();
+            }
+        });
+        Self { writer, at, task }
+    }
+
+    pub async fn publish(&self, change: Change) {
+        let mut at = self.at.lock().await;
+        at.1 = self.writer.publish(&at.0, at.1, &[change]).await.unwrap();
+    }
+
+    /// A new epoch, as after a Redis that lost its data.
+    pub async fn begin(&self, epoch: &str, denied: &[Denied]) {
+        let mut at = self.at.lock().await;
+        self.writer.begin(epoch, denied).await.unwrap();
+        self.writer.beat(epoch, 0).await.unwrap();
+        *at = (epoch.to_owned(), 0);
+    }
+
+    /// The relay is away: no heartbeat any more.
+    pub fn fall_silent(&self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
