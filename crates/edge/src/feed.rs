@@ -8,6 +8,7 @@ use gatehouse_contract::sidecar::{CHANGES_PATH, ChangesAnswer};
 
 use crate::{
     config::{Sidecar, Suite},
+    remote_keys::{Fetched, Shared},
     state::VmState,
     step::{Answer, Call},
 };
@@ -19,6 +20,8 @@ const CLOCK_SLACK: Duration = Duration::from_secs(5);
 /// The longest name of an epoch.
 const MAX_EPOCH_BYTES: usize = 64;
 
+/// How soon a VM uses keys that another one fetched.
+const ADOPTION: Duration = Duration::from_millis(250);
 /// While more is denied than fits, the list is asked for anew this often.
 const OVER_TICKS: u32 = 240;
 
@@ -79,6 +82,19 @@ pub struct Purpose(For);
 enum For {
     /// The poll of this number.
     Feed(u64),
+    /// The keys of the issuer at this place, by the fetch of this number.
+    Keys(usize, u64),
+}
+
+/// The answer of a [`RootCall`].
+#[derive(Debug)]
+pub struct RootAnswer<'a, N, V> {
+    /// What the call was for.
+    pub purpose: Purpose,
+    /// Empty where nobody answered.
+    pub headers: &'a [(N, V)],
+    /// The body.
+    pub body: &'a [u8],
 }
 
 /// An answer that cannot be followed: the next poll asks for everything.
@@ -87,7 +103,15 @@ struct Gap;
 impl Suite {
     /// How often the shell is to call [`Self::on_tick`]; `None` for never.
     pub fn tick_period(&self) -> Option<Duration> {
-        self.sidecar.as_ref().map(|sidecar| sidecar.poll)
+        let poll = self.sidecar.as_ref().map(|sidecar| sidecar.poll);
+        let adopt = self.direct().next().map(|_some| ADOPTION);
+        poll.into_iter().chain(adopt).min()
+    }
+
+    /// How many ticks cover `time`, rounded up.
+    pub(crate) fn ticks(&self, time: Duration) -> u64 {
+        let period_ms = self.tick_period().map_or(1, |period| period.as_millis()).max(1);
+        u64::try_from(time.as_millis().div_ceil(period_ms)).unwrap_or(u64::MAX).max(2)
     }
 
     /// How far what `vm` remembers may be used. Where no record stands behind the gateway, nothing that is remembered
@@ -107,40 +131,56 @@ impl Suite {
     }
 
     /// Does what is due. `now` is the time since the Unix epoch.
-    pub fn on_tick(&self, vm: &mut VmState, now: Duration) -> Option<RootCall> {
-        let sidecar = self.sidecar.as_ref()?;
-        vm.feed.over_ticks = if vm.deny_list_is_over() { vm.feed.over_ticks + 1 } else { 0 };
+    pub fn on_tick(&self, vm: &mut VmState, shared: &dyn Shared, now: Duration) -> Vec<RootCall> {
+        let mut calls = Vec::new();
+        if let Some(sidecar) = &self.sidecar {
+            calls.extend(self.poll(vm, sidecar, now));
+        }
+        self.tick_remote_keys(vm, shared, now, &mut calls);
+        calls
+    }
+
+    /// Takes the answer of a [`RootCall`]. One that comes late is ignored: its question was asked again.
+    pub fn on_root_answer<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        vm: &mut VmState,
+        answer: &RootAnswer<'_, N, V>,
+        shared: &dyn Shared,
+        now: Duration,
+    ) {
+        let RootAnswer { purpose, headers, body } = answer;
+        match purpose.0 {
+            For::Feed(number) => self.on_changes(vm, number, Answer::read(headers, body), now),
+            For::Keys(place, number) => {
+                let fetched = Fetched::read(headers, body);
+                self.on_fetched(vm, (place, number), &fetched, shared, now);
+            }
+        }
+    }
+
+    fn poll(&self, vm: &mut VmState, sidecar: &Sidecar, now: Duration) -> Option<RootCall> {
+        let over_ticks = vm.feed.over_ticks.saturating_add(1);
+        vm.feed.over_ticks = if vm.deny_list_is_over() { over_ticks } else { 0 };
         if vm.feed.over_ticks >= OVER_TICKS {
             // A new list lacks what has expired, and may fit.
             vm.feed.over_ticks = 0;
             vm.feed.position = None;
         }
-        let (number, path) = vm.feed.poll(sidecar, now)?;
+        // After twice the time that an answer may take the host has lost it.
+        let wait = Duration::from_millis(sidecar.identity_timeout_ms.saturating_mul(2));
+        let (number, path) = vm.feed.poll(self.ticks(wait), now)?;
         let to = Rc::clone(&sidecar.target);
         let timeout_ms = sidecar.identity_timeout_ms;
         let call = Call { to, method: "GET", path, body: Vec::new(), timeout_ms };
         Some(RootCall { call, purpose: Purpose(For::Feed(number)) })
     }
 
-    /// Takes the answer of a [`RootCall`]. One that comes late is ignored: its question was asked again.
-    pub fn on_root_answer(
-        &self,
-        vm: &mut VmState,
-        purpose: Purpose,
-        answer: Answer<'_>,
-        now: Duration,
-    ) {
-        match purpose.0 {
-            For::Feed(number) => {
-                let Some(poll) = vm.feed.waiting.take_if(|poll| poll.number == number) else {
-                    return;
-                };
-                let Answer::Sidecar { status: 200, body } = answer else { return };
-                let Ok(answer) = serde_json::from_slice::<ChangesAnswer>(body) else { return };
-                if self.hear(vm, answer, poll.sent_at, now).is_err() {
-                    vm.feed.position = None;
-                }
-            }
+    fn on_changes(&self, vm: &mut VmState, number: u64, answer: Answer<'_>, now: Duration) {
+        let Some(poll) = vm.feed.waiting.take_if(|poll| poll.number == number) else { return };
+        let Answer::Sidecar { status: 200, body } = answer else { return };
+        let Ok(answer) = serde_json::from_slice::<ChangesAnswer>(body) else { return };
+        if self.hear(vm, answer, poll.sent_at, now).is_err() {
+            vm.feed.position = None;
         }
     }
 
@@ -204,7 +244,7 @@ impl Feed {
     }
 
     /// The number and the path of the poll that is due: one at a time.
-    fn poll(&mut self, sidecar: &Sidecar, now: Duration) -> Option<(u64, String)> {
+    fn poll(&mut self, ticks: u64, now: Duration) -> Option<(u64, String)> {
         if let Some(waiting) = &mut self.waiting {
             waiting.ticks_left = waiting.ticks_left.saturating_sub(1);
             if waiting.ticks_left > 0 {
@@ -212,8 +252,7 @@ impl Feed {
             }
         }
         self.polls = self.polls.wrapping_add(1);
-        self.waiting =
-            Some(Poll { number: self.polls, sent_at: now, ticks_left: ticks_per_answer(sidecar) });
+        self.waiting = Some(Poll { number: self.polls, sent_at: now, ticks_left: ticks });
         let path = match &self.position {
             None => CHANGES_PATH.to_owned(),
             Some(Position { epoch, sequence, .. }) => {
@@ -224,10 +263,13 @@ impl Feed {
     }
 }
 
-/// Twice the time that an answer may take, in ticks: after that the host has lost it.
-fn ticks_per_answer(sidecar: &Sidecar) -> u64 {
-    let poll_ms = u64::try_from(sidecar.poll.as_millis()).unwrap_or(u64::MAX).max(1);
-    sidecar.identity_timeout_ms.saturating_mul(2).div_ceil(poll_ms).max(2)
+// === impl Purpose ===
+
+impl Purpose {
+    /// The keys of the issuer at `place`, by the fetch of this number.
+    pub(crate) fn keys(place: usize, number: u64) -> Self {
+        Self(For::Keys(place, number))
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod local;
 mod matrix;
 pub mod path;
 mod prepared;
+mod remote_keys;
 mod reply;
 mod request_id;
 mod state;
@@ -30,8 +31,9 @@ mod view;
 
 pub use config::{Environment, Host, Parts, Rbac, Sidecar, Signatures, Suite, Target, Warning};
 pub use decision::{Decision, Rule, Ruling};
-pub use feed::{Purpose, RootCall};
+pub use feed::{Purpose, RootAnswer, RootCall};
 pub use flow::Pending;
+pub use remote_keys::{Shared, Unshared};
 pub use state::VmState;
 pub use step::{Answer, Call, Edit, GrpcStatus, Name, Reply, RequestRecord, Standing, Step};
 pub use text::{Digits, Text};

@@ -25,7 +25,7 @@ use self::{
     denied::DenyList,
     halves::Halves,
 };
-use crate::{feed::Feed, local::LocalLimits, request_id::Ids};
+use crate::{feed::Feed, local::LocalLimits, remote_keys::RemoteKeys, request_id::Ids};
 
 /// How much of verified tokens is kept.
 const TOKENS: Bounds = Bounds {
@@ -51,6 +51,7 @@ pub struct VmState {
     pub(crate) ids: Ids,
     pub(crate) feed: Feed,
     pub(crate) local: LocalLimits,
+    pub(crate) remote: RemoteKeys,
     tokens: Cache<Rc<Identity>>,
     /// Changes when any issuer's keys do, and with it every verified token is forgotten.
     generation: u64,
@@ -114,6 +115,7 @@ impl VmState {
             ids: Ids::new(seed),
             feed: Feed::default(),
             local: LocalLimits::default(),
+            remote: RemoteKeys::new(seed.iter().fold(1, |all, part| all ^ part.rotate_left(7))),
             tokens: Cache::new(TOKENS),
             generation: 0,
             keys: Vec::new(),
@@ -163,8 +165,19 @@ impl VmState {
         now: Duration,
     ) -> Rc<KeySet> {
         let FreshKeys { set, generation, max_age } = fresh;
+        self.load_keys(issuer, set, generation, (now, max_age.min(MAX_KEYS_AGE)))
+    }
+
+    /// Uses these keys from a time, for so long.
+    pub(crate) fn load_keys(
+        &mut self,
+        issuer: usize,
+        set: KeySet,
+        generation: u64,
+        (from, length): (Duration, Duration),
+    ) -> Rc<KeySet> {
         let set = Rc::new(set);
-        let lifetime = Lifetime { from: now, length: max_age.min(MAX_KEYS_AGE) };
+        let lifetime = Lifetime { from, length };
         let Some(keys) = self.issuer(issuer) else { return set };
         let loaded = LoadedSet { set: Rc::clone(&set), generation, lifetime };
         let same = keys.set.replace(loaded).is_some_and(|before| before.generation == generation);
@@ -173,6 +186,13 @@ impl VmState {
             self.tokens.clear();
         }
         set
+    }
+
+    /// The keys of an issuer are still those: they are used from a time, for so long.
+    pub(crate) fn keys_confirmed(&mut self, issuer: usize, from: Duration, length: Duration) {
+        if let Some(loaded) = self.keys.get_mut(issuer).and_then(|keys| keys.set.as_mut()) {
+            loaded.lifetime = Lifetime { from, length };
+        }
     }
 
     /// The keys of an issuer have this generation now: others are asked for before they are used again.

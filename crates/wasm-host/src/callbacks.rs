@@ -124,8 +124,8 @@ pub extern "C" fn proxy_on_configure(root: u32, _size: usize) -> u32 {
 #[cfg_attr(target_family = "wasm", unsafe(no_mangle))]
 pub extern "C" fn proxy_on_tick(root: u32) {
     with(|module| {
-        let token = module.roots.get_mut(&root)?.on_tick()?;
-        module.calls.insert(token, root);
+        let sent = module.roots.get_mut(&root)?.on_tick();
+        module.calls.extend(sent.into_iter().map(|token| (token, root)));
         Some(())
     });
 }

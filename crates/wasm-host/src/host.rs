@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use gatehouse_edge::{Answer, Call, Edit, Reply};
+use gatehouse_edge::{Answer, Call, Edit, Reply, Shared};
 
 use crate::abi::{self, Action, Buffer, HeaderMap, HttpCall, LocalResponse, Map};
 
@@ -74,6 +74,20 @@ pub(crate) fn call(call: &Call) -> Option<u32> {
     })
 }
 
+/// Data that all VMs of a process share.
+#[derive(Debug)]
+pub(crate) struct SharedData;
+
+impl Shared for SharedData {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        abi::shared_data(key)
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: u32) -> bool {
+        abi::set_shared_data(key, value, cas)
+    }
+}
+
 /// The answer to a call-out, as the host has it within the callback.
 #[derive(Debug)]
 pub(crate) struct Received {
@@ -99,12 +113,18 @@ impl Received {
         Self { headers, body }
     }
 
-    /// What it means.
-    pub(crate) fn answer(&self) -> Answer<'_> {
+    /// Headers and body; no headers where nobody answered, or with more than may be read.
+    pub(crate) fn parts(&self) -> (Vec<(&[u8], &[u8])>, &[u8]) {
         match (self.headers.as_ref().and_then(HeaderMap::pairs), &self.body) {
-            (Some(headers), Some(body)) => Answer::read(&headers, body),
-            _ => Answer::Unavailable,
+            (Some(headers), Some(body)) => (headers, body),
+            _ => (Vec::new(), &[]),
         }
+    }
+
+    /// What it means to a stream.
+    pub(crate) fn answer(&self) -> Answer<'_> {
+        let (headers, body) = self.parts();
+        Answer::read(&headers, body)
     }
 }
 

@@ -4,12 +4,14 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use gatehouse_authn::{Portable, Verifier, probe};
-use gatehouse_edge::{Host, Parts, Purpose, RootCall, Signatures, Suite, VmState};
+use gatehouse_edge::{
+    Host, Parts, Purpose, RootAnswer, RootCall, Shared, Signatures, Suite, Unshared, VmState,
+};
 
 use crate::{
     abi::{self, Level},
     envoy::EnvoyVerifier,
-    host::{self, MAX_ROOT_ANSWER_BYTES, Received},
+    host::{self, MAX_ROOT_ANSWER_BYTES, Received, SharedData},
 };
 
 /// The policy, who checks signatures for it, and what this VM remembers under it. A stream keeps the one that it
@@ -18,6 +20,7 @@ pub(crate) struct Engine {
     pub(crate) suite: Suite,
     pub(crate) verifier: Box<dyn Verifier>,
     pub(crate) vm: RefCell<VmState>,
+    unshared: Unshared,
 }
 
 pub(crate) struct Root {
@@ -59,7 +62,8 @@ impl Root {
                 tick_every(suite.tick_period());
                 let verifier = verifier(suite.signatures());
                 let vm = RefCell::new(VmState::new(host::seed()));
-                self.engine = Some(Rc::new(Engine { suite, verifier, vm }));
+                let unshared = Unshared::default();
+                self.engine = Some(Rc::new(Engine { suite, verifier, vm, unshared }));
                 true
             }
             Err(mistakes) => {
@@ -75,20 +79,26 @@ impl Root {
     }
 
     /// Does what is due; the tokens of the call-outs that were sent.
-    pub(crate) fn on_tick(&mut self) -> Option<u32> {
-        let engine = self.engine.clone()?;
-        let mut vm = engine.vm.try_borrow_mut().ok()?;
+    pub(crate) fn on_tick(&mut self) -> Vec<u32> {
+        let Some(engine) = self.engine.clone() else { return Vec::new() };
+        let Ok(mut vm) = engine.vm.try_borrow_mut() else { return Vec::new() };
         let now = host::now();
-        let RootCall { call, purpose } = engine.suite.on_tick(&mut vm, now)?;
-        let token = host::call(&call);
-        match token {
-            Some(token) => self.waiting.push((token, purpose)),
-            None => {
-                let answer = gatehouse_edge::Answer::Unavailable;
-                engine.suite.on_root_answer(&mut vm, purpose, answer, now);
+        let mut sent = Vec::new();
+        for RootCall { call, purpose } in engine.suite.on_tick(&mut vm, engine.shared(), now) {
+            match host::call(&call) {
+                Some(token) => {
+                    self.waiting.push((token, purpose));
+                    sent.push(token);
+                }
+                None => engine.suite.on_root_answer(
+                    &mut vm,
+                    &RootAnswer::<&[u8], &[u8]> { purpose, headers: &[], body: &[] },
+                    engine.shared(),
+                    now,
+                ),
             }
         }
-        token
+        sent
     }
 
     /// The answer to a call-out of [`Self::on_tick`].
@@ -100,7 +110,19 @@ impl Root {
         let Some(engine) = &self.engine else { return };
         let Ok(mut vm) = engine.vm.try_borrow_mut() else { return };
         let received = Received::within(headers, body_size, MAX_ROOT_ANSWER_BYTES);
-        engine.suite.on_root_answer(&mut vm, purpose, received.answer(), host::now());
+        let (headers, body) = received.parts();
+        let answer = RootAnswer { purpose, headers: &headers, body };
+        engine.suite.on_root_answer(&mut vm, &answer, engine.shared(), host::now());
+    }
+}
+
+impl Engine {
+    /// Kong's shared data is a trap unless its operator declared a zone.
+    fn shared(&self) -> &dyn Shared {
+        match self.suite.host() {
+            Host::Envoy => &SharedData,
+            Host::Kong => &self.unshared,
+        }
     }
 }
 

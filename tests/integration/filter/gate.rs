@@ -21,7 +21,10 @@ use serde_json::{Value, json};
 pub const ISSUER: &str = "https://auth.greenlang.local";
 pub const AUDIENCE: &str = "https://api.greenlang.local";
 pub const TENANT: &str = "0191d6b0-7c3e-7aaa-8bbb-0123456789ab";
+/// The token's `sub`.
 pub const SUBJECT: &str = "client-1";
+/// What the record calls it.
+pub const USER: &str = "user-1";
 /// The time in every test, seconds since the epoch.
 pub const NOW_S: u64 = 1_800_000_000;
 /// The one cluster that the filter may ask.
@@ -240,7 +243,7 @@ pub fn facts(roles: &[Role]) -> Value {
     let facts = PrincipalFacts {
         roles,
         epoch: 1,
-        ..PrincipalFacts::member("0191d6b0-7c3e-7aaa-8bbb-0123456789ab".parse().unwrap(), "s")
+        ..PrincipalFacts::member("0191d6b0-7c3e-7aaa-8bbb-0123456789ab".parse().unwrap(), USER)
     };
     serde_json::to_value(facts).unwrap()
 }

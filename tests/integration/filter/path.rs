@@ -6,8 +6,8 @@ use gatehouse_contract::Role;
 use serde_json::{Value, json};
 
 use super::gate::{
-    Fate, Gate, SUBJECT, TENANT, allowed, denied, facts, forwarded, refusal, replied, request,
-    token,
+    Fate, Gate, SUBJECT, TENANT, USER, allowed, denied, facts, forwarded, refusal, replied,
+    request, token,
 };
 
 const AGENTS: &str = "/api/v1/registry/agents";
@@ -91,7 +91,7 @@ fn a_good_token_asks_for_keys_principal_and_limit_in_this_order() {
     for (name, value) in [
         ("x-tenant-id", TENANT),
         ("x-tenant-tier", "free"),
-        ("x-user-id", SUBJECT),
+        ("x-user-id", USER),
         ("x-user-roles", "developer"),
         ("x-auth-method", "jwt"),
         ("authorization", &bearer),

@@ -20,7 +20,7 @@ use super::{
 
 mod keys;
 
-pub(crate) use keys::KeySource;
+pub(crate) use keys::{Direct, KeySource};
 
 /// One issuer and what it may say.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gatehouse_authn::Portable;
 use gatehouse_contract::{
-    Role, Roles, TenantStatus, Tier,
+    Role, Roles, TenantStatus, Tier, header,
     sidecar::{Change, ChangesAnswer, PrincipalFacts},
 };
 use jwt_compact::{
@@ -27,7 +27,10 @@ use jwt_compact::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{Answer, Edit, Reply, RequestRecord, RequestView, RootCall, Step, Suite, VmState};
+use crate::{
+    Answer, Edit, Reply, RequestRecord, RequestView, RootAnswer, RootCall, Step, Suite, Unshared,
+    VmState,
+};
 
 const DOCUMENT: &str = include_str!("../../../../examples/gateway/suite.json");
 const EC: &str = include_str!("../../../authn/testdata/ec.private.jwk.json");
@@ -124,10 +127,8 @@ impl World {
 
     /// The VM asks for changes and hears what there is.
     fn tick(&mut self) {
-        let Some(RootCall { call, purpose, .. }) = self.suite.on_tick(&mut self.vm, self.now)
-        else {
-            return;
-        };
+        let due = self.suite.on_tick(&mut self.vm, &Unshared::default(), self.now).pop();
+        let Some(RootCall { call, purpose }) = due else { return };
         let changes = std::mem::take(&mut self.changes);
         self.sequence += changes.len() as u64;
         let answer = ChangesAnswer {
@@ -140,11 +141,10 @@ impl World {
         };
         let body = serde_json::to_vec(&answer).unwrap();
         let away = self.away.iter().any(|away| call.path.starts_with(away));
-        let answer = match away {
-            true => Answer::Unavailable,
-            false => Answer::Sidecar { status: 200, body: &body },
-        };
-        self.suite.on_root_answer(&mut self.vm, purpose, answer, self.now);
+        let marked = [(":status", "200"), (header::SIDECAR_MARKER, "1")];
+        let headers: &[_] = if away { &[] } else { &marked };
+        let answer = RootAnswer { purpose, headers, body: &body };
+        self.suite.on_root_answer(&mut self.vm, &answer, &Unshared::default(), self.now);
     }
 
     fn answer(&self, path: &str) -> Option<(u16, Vec<u8>)> {

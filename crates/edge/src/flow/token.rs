@@ -112,20 +112,22 @@ impl Suite {
         key_id: Option<&str>,
         now: Duration,
     ) -> Step {
-        let (Some(issuer), Some(sidecar)) = (self.issuers.get(index), &self.sidecar) else {
-            return self.no_identity(request);
-        };
+        let Some(issuer) = self.issuers.get(index) else { return self.no_identity(request) };
         match issuer.keys {
             KeySource::Sidecar => {
+                let Some(sidecar) = &self.sidecar else { return self.no_identity(request) };
                 let call = sidecar.keys(&issuer.rules.issuer, key_id);
                 let key_id_asked = key_id.is_some();
                 request
                     .wait(call, WaitsFor::Keys { issuer: index, token: token.into(), key_id_asked })
             }
-            KeySource::Inline(_) | KeySource::Direct(_) => {
-                let _unused = (vm, now);
-                self.no_identity(request)
-            }
+            // The first set is on its way, or nobody has it.
+            KeySource::Direct(_) if key_id.is_none() => self.no_identity(request),
+            KeySource::Direct(_) => match self.remote_key_unknown(vm, index, now) {
+                KeyIdAnswer::Answered => self.refuse_token(request, TokenRefusal::KeyUnknown),
+                KeyIdAnswer::Unavailable => self.no_identity(request),
+            },
+            KeySource::Inline(_) => self.no_identity(request),
         }
     }
 
