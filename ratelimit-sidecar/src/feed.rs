@@ -111,19 +111,21 @@ impl Feed {
     pub async fn follow(self, reader: Reader, tell: impl Fn(&Heard), shutdown: Shutdown) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut was_alive = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = shutdown.requested() => return,
             }
-            let was_alive = self.live_epoch().is_some();
             // More may be waiting than one reading brings.
             while self.step(&reader, &tell).await {}
-            match (was_alive, self.live_epoch().is_some()) {
+            let is_alive = self.live_epoch().is_some();
+            match (was_alive, is_alive) {
                 (false, true) => info!("the change feed is alive"),
                 (true, false) => warn!("the change feed is silent: every credential is asked for"),
                 _ => {}
             }
+            was_alive = is_alive;
         }
     }
 
