@@ -1,7 +1,7 @@
 //! The control API's internal listener: the record behind a credential, and when credentials were last seen.
 //! Knows no cache.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use gatehouse_contract::{
     problem::MEDIA_TYPE,
@@ -10,10 +10,13 @@ use gatehouse_contract::{
     },
 };
 use reqwest::{StatusCode, Url, header};
+use tokio::sync::Semaphore;
 
 /// Less than the filter waits (1 s by default), so that it hears our 503 and not its own timeout.
 const DEADLINE: Duration = Duration::from_millis(800);
 const BODY_BYTES: usize = 16 * 1024;
+/// Questions under way; more wait, within their deadline.
+const UNDER_WAY: usize = 256;
 
 /// The control API did not say.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,7 @@ pub enum Word {
 pub struct Control {
     client: reqwest::Client,
     base: Option<Url>,
+    places: Arc<Semaphore>,
 }
 
 impl Control {
@@ -60,7 +64,8 @@ impl Control {
             .pool_idle_timeout(Duration::from_secs(30))
             .user_agent(concat!("gatehouse-ratelimit-sidecar/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, base: base.cloned() })
+        let places = Arc::new(Semaphore::new(UNDER_WAY));
+        Ok(Self { client, base: base.cloned(), places })
     }
 
     fn url(&self, path: &str) -> Result<Url, Unanswered> {
@@ -69,9 +74,21 @@ impl Control {
         Ok(url)
     }
 
+    async fn within<T>(
+        &self,
+        asking: impl Future<Output = Result<T, Unanswered>>,
+    ) -> Result<T, Unanswered> {
+        let asking = async {
+            // Never closed.
+            let _place = self.places.acquire().await;
+            asking.await
+        };
+        tokio::time::timeout(DEADLINE, asking).await.unwrap_or(Err(Unanswered::Late))
+    }
+
     pub async fn principal(&self, ask: &PrincipalAsk) -> Result<Word, Unanswered> {
         let url = self.url(INTERNAL_PRINCIPAL_PATH)?;
-        within(async {
+        self.within(async {
             let sent = self.client.post(url).json(ask).send().await;
             let response = sent.map_err(Unanswered::Unreachable)?;
             match response.status() {
@@ -91,7 +108,7 @@ impl Control {
 
     pub async fn last_used(&self, seen: &LastUsed) -> Result<(), Unanswered> {
         let url = self.url(INTERNAL_LAST_USED_PATH)?;
-        within(async {
+        self.within(async {
             let sent = self.client.post(url).json(seen).send().await;
             match sent.map_err(Unanswered::Unreachable)?.status() {
                 status if status.is_success() => Ok(()),
@@ -100,10 +117,6 @@ impl Control {
         })
         .await
     }
-}
-
-async fn within<T>(asking: impl Future<Output = Result<T, Unanswered>>) -> Result<T, Unanswered> {
-    tokio::time::timeout(DEADLINE, asking).await.unwrap_or(Err(Unanswered::Late))
 }
 
 /// Only the control API's own refusal says that there is no such one; a stranger's on its port does not.

@@ -35,13 +35,14 @@ const NAME: &str = "ratelimit-sidecar";
 /// How long `load-functions` may take.
 const LOAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Answers the filters beside it: rate limits, issuers' key sets, principals.
+/// Answers the filters beside it: rate limits, issuers' key sets, principals, what they must forget.
 #[derive(Parser)]
 #[command(
     name = "gatehouse-ratelimit-sidecar",
     version,
     after_help = "Examples:\n  gatehouse-ratelimit-sidecar serve --config sidecar.json\n  \
-                  gatehouse-ratelimit-sidecar load-functions --url redis://admin:PASSWORD@127.0.0.1:6379"
+                  gatehouse-ratelimit-sidecar load-functions --url redis://admin:PASSWORD@127.0.0.1:6379\n\n\
+                  A whole configuration is in examples/gateway/ratelimit-sidecar.json."
 )]
 struct Cli {
     #[command(subcommand)]

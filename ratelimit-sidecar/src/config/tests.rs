@@ -48,6 +48,21 @@ fn the_short_document_means_the_limits_of_the_design() {
 }
 
 #[test]
+fn the_example_is_a_whole_configuration_with_the_defaults_written_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let peppers = dir.path().join("peppers.json");
+    let digits = "0a".repeat(32);
+    std::fs::write(&peppers, format!(r#"{{"current":"p","peppers":{{"p":"{digits}"}}}}"#)).unwrap();
+    let text = include_str!("../../../examples/gateway/ratelimit-sidecar.json");
+    let text = text.replace("/etc/gatehouse/peppers.json", peppers.to_str().unwrap());
+    let (example, short) = (load(&text).unwrap(), load(GOOD).unwrap());
+    assert_eq!((example.ages, example.last_used_every), (short.ages, short.last_used_every));
+    assert_eq!(format!("{:?}", example.policy), format!("{:?}", short.policy));
+    assert_eq!(example.issuers.len(), 3);
+    assert!(example.peppers.is_some() && short.peppers.is_none());
+}
+
+#[test]
 fn the_designs_endpoints_are_routes_of_the_matrix() {
     let matrix = rbac::Matrix::builtin().unwrap();
     for (method, template, _) in ENDPOINTS {
