@@ -1,5 +1,6 @@
 // The certified OpenID provider (npm oidc-provider) for tests, on a free port of loopback. Reads one JSON document, a
-// line of standard input, and says where it listens in a line of JSON; ends with standard input.
+// line of standard input, and says where it listens in a line of JSON; ends with standard input. Every further line is
+// {login: {claims}}, which that account has from then on, and is answered by a line.
 //   {"clients": [metadata], "accounts": {login: {claims}}, "algorithms": ["RS256"]}
 // Sign-in and consent are the provider's own development forms. An account's `forge` is merged into the claims of its
 // ID tokens, signed by the same key: what an honest provider would never say. `forge.alg` signs with another kind of key.
@@ -72,4 +73,8 @@ provider.use(async (ctx, next) => {
 
 server.on('request', provider.callback());
 console.log(JSON.stringify({ issuer }));
+lines.on('line', (line) => {
+  Object.assign(accounts, JSON.parse(line));
+  console.log('{}');
+});
 lines.on('close', () => process.exit(0));

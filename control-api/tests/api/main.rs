@@ -12,6 +12,8 @@ mod http;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod oidc;
+#[cfg(test)]
 mod problems;
 #[cfg(test)]
 mod redis;
