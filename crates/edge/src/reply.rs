@@ -90,7 +90,8 @@ impl Refusal {
         }
         headers.extend(record.headers());
         let status = GrpcStatus { code: grpc_code(reason), message: reason.title() };
-        let content_type = match (dialect, host) {
+        let message = percent_encoded(status.message);
+        let (content_type, body) = match (dialect, host) {
             (Dialect::Http, _) => {
                 headers.push(("content-type", problem::MEDIA_TYPE.into()));
                 let body = problem.request_id(record.request_id.as_ref()).to_json();
@@ -108,14 +109,28 @@ impl Refusal {
                 let grpc = Some(status);
                 return Reply { status: 200, headers, body: Vec::new(), grpc, reason, record };
             }
-            (Dialect::Grpc, Host::Kong) => "application/grpc",
-            (Dialect::GrpcWeb, _) => "application/grpc-web+proto",
+            (Dialect::Grpc, Host::Kong) => ("application/grpc", Vec::new()),
+            // Trailers are a frame of the body there; a reply without a body would lose its content type in Envoy.
+            (Dialect::GrpcWeb, _) => {
+                // A script of another origin sees no header that is not named (acceptance J34).
+                let exposed = "grpc-status, grpc-message";
+                headers.push(("access-control-expose-headers", exposed.into()));
+                ("application/grpc-web+proto", trailers_frame(status.code, &message))
+            }
         };
         headers.push(("content-type", content_type.into()));
         headers.push(("grpc-status", u32::from(status.code).into()));
-        headers.push(("grpc-message", percent_encoded(status.message).into()));
-        Reply { status: 200, headers, body: Vec::new(), grpc: None, reason, record }
+        headers.push(("grpc-message", message.into()));
+        Reply { status: 200, headers, body, grpc: None, reason, record }
     }
+}
+
+/// The trailers of gRPC-Web: a frame whose flag is the highest bit, and a block of HTTP/1.1 header lines.
+fn trailers_frame(code: u8, message: &str) -> Vec<u8> {
+    let lines = format!("grpc-status:{code}\r\ngrpc-message:{message}\r\n");
+    // Our messages are titles of a few words: always below 4 GiB.
+    let length = u32::try_from(lines.len()).unwrap_or_default();
+    [[0x80].as_slice(), &length.to_be_bytes(), lines.as_bytes()].concat()
 }
 
 /// The gRPC code beside an HTTP status (gRPC "HTTP to gRPC Status Code Mapping", but for 400 and 429, which that
@@ -194,7 +209,22 @@ mod tests {
                 (Host::Envoy, Dialect::GrpcWeb),
             ] {
                 let ours = reply(reason, host, dialect);
-                assert_eq!((ours.status, ours.body.as_slice()), (200, b"".as_slice()));
+                assert_eq!(ours.status, 200);
+                if dialect == Dialect::GrpcWeb {
+                    let lines = format!(
+                        "grpc-status:{code}\r\ngrpc-message:{}\r\n",
+                        percent_encoded(reason.title())
+                    );
+                    let (head, rest) = ours.body.split_at(5);
+                    assert_eq!(head, [0x80, 0, 0, 0, u8::try_from(lines.len()).unwrap()]);
+                    assert_eq!(String::from_utf8_lossy(rest), lines);
+                    assert_eq!(
+                        header(&ours, "access-control-expose-headers"),
+                        Some("grpc-status, grpc-message")
+                    );
+                } else {
+                    assert!(ours.body.is_empty());
+                }
                 assert_eq!(header(&ours, "grpc-status"), Some(code.to_string().as_str()));
                 assert!(ours.grpc.is_none());
             }
