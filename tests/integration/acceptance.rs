@@ -1,12 +1,17 @@
 //! The acceptance lines through the compiled module in real Envoy, each under its id. Beside every allow stands its
 //! nearest deny. `cargo xtask test` counts the ids that ran (xtask/src/test/acceptance.rs).
 
+mod cache;
 mod challenges;
 mod claims;
 mod compact;
 mod gate;
+mod grpc;
+mod interleaved;
 mod keys;
 mod methods;
 mod paths;
 mod robust;
+mod sources;
 mod tenant;
+mod vectors;

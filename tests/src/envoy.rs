@@ -68,6 +68,13 @@ pub fn cluster<'a>(
         .as_object_mut()
 }
 
+/// Takes the clusters of this name away.
+pub fn drop_cluster(bootstrap: &mut Value, name: &str) -> Option<()> {
+    let clusters = bootstrap.pointer_mut("/static_resources/clusters")?.as_array_mut()?;
+    clusters.retain(|cluster| cluster.get("name").is_none_or(|n| n != name));
+    Some(())
+}
+
 /// Writes the bootstrap of `module` into `dir`, with free ports.
 pub fn configuration(
     dir: &Path,

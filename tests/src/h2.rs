@@ -2,6 +2,8 @@
 //! order (RFC 9113, RFC 7541 without Huffman coding and without the dynamic table). Answers are read by frame kind;
 //! what they say is looked at elsewhere: at the upstream, in statistics.
 
+pub mod client;
+
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},

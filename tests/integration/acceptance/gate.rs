@@ -15,7 +15,7 @@ use gatehouse_contract::{
 };
 use gatehouse_tests::{
     env,
-    envoy::{Configuration, Gateway, configuration},
+    envoy::{self, Configuration, Gateway, configuration},
     h2,
     http::{
         Message, Request,
@@ -45,7 +45,7 @@ pub const AGENTS: &str = "/api/v1/registry/agents";
 pub const PUBLIC: &str = "/.well-known/jwks.json";
 
 /// Longer than the product's own 50 ms: a machine that builds at the same time must not turn slowness into refusals.
-const CALL_OUT_MS: u64 = 5000;
+const CALL_OUT_MS: u64 = 10_000;
 
 /// What a gateway is made of; the repository's document, one worker and no change, unless a test says otherwise.
 pub struct Plan {
@@ -56,7 +56,9 @@ pub struct Plan {
     /// Answers in the upstream's stead.
     pub upstream: serve::Handler,
     /// Issuers beside [`ISSUER`] whose keys the sidecar fetches.
-    pub issuers: Vec<&'static str>,
+    pub issuers: Vec<String>,
+    /// The sidecar's limits of endpoints; others are far away.
+    pub endpoints: Value,
 }
 
 impl Default for Plan {
@@ -67,6 +69,7 @@ impl Default for Plan {
             bootstrap: |_| Some(()),
             upstream: Arc::new(serve::echo),
             issuers: Vec::new(),
+            endpoints: json!([]),
         }
     }
 }
@@ -76,7 +79,7 @@ impl Default for Plan {
 pub struct Outside {
     /// Status and body of each issuer's key set.
     pub keys: BTreeMap<String, (u16, String)>,
-    /// The record's members, by issuer's place in nothing: tenant and subject.
+    /// The record's members, by tenant and subject.
     pub members: BTreeMap<(String, String), PrincipalFacts>,
     /// The record's API keys and sessions, by what is presented.
     pub credentials: BTreeMap<String, PrincipalFacts>,
@@ -89,7 +92,7 @@ pub struct Gate {
     pub envoy: Gateway,
     outside: Arc<Mutex<Outside>>,
     seen: Arc<Mutex<Vec<Message>>>,
-    _sidecar: Process,
+    _sidecar: Option<Process>,
     _servers: [Server; 3],
     dir: TempDir,
 }
@@ -106,6 +109,16 @@ impl Gate {
     }
 
     pub fn with(plan: Plan) -> Self {
+        // Another process may take a port between its choice and its use.
+        wait::until("a gateway", wait::START, || match Self::start(&plan) {
+            Err(error) if is_port_taken(&error) => Err(error),
+            started => Ok(Some(started)),
+        })
+        .unwrap()
+        .unwrap()
+    }
+
+    fn start(plan: &Plan) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("gatehouse-gate-").tempdir().unwrap();
         let outside = Arc::new(Mutex::new(outside()));
         // Two addresses: the sidecar fetches no keys from where the record is.
@@ -114,27 +127,30 @@ impl Gate {
             Server::start(Arc::new(move |request| answer(&shared, request))).unwrap()
         });
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (saw, handler) = (Arc::clone(&seen), plan.upstream);
+        let (saw, handler) = (Arc::clone(&seen), &plan.upstream);
+        let handler = Arc::clone(handler);
         let upstream = Server::start(Arc::new(move |request| {
             saw.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
             handler(request)
         }))
         .unwrap();
-        let (sidecar, at) = sidecar(&dir, &providers, &record, &plan.issuers);
+        let (sidecar, at) = match plan.document.get("sidecar") {
+            Some(_) => {
+                let (process, at) = sidecar(&dir, &providers, &record, plan)?;
+                (Some(process), at)
+            }
+            None => (None, wait::address().unwrap()),
+        };
         let suite = env::path(env::SUITE).unwrap();
         let mut config: Configuration =
             configuration(dir.path(), &suite, &plan.document, upstream.address, at).unwrap();
         config.workers = plan.workers;
         config.patch(plan.bootstrap).unwrap();
-        let envoy = Gateway::run(dir.path(), config).unwrap();
-        Self {
-            envoy,
-            outside,
-            seen,
-            _sidecar: sidecar,
-            _servers: [providers, record, upstream],
-            dir,
-        }
+        // A document without a sidecar names no cluster for it.
+        config.patch(|bootstrap| envoy::drop_cluster(bootstrap, "")).unwrap();
+        let envoy = Gateway::run(dir.path(), config)?;
+        let servers = [providers, record, upstream];
+        Ok(Self { envoy, outside, seen, _sidecar: sidecar, _servers: servers, dir })
     }
 
     /// What is outside, to be changed or looked at.
@@ -150,6 +166,12 @@ impl Gate {
     #[track_caller]
     pub fn send(&self, request: &Request) -> Message {
         request.send(self.envoy.listen).unwrap()
+    }
+
+    /// What becomes of this request.
+    #[track_caller]
+    pub fn verdict(&self, request: &Request) -> String {
+        verdict(&self.send(request))
     }
 
     /// The request reaches the upstream; what that saw.
@@ -237,6 +259,28 @@ pub fn document() -> Value {
         serde_json::from_str(include_str!("../../../examples/gateway/suite.json")).unwrap();
     document["sidecar"]["timeout_ms"] = CALL_OUT_MS.into();
     document["sidecar"]["identity_timeout_ms"] = CALL_OUT_MS.into();
+    document
+}
+
+/// A document without a sidecar: keys of [`ISSUER`] stand in it, roles are the token's, and each worker counts.
+pub fn alone(keys: &Value) -> Value {
+    let mut document = document();
+    let members = document.as_object_mut().unwrap();
+    members.remove("sidecar");
+    members.remove("principal_ttl_ms");
+    members.insert("limiter".to_owned(), json!({"local": {"per_minute": 1_000_000}}));
+    members.insert(
+        "issuers".to_owned(),
+        json!([{
+            "issuer": ISSUER,
+            "audiences": [AUDIENCE],
+            "algorithms": ["RS256"],
+            "tenants": [TENANT, OTHER_TENANT],
+            "max_role": "admin",
+            "jwks": {"inline": keys},
+            "roles": {"claim": "/groups", "map": {"developers": "developer", "readers": "viewer"}},
+        }]),
+    );
     document
 }
 
@@ -340,7 +384,13 @@ fn answer(outside: &Mutex<Outside>, request: &Message) -> Message {
     let Ok(ask) = serde_json::from_slice::<PrincipalAsk>(&request.body) else {
         return json_response(422, &json!({}));
     };
+    let vouched;
     let (found, missing) = match &ask {
+        // Its issuer says who it is: the tenant's standing is all that is asked for.
+        PrincipalAsk::Subject { tenant, subject, vouched: true, .. } => {
+            vouched = member(&tenant.to_string(), subject, &[]);
+            (Some(&vouched), 404)
+        }
         PrincipalAsk::Subject { tenant, subject, .. } => {
             (outside.members.get(&(tenant.to_string(), subject.clone())), 404)
         }
@@ -356,16 +406,21 @@ fn answer(outside: &Mutex<Outside>, request: &Message) -> Message {
     }
 }
 
+fn is_port_taken(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    text.contains("is taken by another process") || text.contains("Address already in use")
+}
+
 fn sidecar(
     dir: &TempDir,
     providers: &Server,
     record: &Server,
-    more: &[&str],
-) -> (Process, std::net::SocketAddr) {
+    plan: &Plan,
+) -> anyhow::Result<(Process, std::net::SocketAddr)> {
     let (listen, admin) = (wait::address().unwrap(), wait::address().unwrap());
-    let issuers: Vec<Value> = [ISSUER]
+    let issuers: Vec<Value> = [ISSUER.to_owned()]
         .iter()
-        .chain(more)
+        .chain(&plan.issuers)
         .map(|issuer| {
             let place = issuer.replace(':', "%3A").replace('/', "%2F");
             json!({"issuer": issuer, "jwks": format!("http://{}/keys/{place}", providers.address)})
@@ -379,7 +434,7 @@ fn sidecar(
         "control_api": {"internal": format!("http://{}", record.address)},
         "limits": {
             "tiers": {"free": 1_000_000, "pro": 1_000_000, "enterprise": 1_000_000},
-            "endpoints": [],
+            "endpoints": plan.endpoints,
             "endpoint_default": 1_000_000,
             "burst_multiplier": 0,
         },
@@ -391,6 +446,6 @@ fn sidecar(
     command.arg("serve").arg("--config").arg(&file);
     let mut process = Process::start("sidecar", dir.path(), command).unwrap();
     let livez = format!("http://{admin}/livez");
-    process.wait_ready(|| wait::is_ok(&livez) && wait::accepts(listen)).unwrap();
-    (process, listen)
+    process.wait_ready(|| wait::is_ok(&livez) && wait::accepts(listen))?;
+    Ok((process, listen))
 }

@@ -17,7 +17,7 @@ fn j11_an_unfit_key_is_left_out_and_its_set_serves() {
     leaky["platform"] = json!(false);
     leaky["tenants"] = json!("from_record");
     document["issuers"].as_array_mut().unwrap().push(leaky);
-    let gate = Gate::with(Plan { document, issuers: vec![LEAKY], ..Plan::default() });
+    let gate = Gate::with(Plan { document, issuers: vec![LEAKY.to_owned()], ..Plan::default() });
 
     let ec = Ec::generate("ec").unwrap();
     let rsa: [(&str, Value, &str); 12] = [
