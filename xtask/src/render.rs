@@ -69,6 +69,20 @@ impl Document {
         self.0.pointer("/sidecar/target").and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// Environment variables that the document takes keys from, each once.
+    pub fn variables(&self) -> Vec<&str> {
+        let sign = self.0.pointer("/context/sign").and_then(Value::as_array);
+        let mut names: Vec<&str> = sign
+            .into_iter()
+            .flatten()
+            .flat_map(|entry| [entry.get("key_env"), entry.get("previous_key_env")])
+            .filter_map(|name| name?.as_str())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// The document as JSON.
     pub fn value(&self) -> &Value {
         &self.0

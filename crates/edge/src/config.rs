@@ -136,7 +136,7 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
     let versions = read_versions(doc, parts);
     let principal_ttl_ms = doc.integer("principal_ttl_ms", Some(5000), 0..=MAX_PRINCIPAL_TTL_MS);
     let limiter = limiter::read(doc, parts, record, warnings);
-    let context = context::read(doc);
+    let context = context::read(doc, host);
     let tenant_host_suffix = doc.parsed_opt::<HostSuffix>(
         "tenant_host_suffix",
         "what follows a tenant's id in host names, such as \".api.example.com\"",

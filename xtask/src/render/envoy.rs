@@ -96,7 +96,19 @@ fn with(gateway: &Gateway<'_>, filters: Vec<Value>, clusters: Vec<Value>) -> Val
 ///
 /// `allow_on_headers_stop_iteration` stays off as long as the module awaits no body: the host then holds everything
 /// behind held headers by itself, and does not depend on the module's body callback for it.
+///
+/// Keys that the document names come from the proxy's own environment, which a Secret fills.
 pub fn filter(document: &Document, module: &str) -> Value {
+    let mut vm = json!({
+        "vm_id": NAME,
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": {"local": {"filename": module}},
+    });
+    let variables = document.variables();
+    if let (Some(members), false) = (vm.as_object_mut(), variables.is_empty()) {
+        let environment = json!({ "host_env_keys": variables });
+        members.insert("environment_variables".to_owned(), environment);
+    }
     json!({
         "name": format!("gatehouse.{NAME}"),
         "typed_config": {
@@ -107,11 +119,7 @@ pub fn filter(document: &Document, module: &str) -> Value {
                 "failure_policy": "FAIL_RELOAD",
                 "reload_config": {"backoff": {"base_interval": "1s"}},
                 "allow_on_headers_stop_iteration": false,
-                "vm_config": {
-                    "vm_id": NAME,
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": module}},
-                },
+                "vm_config": vm,
                 "configuration": {
                     "@type": "type.googleapis.com/google.protobuf.StringValue",
                     "value": document.text(),

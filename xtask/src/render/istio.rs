@@ -30,27 +30,36 @@ fn selector() -> Value {
 pub fn wasm_plugin(document: &Document, image: &Image) -> [Value; 2] {
     let cluster = format!("outbound|{SIDECAR_PORT}||{SIDECAR_HOST}");
     let document = document.clone().with_sidecar(&cluster, SIDECAR_HOST);
+    let mut plugin = json!({
+        "apiVersion": "extensions.istio.io/v1alpha1",
+        "kind": "WasmPlugin",
+        "metadata": metadata("gatehouse-suite"),
+        "spec": {
+            "selector": {"matchLabels": selector()},
+            "url": image.url,
+            "sha256": image.sha256,
+            "imagePullPolicy": "IfNotPresent",
+            "type": "HTTP",
+            "phase": "AUTHN",
+            // Descending within the phase: the headers that others trust are stripped first.
+            "priority": 1000,
+            "failStrategy": "FAIL_RELOAD",
+            // A gateway's listeners face clients only as CLIENT.
+            "match": [{"mode": "CLIENT"}],
+            "pluginName": NAME,
+            "pluginConfig": document.value(),
+        },
+    });
+    // Keys that the document names come from the proxy's own environment, which a Secret fills.
+    let from_host = |name: &str| json!({"name": name, "valueFrom": "HOST"});
+    let variables: Vec<Value> = document.variables().into_iter().map(from_host).collect();
+    if let (Some(spec), false) =
+        (plugin.pointer_mut("/spec").and_then(Value::as_object_mut), variables.is_empty())
+    {
+        spec.insert("vmConfig".to_owned(), json!({ "env": variables }));
+    }
     [
-        json!({
-            "apiVersion": "extensions.istio.io/v1alpha1",
-            "kind": "WasmPlugin",
-            "metadata": metadata("gatehouse-suite"),
-            "spec": {
-                "selector": {"matchLabels": selector()},
-                "url": image.url,
-                "sha256": image.sha256,
-                "imagePullPolicy": "IfNotPresent",
-                "type": "HTTP",
-                "phase": "AUTHN",
-                // Descending within the phase: the headers that others trust are stripped first.
-                "priority": 1000,
-                "failStrategy": "FAIL_RELOAD",
-                // A gateway's listeners face clients only as CLIENT.
-                "match": [{"mode": "CLIENT"}],
-                "pluginName": NAME,
-                "pluginConfig": document.value(),
-            },
-        }),
+        plugin,
         json!({
             "apiVersion": "networking.istio.io/v1",
             "kind": "ServiceEntry",

@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, str::FromStr};
 use gatehouse_authn::context::{Key, Signer};
 use gatehouse_contract::{Document, Mistake, header};
 
-use super::{Suite, Warning, Warnings, words::Printable};
+use super::{
+    Suite, Warning, Warnings,
+    words::{Host, Printable},
+};
 
 /// What upstreams are told of the caller.
 #[derive(Debug)]
@@ -90,7 +93,7 @@ impl Suite {
     }
 }
 
-pub(super) fn read(doc: &Document<'_>) -> Option<Context> {
+pub(super) fn read(doc: &Document<'_>, host: Option<Host>) -> Option<Context> {
     let context = doc.object_opt("context", |doc| {
         let expected = "x-tenant-id, x-tenant-tier, x-user-id, x-user-roles or x-auth-method";
         let all = doc.raw("headers").is_none();
@@ -98,6 +101,10 @@ pub(super) fn read(doc: &Document<'_>) -> Option<Context> {
         let sign = doc.objects("sign", read_sign);
         if let Some(sign) = &sign {
             refuse_repeated(doc, sign);
+            if host == Some(Host::Kong) && !sign.is_empty() {
+                let mend = "remove it: there the service verifies the credential itself";
+                doc.note("sign", "Kong gives filters no environment to take keys from", mend);
+            }
         }
         let named: Vec<_> = named?.into_iter().map(|name| name.0).collect();
         let headers = PLAIN.iter().copied().filter(|name| all || named.contains(name)).collect();

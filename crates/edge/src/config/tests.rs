@@ -396,10 +396,85 @@ fn contexts_name_each_upstream_once_and_their_keys_come_from_the_environment() {
 }
 
 #[test]
+fn on_kong_nothing_is_signed() {
+    check(
+        |document| {
+            document["host"] = "kong".into();
+            document["signatures"] = "portable".into();
+            document["sidecar"]["target"] = "127.0.0.1:9000".into();
+            document["context"] = json!({"sign": [{"audience": "a", "key_env": "A"}]});
+        },
+        &[
+            "$.context.sign: Kong gives filters no environment to take keys from; remove it: there the service verifies the credential itself",
+        ],
+    );
+}
+
+#[test]
 fn shadow_mode_is_a_warning_and_host_suffixes_begin_with_a_dot() {
     assert_eq!(warnings(|document| document["rbac"] = "shadow".into()), ["$.rbac"]);
     for bad in ["api.example", ".", "..a", ".a_b", ".a:80"] {
         assert!(compile(|doc| doc["tenant_host_suffix"] = bad.into()).is_err(), "{bad}");
     }
     check(|doc| doc["tenant_host_suffix"] = ".API.example.com".into(), &[]);
+}
+
+/// The documents of `docs/configuration.md`, each with the module that it is for.
+fn documented() -> Vec<(Parts, &'static str)> {
+    let text = include_str!("../../../../docs/configuration.md");
+    let block = |block: &'static str| {
+        let (module, rest) = block.split_once('\n').unwrap();
+        let parts = match module {
+            "suite" => Parts::Suite,
+            "auth" => Parts::Auth,
+            other => panic!("{other}"),
+        };
+        (parts, rest.split("```").next().unwrap())
+    };
+    text.split("```json ").skip(1).map(block).collect()
+}
+
+#[test]
+fn every_documented_document_compiles() {
+    let documents = documented();
+    assert_eq!(documents.len(), 3);
+    for (parts, text) in documents {
+        if let Err(mistakes) = Suite::compile(text, parts) {
+            panic!("{mistakes:?}\n{text}");
+        }
+    }
+}
+
+/// What the reader takes somewhere, by what it says of a member that it does not know.
+fn known(text: &str, parts: Parts, pointer: &str) -> Vec<String> {
+    let mut document: Value = serde_json::from_str(text).unwrap();
+    document.pointer_mut(pointer).unwrap()["zzzzzz"] = json!(1);
+    let mistakes = Suite::compile(&document.to_string(), parts).map(drop).unwrap_err();
+    let known = mistakes.iter().find_map(|mistake| mistake.mend.split_once("known here: "));
+    known.unwrap().1.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_that_is_read_is_documented() {
+    let documentation = include_str!("../../../../docs/configuration.md");
+    let documents = documented();
+    let (none, every) = (documents[0].1, documents[1].1);
+    for (text, pointer) in [
+        (every, ""),
+        (every, "/sidecar"),
+        (every, "/issuers/0"),
+        (every, "/sources"),
+        (every, "/versions"),
+        (every, "/context"),
+        (every, "/context/sign/0"),
+        (none, "/issuers/0/jwks"),
+        (none, "/issuers/0/roles"),
+        (none, "/limiter/local"),
+    ] {
+        for key in known(text, Parts::Suite, pointer) {
+            let row = documentation.contains(&format!("| `{key}` |"));
+            let within = documentation.contains(&format!("\"{key}\""));
+            assert!(row || within, "{key} at {pointer:?} is not documented");
+        }
+    }
 }

@@ -105,7 +105,7 @@ impl Suite {
             "baggage came twice"
         } else if found.overrides_method {
             "the method cannot be overridden by a header"
-        } else if !has_one_host(found) {
+        } else if !self.has_one_host(found) {
             "the host is not valid, or there are two"
         } else {
             return None;
@@ -220,14 +220,36 @@ impl Suite {
             }
         }
         if let Some(suffix) = &self.tenant_host_suffix
-            && let (Single::One(authority), _) | (_, Single::One(authority)) =
-                (found.authority, found.host)
+            && let Single::One(authority) = self.client_host(found)
             && let Ok(host) = authority::host(authority)
             && let Some(label) = host.strip_suffix(suffix.as_str())
         {
             named = named.and(label.as_bytes());
         }
         named
+    }
+
+    /// The host that the client named. On Kong `:authority` is the server's own name and port.
+    fn client_host<'a>(&self, found: &Scan<'a>) -> Single<'a> {
+        match (self.host, found.authority) {
+            (Host::Kong, _) | (Host::Envoy, Single::Absent) => found.host,
+            (Host::Envoy, Single::One(_) | Single::Many) => found.authority,
+        }
+    }
+
+    /// `:authority` and `Host` name one host, in a form that has one reading (acceptance P5).
+    fn has_one_host(&self, found: &Scan<'_>) -> bool {
+        let one = match self.client_host(found) {
+            Single::Absent => return true,
+            Single::Many => return false,
+            Single::One(one) => one,
+        };
+        let same = match found.host {
+            Single::Absent => true,
+            Single::Many => false,
+            Single::One(other) => authority::same(one, other),
+        };
+        same && authority::host(one).is_ok()
     }
 
     /// Removed, or blanked where a removal does not reach the upstream.
@@ -253,16 +275,5 @@ impl NamedTenant {
             (Self::One(known), Some(tenant)) if known == tenant => self,
             _ => Self::Nonsense,
         }
-    }
-}
-
-/// `:authority` and `Host` name one host, in a form that has one reading (acceptance P5).
-fn has_one_host(found: &Scan<'_>) -> bool {
-    let sound = |authority: &[u8]| authority::host(authority).is_ok();
-    match (found.authority, found.host) {
-        (Single::Many, _) | (_, Single::Many) => false,
-        (Single::One(one), Single::One(other)) => sound(one) && authority::same(one, other),
-        (Single::One(one), Single::Absent) | (Single::Absent, Single::One(one)) => sound(one),
-        (Single::Absent, Single::Absent) => true,
     }
 }

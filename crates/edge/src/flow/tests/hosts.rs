@@ -52,6 +52,28 @@ fn on_kong_a_rewritten_path_goes_through_the_property() {
 }
 
 #[test]
+fn p5_on_kong_the_clients_host_is_in_host_alone() {
+    let mut world = World::with(|document| {
+        document["host"] = "kong".into();
+        document["sidecar"]["target"] = "127.0.0.1:9000".into();
+        document["tenant_host_suffix"] = ".api.example".into();
+    });
+    for (host, expected) in
+        [(TENANT, "passed"), (OTHER_TENANT, "404 not_found"), ("a@b", "400 header_invalid")]
+    {
+        let (good, host) = (good(), format!("{host}.api.example"));
+        let headers = [
+            (":method", "GET"),
+            (":path", AGENTS),
+            (":authority", "kong:8000"),
+            ("host", &host),
+            ("authorization", &good),
+        ];
+        assert_eq!(world.send_raw(&headers).verdict(), expected, "{host}");
+    }
+}
+
+#[test]
 fn on_kong_a_denial_has_no_envoy_header() {
     let mut world = kong();
     world.check = json!({"allowed": false, "limits": []});
