@@ -7,4 +7,8 @@ mod envoy;
 #[cfg(test)]
 mod filter;
 #[cfg(test)]
+mod host;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod stack;

@@ -17,6 +17,8 @@ pub const AGENT: &str = "GATEHOUSE_TEST_AGENT";
 pub const ENVOY: &str = "GATEHOUSE_TEST_ENVOY";
 /// The stripped `suite.wasm`.
 pub const SUITE: &str = "GATEHOUSE_TEST_SUITE";
+/// The module that asks hosts what they do.
+pub const PROBE: &str = "GATEHOUSE_TEST_PROBE";
 /// The module `auth` for Envoy.
 pub const AUTH: &str = "GATEHOUSE_TEST_AUTH";
 /// The folder of the built services.

@@ -174,7 +174,7 @@ impl Vm {
         let stream = Stream {
             request,
             trailers: Headers::default(),
-            response: Headers::default(),
+            response: None,
             standing: Standing::Held,
             resume: false,
             reply: None,
@@ -249,9 +249,9 @@ impl Vm {
         headers.lower_case_names();
         let count = u32::try_from(headers.len())?;
         self.store.data_mut().effective = stream.0;
-        self.stream(stream.0)?.response = headers;
+        self.stream(stream.0)?.response = Some(headers);
         self.call::<_, u32>("proxy_on_response_headers", (stream.0, count, 0_u32))?;
-        Ok(std::mem::take(&mut self.stream(stream.0)?.response))
+        Ok(self.stream(stream.0)?.response.take().unwrap_or_default())
     }
 
     /// The stream ends, for whatever reason: `on_done`, `on_log`, `on_delete`. Its call-outs go on.

@@ -18,6 +18,7 @@ use crate::{
     stack::{self, Options, Stack},
     tools,
     up::seed,
+    wasm,
 };
 
 /// The options of `cargo xtask test`.
@@ -48,7 +49,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     command::catch_signals()?;
     let elevated = elevate::again_as_root(|| {
         let built = prepare(&mut Report::new())?;
-        Ok(vec![("GATEHOUSE_TEST_SUITE", built.suite), ("GATEHOUSE_TEST_AGENT", built.agent)])
+        Ok(vec![
+            ("GATEHOUSE_TEST_SUITE", built.suite),
+            ("GATEHOUSE_TEST_PROBE", built.probe),
+            ("GATEHOUSE_TEST_AGENT", built.agent),
+        ])
     })?;
     if let Some(code) = elevated {
         return Ok(code);
@@ -59,7 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     report.expect(4);
     let wanted = [install::Part::ALL, &[install::Part::OidcProvider]].concat();
     let parts = install::ensure(&wanted, &mut report)?;
-    let Prepared { nextest, suite, agent } = prepare(&mut report)?;
+    let Prepared { nextest, suite, probe, agent } = prepare(&mut report)?;
 
     let mut options = Options::new("test");
     options.reset = true;
@@ -76,6 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_RUNSC", parts.runsc()?)
             .env("GATEHOUSE_TEST_OIDC", parts.oidc()?)
             .env("GATEHOUSE_TEST_SUITE", &suite)
+            .env("GATEHOUSE_TEST_PROBE", &probe)
             // The build leaves every module in one folder.
             .env("GATEHOUSE_TEST_AUTH", suite.with_file_name("auth.wasm"))
             .env("GATEHOUSE_TEST_BIN", &bin)
@@ -139,6 +145,7 @@ fn with_database(url: &str) -> String {
 struct Prepared {
     nextest: PathBuf,
     suite: PathBuf,
+    probe: PathBuf,
     agent: PathBuf,
 }
 
@@ -147,9 +154,17 @@ fn prepare(report: &mut Report) -> anyhow::Result<Prepared> {
     install::ensure(&[install::Part::WasmTarget], report)?;
     let nextest = tools::ensure(tools::NEXTEST, report)?;
     let suite = report.step("Build the filter", |_| stack::build_filter())?;
+    let probe = report.step("Build the probe", |_| build_probe())?;
     let agent = report.step("Build the sample agent", |_| seed::build_agent())?;
     report.step("Build everything", |_| build(&repo::root()?, &nextest))?;
-    Ok(Prepared { nextest, suite, agent })
+    Ok(Prepared { nextest, suite, probe, agent })
+}
+
+fn build_probe() -> anyhow::Result<PathBuf> {
+    match repo::built("GATEHOUSE_TEST_PROBE") {
+        Some(probe) => Ok(probe),
+        None => wasm::probe::build(&repo::root()?),
+    }
 }
 
 fn build(root: &Path, nextest: &Path) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::repo;
 
 pub mod module;
+pub mod probe;
 
 /// The options of `cargo xtask wasm`.
 #[derive(Debug, clap::Args)]

@@ -62,12 +62,10 @@ impl Headers {
         self.0.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
     }
 
-    /// One value where there were any, at the place of the first.
+    /// One value where there were any, behind all others, as Envoy does it.
     pub(crate) fn replace(&mut self, name: &[u8], value: &[u8]) {
-        let place = self.0.iter().position(|(n, _)| n.eq_ignore_ascii_case(name));
         self.remove(name);
-        let place = place.unwrap_or(self.0.len()).min(self.0.len());
-        self.0.insert(place, (name.to_vec(), value.to_vec()));
+        self.0.push((name.to_vec(), value.to_vec()));
     }
 
     pub(crate) fn lower_case_names(&mut self) {
@@ -154,6 +152,6 @@ mod tests {
     fn replace_leaves_one_value() {
         let mut headers = Headers::new([("x", "1"), ("y", "2"), ("X", "3")]);
         headers.replace(b"x", b"9");
-        assert_eq!(headers, Headers::new([("x", "9"), ("y", "2")]));
+        assert_eq!(headers, Headers::new([("y", "2"), ("x", "9")]));
     }
 }

@@ -99,9 +99,9 @@ fn header_maps(linker: &mut Linker<State>) -> Result<()> {
         "env",
         "proxy_get_header_map_pairs",
         |mut vm: Vm<'_>, kind: u32, data: u32, size: u32| {
-            let Some(wire) = vm.data_mut().map(kind).map(|map| map.to_wire()) else {
-                return Ok(BAD_ARGUMENT);
-            };
+            // A map that is not there reads as an empty one.
+            let wire = vm.data_mut().map(kind).map(|map| map.to_wire());
+            let wire = wire.unwrap_or_else(|| Headers::default().to_wire());
             give(&mut vm, "proxy_get_header_map_pairs", &wire, data, size)
         },
     )?;
@@ -122,12 +122,11 @@ fn header_maps(linker: &mut Linker<State>) -> Result<()> {
         |mut vm: Vm<'_>, kind: u32, key: u32, key_size: u32, data: u32, size: u32| {
             let name = read(&mut vm, "proxy_get_header_map_value", key, key_size)?;
             let Some(map) = vm.data_mut().map(kind) else { return Ok(BAD_ARGUMENT) };
-            let values: Vec<&[u8]> = map.values(&name).collect();
-            if values.is_empty() {
+            // Of several values Envoy gives the first.
+            let Some(value) = map.values(&name).next().map(<[u8]>::to_vec) else {
                 return Ok(NOT_FOUND);
-            }
-            let joined = values.join(&b","[..]);
-            give(&mut vm, "proxy_get_header_map_value", &joined, data, size)
+            };
+            give(&mut vm, "proxy_get_header_map_value", &value, data, size)
         },
     )?;
     linker.func_wrap(
@@ -144,8 +143,11 @@ fn header_maps(linker: &mut Linker<State>) -> Result<()> {
         "env",
         "proxy_replace_header_map_value",
         |mut vm: Vm<'_>, kind: u32, key: u32, key_size: u32, value: u32, value_size: u32| {
-            let name = read(&mut vm, "proxy_replace_header_map_value", key, key_size)?;
+            let mut name = read(&mut vm, "proxy_replace_header_map_value", key, key_size)?;
             let value = read_more(&mut vm, "proxy_replace_header_map_value", value, value_size)?;
+            if vm.data().personality.lower_case_names {
+                name.make_ascii_lowercase();
+            }
             let Some(map) = vm.data_mut().map(kind) else { return Ok(BAD_ARGUMENT) };
             map.replace(&name, &value);
             Ok(OK)
@@ -155,8 +157,11 @@ fn header_maps(linker: &mut Linker<State>) -> Result<()> {
         "env",
         "proxy_add_header_map_value",
         |mut vm: Vm<'_>, kind: u32, key: u32, key_size: u32, value: u32, value_size: u32| {
-            let name = read(&mut vm, "proxy_add_header_map_value", key, key_size)?;
+            let mut name = read(&mut vm, "proxy_add_header_map_value", key, key_size)?;
             let value = read_more(&mut vm, "proxy_add_header_map_value", value, value_size)?;
+            if vm.data().personality.lower_case_names {
+                name.make_ascii_lowercase();
+            }
             let Some(map) = vm.data_mut().map(kind) else { return Ok(BAD_ARGUMENT) };
             map.add(&name, &value);
             Ok(OK)
@@ -173,7 +178,8 @@ fn buffers_and_properties(linker: &mut Linker<State>) -> Result<()> {
             let state = vm.data();
             let buffer = match kind {
                 4 => state.answer.as_ref().map(|answer| answer.body.clone()),
-                6 => Some(Vec::new()),
+                // No body is there yet.
+                0 | 6 => Some(Vec::new()),
                 7 => Some(state.configuration.clone()),
                 _ => None,
             };

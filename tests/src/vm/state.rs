@@ -78,7 +78,8 @@ impl Answer {
 
     /// Envoy's own answer when nobody listens at the target.
     pub fn refused() -> Self {
-        let body = "upstream connect error or disconnect/reset before headers";
+        let body = "upstream connect error or disconnect/reset before headers. reset reason: \
+                    remote connection failure";
         Self::new(Headers::new([(":status", "503"), ("content-type", "text/plain")]), body)
     }
 
@@ -109,7 +110,8 @@ pub enum Standing {
 pub(super) struct Stream {
     pub request: Headers,
     pub trailers: Headers,
-    pub response: Headers,
+    /// From when it comes on.
+    pub response: Option<Headers>,
     pub standing: Standing,
     /// Asked for within the callback that runs now; done when it returns, as Envoy does.
     pub resume: bool,
@@ -176,7 +178,7 @@ impl State {
         match kind {
             0 => self.stream().map(|stream| &mut stream.request),
             1 => self.stream().map(|stream| &mut stream.trailers),
-            2 => self.stream().map(|stream| &mut stream.response),
+            2 => self.stream().and_then(|stream| stream.response.as_mut()),
             6 => self.answer.as_mut().map(|answer| &mut answer.headers),
             _ => None,
         }

@@ -29,6 +29,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("redis-kit", &["*pure"]),
     ("outbound", &["*pure"]),
     ("suite", &["contract", "edge", "wasm-host"]),
+    ("probe", &[]),
     ("auth", &["contract", "edge", "wasm-host"]),
     ("ratelimit-sidecar", &["*pure", "service", "redis-kit", "outbound"]),
     ("control-api", &["*pure", "service", "store", "redis-kit", "outbound"]),
