@@ -98,7 +98,7 @@ pub fn judge(token: &Verified<'_>, rules: &Rules, now: Duration) -> Result<Claim
 
 pub(crate) fn weigh(
     header: &Header,
-    claims: &Object,
+    claims: Object<'_>,
     rules: &Rules,
     now: Duration,
 ) -> Result<Claims, Refusal> {
@@ -114,7 +114,7 @@ pub(crate) fn weigh(
     let subject = subject(rules.subject_claim.find(claims))?;
     let token_id = match claims.get("jti") {
         None => None,
-        Some(Value::Text(id)) if is_name(id) => Some(id.clone()),
+        Some(Value::Text(id)) if is_name(id) => Some(id.to_owned()),
         Some(_) => return Err(Refusal::TokenIdInvalid),
     };
     let tenant = match rules.tenant_claim.find(claims) {
@@ -129,29 +129,37 @@ pub(crate) fn weigh(
 }
 
 /// RFC 8725 §3.11: a token made for another purpose is refused, even if everything else fits.
-fn kind(header: &Header, claims: &Object, rules: &Rules) -> Result<(), Refusal> {
-    let typ = header.typ.as_deref().map(|typ| {
-        let typ = typ.to_ascii_lowercase();
-        typ.strip_prefix("application/").map_or(typ.clone(), str::to_owned)
-    });
-    let fits = match typ.as_deref() {
-        Some("at+jwt") => true,
-        Some("jwt") | None => !rules.access_tokens_only,
-        Some(_) => false,
+fn kind(header: &Header, claims: Object<'_>, rules: &Rules) -> Result<(), Refusal> {
+    let fits = match header.typ.as_deref() {
+        None => !rules.access_tokens_only,
+        Some(typ) => match media_subtype(typ) {
+            typ if typ.eq_ignore_ascii_case("at+jwt") => true,
+            typ if typ.eq_ignore_ascii_case("jwt") => !rules.access_tokens_only,
+            _ => false,
+        },
     };
     let id_token = rules.access_tokens_only && (claims.has("nonce") || claims.has("at_hash"));
     if fits && !id_token { Ok(()) } else { Err(Refusal::TypeNotAllowed) }
 }
 
-fn audience(claimed: Option<&Value>, expected: &[String]) -> Result<(), Refusal> {
+/// RFC 7515 §4.1.9: `application/` may be left out; names of media types have no case.
+fn media_subtype(typ: &str) -> &str {
+    const PREFIX: &str = "application/";
+    match typ.split_at_checked(PREFIX.len()) {
+        Some((prefix, subtype)) if prefix.eq_ignore_ascii_case(PREFIX) => subtype,
+        _ => typ,
+    }
+}
+
+fn audience(claimed: Option<Value<'_>>, expected: &[String]) -> Result<(), Refusal> {
     let expects = |name: &str| expected.iter().any(|known| known == name);
     let fits = match claimed {
         _ if expected.is_empty() => true,
         Some(Value::Text(name)) => expects(name),
         // One element that is no string makes the whole list unreadable; it must not be skipped.
         Some(Value::List(names)) => {
-            let names: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
-            names.is_some_and(|names| names.into_iter().any(expects))
+            let readable = names.iter().all(|name| name.as_str().is_some());
+            readable && names.iter().filter_map(Value::as_str).any(expects)
         }
         _ => false,
     };
@@ -160,7 +168,7 @@ fn audience(claimed: Option<&Value>, expected: &[String]) -> Result<(), Refusal>
 
 /// When it was issued, where it says so, and when it expires.
 fn times(
-    claims: &Object,
+    claims: Object<'_>,
     rules: &Rules,
     now: Duration,
 ) -> Result<(Option<Duration>, Duration), Refusal> {
@@ -188,17 +196,17 @@ fn times(
     Ok((issued_at, expires_at))
 }
 
-fn numeric_date(value: &Value) -> Result<Duration, Refusal> {
+fn numeric_date(value: Value<'_>) -> Result<Duration, Refusal> {
     match value {
-        Value::Whole(seconds) if *seconds <= MAX_SECONDS => Ok(Duration::from_secs(*seconds)),
-        Value::Fraction(seconds) if *seconds <= MAX_SECONDS as f64 => {
-            Duration::try_from_secs_f64(*seconds).map_err(|_negative| Refusal::TimeInvalid)
+        Value::Whole(seconds) if seconds <= MAX_SECONDS => Ok(Duration::from_secs(seconds)),
+        Value::Fraction(seconds) if seconds <= MAX_SECONDS as f64 => {
+            Duration::try_from_secs_f64(seconds).map_err(|_negative| Refusal::TimeInvalid)
         }
         _ => Err(Refusal::TimeInvalid),
     }
 }
 
-fn subject(value: Option<&Value>) -> Result<String, Refusal> {
+fn subject(value: Option<Value<'_>>) -> Result<String, Refusal> {
     match value.and_then(Value::as_str) {
         None | Some("") => Err(Refusal::SubjectMissing),
         Some(subject) if is_name(subject) => Ok(subject.to_owned()),
@@ -206,7 +214,7 @@ fn subject(value: Option<&Value>) -> Result<String, Refusal> {
     }
 }
 
-fn scopes(claims: &Object, rules: &Rules) -> Result<Scopes, Refusal> {
+fn scopes(claims: Object<'_>, rules: &Rules) -> Result<Scopes, Refusal> {
     let claim = match &rules.scope_claim {
         Some(pointer) => pointer.find(claims),
         None => claims.get("scope").or_else(|| claims.get("scp")),
@@ -251,16 +259,17 @@ impl Rules {
 // === impl RolesClaim ===
 
 impl RolesClaim {
-    fn read(&self, claims: &Object) -> Result<Roles, Refusal> {
-        let group = |name: &Value| name.as_str().map(|name| self.map.get(name).copied());
-        let roles: Option<Vec<Option<Role>>> = match self.claim.find(claims) {
+    fn read(&self, claims: Object<'_>) -> Result<Roles, Refusal> {
+        let role_of = |group: &str| self.map.get(group).copied();
+        match self.claim.find(claims) {
             // A subject in no group.
-            None => Some(Vec::new()),
-            Some(Value::List(groups)) => groups.iter().map(group).collect(),
-            Some(one) => group(one).map(|role| vec![role]),
-        };
-        let roles = roles.ok_or(Refusal::RolesInvalid)?;
-        Ok(roles.into_iter().flatten().collect())
+            None => Ok(Roles::NONE),
+            Some(Value::Text(group)) => Ok(role_of(group).into_iter().collect()),
+            Some(Value::List(groups)) if groups.iter().all(|group| group.as_str().is_some()) => {
+                Ok(groups.iter().filter_map(Value::as_str).filter_map(role_of).collect())
+            }
+            Some(_) => Err(Refusal::RolesInvalid),
+        }
     }
 }
 

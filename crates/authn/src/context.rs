@@ -15,7 +15,7 @@ use crate::{
     Algorithm, KeySet,
     jwks::MAX_SECRET_BYTES,
     jws,
-    strict::{self, Object, Value},
+    strict::{Document, Object, Value},
 };
 
 /// How long a context is good.
@@ -155,28 +155,29 @@ impl Reader {
         if message.header.typ.as_deref() != Some(TYP) {
             return Err(Refused::Content);
         }
-        let content = strict::object(&message.payload, MAX_DEPTH).map_err(|_| Refused::Content)?;
-        if text(&content, "aud")? != self.audience {
+        let content = Document::read(message.payload, MAX_DEPTH).map_err(|_| Refused::Content)?;
+        let content = content.root();
+        if text(content, "aud")? != self.audience {
             return Err(Refused::Audience);
         }
-        let issued_at = seconds(&content, "iat")?;
-        let expires_at = seconds(&content, "exp")?;
+        let issued_at = seconds(content, "iat")?;
+        let expires_at = seconds(content, "exp")?;
         let from = issued_at.saturating_sub(LEEWAY);
         let until = expires_at.min(issued_at.saturating_add(LIFETIME)).saturating_add(LEEWAY);
         if now < from || now >= until {
             return Err(Refused::Time);
         }
-        facts(&content)
+        facts(content)
     }
 }
 
-fn facts(content: &Object) -> Result<Facts, Refused> {
+fn facts(content: Object<'_>) -> Result<Facts, Refused> {
     let roles: Option<Roles> = match content.get("roles") {
         Some(Value::List(names)) => names.iter().map(named::<Role>).collect(),
         _ => None,
     };
     let platform = match content.get("platform") {
-        Some(Value::Bool(platform)) => Some(*platform),
+        Some(Value::Bool(platform)) => Some(platform),
         _ => None,
     };
     Ok(Facts {
@@ -189,17 +190,17 @@ fn facts(content: &Object) -> Result<Facts, Refused> {
     })
 }
 
-fn named<T: FromStr>(name: &Value) -> Option<T> {
+fn named<T: FromStr>(name: Value<'_>) -> Option<T> {
     name.as_str()?.parse().ok()
 }
 
-fn text<'c>(content: &'c Object, name: &str) -> Result<&'c str, Refused> {
+fn text<'c>(content: Object<'c>, name: &str) -> Result<&'c str, Refused> {
     content.get(name).and_then(Value::as_str).ok_or(Refused::Content)
 }
 
-fn seconds(content: &Object, name: &str) -> Result<Duration, Refused> {
+fn seconds(content: Object<'_>, name: &str) -> Result<Duration, Refused> {
     match content.get(name) {
-        Some(Value::Whole(seconds)) => Ok(Duration::from_secs(*seconds)),
+        Some(Value::Whole(seconds)) => Ok(Duration::from_secs(seconds)),
         _ => Err(Refused::Content),
     }
 }

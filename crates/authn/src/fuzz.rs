@@ -12,7 +12,8 @@ use crate::{
     claims::{self, MAX_NAME_BYTES},
     context, cookie,
     jws::{self, Header, MAX_DEPTH, MAX_KEY_ID_BYTES, MAX_TOKEN_BYTES},
-    probe, query, strict,
+    probe, query,
+    strict::Document,
 };
 
 /// A token is refused or has this one spelling; an unverified one verifies with no key that did not sign it.
@@ -30,10 +31,10 @@ pub fn token(data: &[u8]) -> bool {
 
 /// A header that is taken stands in `serde_json`'s eyes too, asks for no extension and is bounded.
 pub fn header(data: &[u8]) -> bool {
-    let Ok(members) = strict::object(data, MAX_DEPTH) else { return false };
+    let Ok(members) = Document::read(data.to_vec(), MAX_DEPTH) else { return false };
     let loose: serde_json::Value = serde_json::from_slice(data).unwrap_or_default();
     assert!(loose.is_object(), "stricter readers accept no more");
-    let Ok(header) = Header::read(&members) else { return false };
+    let Ok(header) = Header::read(members.root()) else { return false };
     assert_eq!(loose.get("alg").and_then(|alg| alg.as_str()), Some(header.algorithm.as_str()));
     assert!(loose.get("crit").is_none());
     assert!(header.key_id.is_none_or(|id| id.len() <= MAX_KEY_ID_BYTES));
@@ -56,14 +57,14 @@ pub fn key_set(data: &[u8]) -> bool {
 
 /// Claims that pass are those of the rules, in time, and fit into headers.
 pub fn claims(data: &[u8]) -> bool {
-    let Ok(members) = strict::object(data, MAX_DEPTH) else { return false };
+    let Ok(members) = Document::read(data.to_vec(), MAX_DEPTH) else { return false };
     let rules = Rules {
         audiences: vec!["https://api.example".to_owned()],
         ..Rules::new("https://auth.example")
     };
     let header = Header { algorithm: Algorithm::Rs256, key_id: None, typ: None };
     let now = Duration::from_secs(1_700_000_000);
-    let Ok(claims) = claims::weigh(&header, &members, &rules, now) else { return false };
+    let Ok(claims) = claims::weigh(&header, members.root(), &rules, now) else { return false };
     let Claims { issuer, subject, expires_at, token_id, .. } = claims;
     assert_eq!(issuer, rules.issuer);
     assert!(expires_at + rules.leeway > now);

@@ -8,7 +8,7 @@ use crate::{
     Algorithm,
     algorithm::Family,
     jws::MAX_KEY_ID_BYTES,
-    strict::{self, Object, Value},
+    strict::{self, List, Object, Value},
 };
 
 pub(crate) use key::Public;
@@ -86,11 +86,12 @@ impl KeySet {
     /// # Errors
     /// [`BadSet`]; one private or symmetric key spoils the set.
     pub fn parse(text: &[u8]) -> Result<Self, BadSet> {
-        let set = Document::read(text)?;
-        if set.items()?.iter().any(|item| PRIVATE.iter().any(|name| item.member(name).is_some())) {
+        let set = read(text)?;
+        let items = items(&set)?;
+        if items.iter().any(|item| PRIVATE.iter().any(|name| item.member(name).is_some())) {
             return Err(BadSet::Private);
         }
-        set.keys(false, Key::public)
+        Ok(Self::of(items, false, Key::public))
     }
 
     /// Reads a set of secrets (`kty: oct`, RFC 7518 §6.4), which somebody holds in a file: never one that was
@@ -99,14 +100,15 @@ impl KeySet {
     /// # Errors
     /// [`BadSet`]; one key of another kind spoils the set.
     pub fn parse_secrets(text: &[u8]) -> Result<Self, BadSet> {
-        let set = Document::read(text)?;
-        let is_secret = |item: &Value| {
+        let set = read(text)?;
+        let items = items(&set)?;
+        let is_secret = |item: Value<'_>| {
             item.member("kty").and_then(Value::as_str).is_some_and(|kty| kty == "oct")
         };
-        if !set.items()?.iter().all(is_secret) {
+        if !items.iter().all(is_secret) {
             return Err(BadSet::NotSecrets);
         }
-        set.keys(true, Key::secret)
+        Ok(Self::of(items, true, Key::secret))
     }
 
     /// The set of one secret for exactly these algorithms, from configuration.
@@ -130,6 +132,21 @@ impl KeySet {
             return Err(BadSecret::Long);
         }
         Ok(Self { keys: vec![Key::of_secret(secret)], skipped: Vec::new(), secret: true })
+    }
+
+    fn of(items: List<'_>, secret: bool, read: fn(Object<'_>) -> Result<Key, Unusable>) -> Self {
+        let mut set = Self { secret, ..Self::default() };
+        for (index, item) in items.iter().enumerate() {
+            let key = match item {
+                Value::Object(members) => read(members),
+                _ => Err(Unusable::NotAKey),
+            };
+            match key {
+                Ok(key) => set.keys.push(key),
+                Err(cause) => set.skipped.push(Skipped { index, cause }),
+            }
+        }
+        set
     }
 
     /// The usable keys, in the set's order.
@@ -168,42 +185,19 @@ impl KeySet {
     }
 }
 
-/// A key set document that was read strictly and is within bounds.
-struct Document(Object);
-
-impl Document {
-    fn read(text: &[u8]) -> Result<Self, BadSet> {
-        if text.len() > MAX_SET_BYTES {
-            return Err(BadSet::TooLarge);
-        }
-        let set = Self(strict::object(text, MAX_DEPTH).map_err(|_fault| BadSet::NotASet)?);
-        if set.items()?.len() > MAX_KEYS { Err(BadSet::TooMany) } else { Ok(set) }
+/// Reads a key set document strictly and within bounds.
+fn read(text: &[u8]) -> Result<strict::Document, BadSet> {
+    if text.len() > MAX_SET_BYTES {
+        return Err(BadSet::TooLarge);
     }
+    let set = strict::Document::read(text.to_vec(), MAX_DEPTH).map_err(|_fault| BadSet::NotASet)?;
+    if items(&set)?.len() > MAX_KEYS { Err(BadSet::TooMany) } else { Ok(set) }
+}
 
-    fn items(&self) -> Result<&[Value], BadSet> {
-        match self.0.get("keys") {
-            Some(Value::List(items)) => Ok(items),
-            _ => Err(BadSet::NotASet),
-        }
-    }
-
-    fn keys(
-        &self,
-        secret: bool,
-        read: fn(&Object) -> Result<Key, Unusable>,
-    ) -> Result<KeySet, BadSet> {
-        let mut set = KeySet { secret, ..KeySet::default() };
-        for (index, item) in self.items()?.iter().enumerate() {
-            let key = match item {
-                Value::Object(members) => read(members),
-                _ => Err(Unusable::NotAKey),
-            };
-            match key {
-                Ok(key) => set.keys.push(key),
-                Err(cause) => set.skipped.push(Skipped { index, cause }),
-            }
-        }
-        Ok(set)
+fn items(set: &strict::Document) -> Result<List<'_>, BadSet> {
+    match set.root().get("keys") {
+        Some(Value::List(items)) => Ok(items),
+        _ => Err(BadSet::NotASet),
     }
 }
 

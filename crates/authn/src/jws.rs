@@ -11,7 +11,7 @@ use crate::{
     Algorithm, Key, KeySet, Portable, Refusal,
     algorithm::Family,
     der, portable,
-    strict::{self, Fault, Object},
+    strict::{Document, Fault, Object, Value},
 };
 
 pub use header::Header;
@@ -53,7 +53,6 @@ pub struct Message {
 }
 
 /// The three parts of the compact form, decoded. The payload may be any bytes.
-#[derive(Debug, Clone)]
 struct Compact<'t> {
     header: Header,
     signed: &'t [u8],
@@ -64,16 +63,17 @@ struct Compact<'t> {
 /// A token that was read but **not verified**. It tells only what is needed to find its key.
 #[derive(Debug, Clone)]
 pub struct Parsed<'t> {
-    compact: Compact<'t>,
-    claims: Object,
+    header: Header,
+    signed: &'t [u8],
+    signature: Vec<u8>,
+    claims: Document,
 }
 
 /// A token whose signature is good. What it claims is still to be judged ([`crate::claims::judge`]).
 #[derive(Debug, Clone, Copy)]
 pub struct Verified<'p> {
     header: &'p Header,
-    payload: &'p [u8],
-    claims: &'p Object,
+    claims: &'p Document,
 }
 
 /// The layer of JWS by itself: reads `compact` and checks its signature with `keys`, by the portable verifier and any
@@ -83,9 +83,9 @@ pub struct Verified<'p> {
 /// # Errors
 /// The first thing that is wrong.
 pub fn verify(keys: &KeySet, compact: &[u8]) -> Result<Message, Refusal> {
-    let compact = Compact::read(compact)?;
-    compact.check(keys, Algorithm::ALL, &Portable)?;
-    Ok(Message { header: compact.header, payload: compact.payload })
+    let Compact { header, signed, signature, payload } = Compact::read(compact)?;
+    check(&header, signed, &signature, (keys, Algorithm::ALL, &Portable))?;
+    Ok(Message { header, payload })
 }
 
 /// Reads a token in the compact form. Nothing in it may be trusted yet.
@@ -93,9 +93,8 @@ pub fn verify(keys: &KeySet, compact: &[u8]) -> Result<Message, Refusal> {
 /// # Errors
 /// The first thing that is wrong with its form.
 pub fn parse(token: &[u8]) -> Result<Parsed<'_>, Refusal> {
-    let compact = Compact::read(token)?;
-    let claims = object(&compact.payload)?;
-    Ok(Parsed { compact, claims })
+    let Compact { header, signed, signature, payload } = Compact::read(token)?;
+    Ok(Parsed { header, signed, signature, claims: object(payload)? })
 }
 
 /// Checks the signature of a token with the keys of its issuer.
@@ -111,9 +110,9 @@ pub fn verify_with<'p>(
     allowed: &[Algorithm],
     verifier: &dyn Verifier,
 ) -> Result<Verified<'p>, Refusal> {
-    let Parsed { compact, claims } = token;
-    compact.check(keys, allowed, verifier)?;
-    Ok(Verified { header: &compact.header, payload: &compact.payload, claims })
+    let Parsed { header, signed, signature, claims } = token;
+    check(header, signed, signature, (keys, allowed, verifier))?;
+    Ok(Verified { header, claims })
 }
 
 /// A JWS signature of ES256 or ES384 as the DER that OpenSSL and BoringSSL take; `None` for another algorithm or
@@ -145,42 +144,43 @@ impl<'t> Compact<'t> {
         let header = decode(part(0, first))?;
         let payload = decode(part(first.saturating_add(1), second))?;
         let signature = decode(part(second.saturating_add(1), text.len()))?;
-        let header = Header::read(&object(&header)?)?;
+        let header = Header::read(object(header)?.root())?;
         Ok(Self { header, signed: part(0, second), signature, payload })
     }
+}
 
-    fn check(
-        &self,
-        keys: &KeySet,
-        allowed: &[Algorithm],
-        verifier: &dyn Verifier,
-    ) -> Result<(), Refusal> {
-        let Header { algorithm, key_id, .. } = &self.header;
-        // A public key is never taken for a secret, whatever an issuer allows (RFC 8725 §2.1).
-        if !allowed.contains(algorithm) || algorithm.is_symmetric() != keys.is_secret() {
-            return Err(Refusal::AlgorithmNotAllowed);
-        }
-        if !portable::is_well_formed(*algorithm, &self.signature) {
-            return Err(Refusal::SignatureInvalid);
-        }
-        let mut tried = false;
-        for key in keys.candidates(*algorithm, key_id.as_deref()) {
-            tried = true;
-            if key.signature_bytes(*algorithm) != Some(self.signature.len()) {
-                continue;
-            }
-            match verifier.verify(*algorithm, key, self.signed, &self.signature) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(Unavailable) => return Err(Refusal::VerifierUnavailable),
-            }
-        }
-        Err(match key_id {
-            _ if tried => Refusal::SignatureInvalid,
-            Some(kid) if keys.has(kid) => Refusal::KeyMismatch,
-            Some(_) | None => Refusal::KeyUnknown,
-        })
+/// Checks one signature with the keys, the allow-list and the verifier that are ours to choose.
+fn check(
+    header: &Header,
+    signed: &[u8],
+    signature: &[u8],
+    (keys, allowed, verifier): (&KeySet, &[Algorithm], &dyn Verifier),
+) -> Result<(), Refusal> {
+    let Header { algorithm, key_id, .. } = header;
+    // A public key is never taken for a secret, whatever an issuer allows (RFC 8725 §2.1).
+    if !allowed.contains(algorithm) || algorithm.is_symmetric() != keys.is_secret() {
+        return Err(Refusal::AlgorithmNotAllowed);
     }
+    if !portable::is_well_formed(*algorithm, signature) {
+        return Err(Refusal::SignatureInvalid);
+    }
+    let mut tried = false;
+    for key in keys.candidates(*algorithm, key_id.as_deref()) {
+        tried = true;
+        if key.signature_bytes(*algorithm) != Some(signature.len()) {
+            continue;
+        }
+        match verifier.verify(*algorithm, key, signed, signature) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(Unavailable) => return Err(Refusal::VerifierUnavailable),
+        }
+    }
+    Err(match key_id {
+        _ if tried => Refusal::SignatureInvalid,
+        Some(kid) if keys.has(kid) => Refusal::KeyMismatch,
+        Some(_) | None => Refusal::KeyUnknown,
+    })
 }
 
 // === impl Parsed ===
@@ -188,26 +188,26 @@ impl<'t> Compact<'t> {
 impl Parsed<'_> {
     /// What the header says.
     pub fn header(&self) -> &Header {
-        &self.compact.header
+        &self.header
     }
 
     pub(crate) fn signed(&self) -> &[u8] {
-        self.compact.signed
+        self.signed
     }
 
     pub(crate) fn signature(&self) -> &[u8] {
-        &self.compact.signature
+        &self.signature
     }
 
     /// The `iss` that the token *claims*, to choose keys and rules by; nothing else may depend on it.
     pub fn claimed_issuer(&self) -> Option<&str> {
-        self.claims.get("iss").and_then(|value| value.as_str())
+        self.claims.root().get("iss").and_then(Value::as_str)
     }
 
     /// The `tenant_id` that the token *claims*, to choose the tenant's own registration of its issuer by; nothing else
     /// may depend on it.
     pub fn claimed_tenant(&self) -> Option<&str> {
-        self.claims.get("tenant_id").and_then(|value| value.as_str())
+        self.claims.root().get("tenant_id").and_then(Value::as_str)
     }
 }
 
@@ -221,11 +221,11 @@ impl<'p> Verified<'p> {
 
     /// The claims as they were signed: the text of one JSON object, for people to read.
     pub fn payload(&self) -> &'p [u8] {
-        self.payload
+        self.claims.text().as_bytes()
     }
 
-    pub(crate) fn claims(&self) -> &'p Object {
-        self.claims
+    pub(crate) fn claims(&self) -> Object<'p> {
+        self.claims.root()
     }
 }
 
@@ -234,8 +234,8 @@ fn decode(part: &[u8]) -> Result<Vec<u8>, Refusal> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_undecodable| Refusal::EncodingInvalid)
 }
 
-fn object(text: &[u8]) -> Result<Object, Refusal> {
-    strict::object(text, MAX_DEPTH).map_err(|fault| match fault {
+fn object(text: Vec<u8>) -> Result<Document, Refusal> {
+    Document::read(text, MAX_DEPTH).map_err(|fault| match fault {
         Fault::NotAnObject => Refusal::JsonInvalid,
         Fault::MemberTwice => Refusal::MemberTwice,
         Fault::TooDeep => Refusal::TooDeep,

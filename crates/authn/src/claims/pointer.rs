@@ -19,7 +19,7 @@ impl Pointer {
         Self(vec![name.to_owned()])
     }
 
-    pub(crate) fn find<'c>(&self, claims: &'c Object) -> Option<&'c Value> {
+    pub(crate) fn find<'c>(&self, claims: Object<'c>) -> Option<Value<'c>> {
         let mut steps = self.0.iter();
         let first = claims.get(steps.next()?)?;
         steps.try_fold(first, |value, step| value.member(step))

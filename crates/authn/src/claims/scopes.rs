@@ -11,12 +11,12 @@ pub struct Scopes(String);
 
 impl Scopes {
     /// Reads `scope` or `scp`; `None` where it has another form or a character that no scope has.
-    pub(crate) fn read(claim: &Value) -> Option<Self> {
+    pub(crate) fn read(claim: Value<'_>) -> Option<Self> {
         let scopes = match claim {
-            Value::Text(scopes) => scopes.clone(),
+            Value::Text(scopes) => scopes.to_owned(),
             Value::List(scopes) => {
                 let mut joined = String::new();
-                for scope in scopes {
+                for scope in scopes.iter() {
                     // One element is one scope: a space within it would make it two.
                     let scope = scope.as_str().filter(|scope| !scope.contains(' '))?;
                     joined.push_str(scope);

@@ -79,7 +79,7 @@ pub enum Unusable {
 
 impl Key {
     /// Reads a public key.
-    pub(super) fn public(members: &Object) -> Result<Self, Unusable> {
+    pub(super) fn public(members: Object<'_>) -> Result<Self, Unusable> {
         Self::read(members, |members| {
             let number = |name| number(members, name);
             match (text(members, "kty")?, text(members, "crv")?) {
@@ -93,7 +93,7 @@ impl Key {
     }
 
     /// Reads a secret.
-    pub(super) fn secret(members: &Object) -> Result<Self, Unusable> {
+    pub(super) fn secret(members: Object<'_>) -> Result<Self, Unusable> {
         Self::read(members, |members| {
             let secret = number(members, "k")?;
             let fits = (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&secret.len());
@@ -108,13 +108,13 @@ impl Key {
     }
 
     fn read(
-        members: &Object,
-        material: impl FnOnce(&Object) -> Result<(Public, Vec<u8>), Unusable>,
+        members: Object<'_>,
+        material: impl FnOnce(Object<'_>) -> Result<(Public, Vec<u8>), Unusable>,
     ) -> Result<Self, Unusable> {
         if text(members, "use")?.is_some_and(|purpose| purpose != "sig") {
             return Err(Unusable::NotForSignatures);
         }
-        let verifies = |operation: &Value| operation.as_str() == Some("verify");
+        let verifies = |operation: Value<'_>| operation.as_str() == Some("verify");
         match members.get("key_ops") {
             None => {}
             Some(Value::List(operations)) if operations.iter().any(verifies) => {}
@@ -185,14 +185,14 @@ impl std::fmt::Debug for Public {
     }
 }
 
-fn text<'m>(members: &'m Object, name: &str) -> Result<Option<&'m str>, Unusable> {
+fn text<'m>(members: Object<'m>, name: &str) -> Result<Option<&'m str>, Unusable> {
     match members.get(name) {
         None => Ok(None),
         Some(value) => value.as_str().map(Some).ok_or(Unusable::NotAKey),
     }
 }
 
-fn number(members: &Object, name: &str) -> Result<Vec<u8>, Unusable> {
+fn number(members: Object<'_>, name: &str) -> Result<Vec<u8>, Unusable> {
     let digits = text(members, name)?.ok_or(Unusable::NotAKey)?;
     URL_SAFE_NO_PAD.decode(digits).map_err(|_undecodable| Unusable::NotAKey)
 }

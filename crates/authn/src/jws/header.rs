@@ -15,7 +15,7 @@ pub struct Header {
 }
 
 impl Header {
-    pub(crate) fn read(members: &Object) -> Result<Self, Refusal> {
+    pub(crate) fn read(members: Object<'_>) -> Result<Self, Refusal> {
         // We understand no extension, so that every `crit` is one too many, and `b64` is of no use without it.
         if members.has("crit") || members.has("b64") {
             return Err(Refusal::ExtensionUnsupported);
