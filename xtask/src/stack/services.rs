@@ -136,11 +136,14 @@ impl Services<'_> {
                 "issuer": self.issuer,
                 "audience": self.audience,
                 "token_ttl_s": 900,
-                "key_publish_ahead_s": 0,
+                // Long enough for every sidecar and filter on this machine, short enough to watch a rotation.
+                "key_publish_ahead_s": 2,
                 "database": {
                     "app": self.instance.database("app"),
                     "admin": self.instance.database("admin"),
+                    "system": self.instance.database("system"),
                 },
+                "redis": {"url": self.instance.redis("control")},
                 "key_file": key,
                 "peppers_file": peppers,
                 "image_store": self.instance.image_store(),
@@ -180,6 +183,9 @@ impl Services<'_> {
                     "jwks": format!("{}/.well-known/jwks.json", url(ports.control)),
                 }],
                 "control_api": {"internal": url(ports.control_internal)},
+                "peppers_file": self.instance.peppers_file(),
+                // Whoever looks at a key's last use does not want to wait.
+                "last_used_s": 1,
             }),
         )?;
         self.serve(run, "ratelimit-sidecar", "the sidecar", &config, ports.sidecar_admin)

@@ -3,8 +3,9 @@
 
 use anyhow::Context;
 use gatehouse_contract::{
-    AgentId, AgentVersionId, ExecutionId, Role, TenantId, Tier, UserId, header,
+    AgentId, AgentVersionId, ApiKeyId, ExecutionId, Role, TenantId, Tier, UserId, header,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,6 +20,15 @@ const REASON: &str = "seeding a demo tenant";
 #[derive(Debug, Clone)]
 pub struct Api {
     gateway: String,
+}
+
+/// An API key as it was shown, once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Key {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// The key itself.
+    pub key: String,
 }
 
 /// A request to send.
@@ -151,6 +161,20 @@ impl Api {
         let call = Call::post(&path, &body).token(platform).headers(&reason);
         let answer = self.want(201, call)?;
         serde_json::from_str(&answer.body).context("reading the new client")
+    }
+
+    /// Makes an API key with a role; `token` is an admin's or, up to their own role, a developer's of the tenant.
+    pub fn make_key(
+        &self,
+        token: &str,
+        tenant: TenantId,
+        name: &str,
+        role: Role,
+    ) -> anyhow::Result<Key> {
+        let body = json!({"name": name, "environment": "demo", "roles": [role]});
+        let path = format!("/api/v1/factory/tenants/{tenant}/api-keys");
+        let answer = self.want(201, Call::post(&path, &body).token(token))?;
+        serde_json::from_str(&answer.body).context("reading the new key")
     }
 
     /// Makes a user with a role in a tenant.

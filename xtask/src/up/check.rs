@@ -8,6 +8,7 @@ mod capture;
 mod execution;
 mod identity;
 mod limits;
+mod revocation;
 mod token;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -36,6 +37,8 @@ struct World {
     pro: Tenant,
     /// The other tenant, who must see nothing.
     other: Tenant,
+    /// The tenant whose people come and go.
+    unsteady: Tenant,
     /// The sample agent's image layout.
     layout: PathBuf,
 }
@@ -50,8 +53,9 @@ impl World {
         let tenant = |tier: Tier| seeder.tenant(&format!("check-{tier}-{mark}"), tier);
         let (free, pro, other) =
             (tenant(Tier::Free)?, tenant(Tier::Pro)?, tenant(Tier::Enterprise)?);
+        let unsteady = seeder.tenant(&format!("check-unsteady-{mark}"), Tier::Enterprise)?;
         let layout = build_agent()?;
-        Ok(Self { instance: instance.clone(), api, platform, free, pro, other, layout })
+        Ok(Self { instance: instance.clone(), api, platform, free, pro, other, unsteady, layout })
     }
 
     /// A token of `tenant`'s client with `role`.
@@ -109,6 +113,7 @@ pub fn run(instance: &Instance) -> anyhow::Result<ExitCode> {
         // It takes 15 s at four requests a second: the other rows are walked meanwhile.
         let used_up = limits::begin(&world);
         identity::rows(&world, &mut table);
+        revocation::rows(&world, &mut table);
         execution::rows(&mut world, &mut table);
         limits::rows(&world, used_up, &mut table);
     }

@@ -116,6 +116,15 @@ impl Demo {
                curl -s -w '\\n' {agents} {bearer} \\\n    \
                  {typed} -d '{{\"name\": \"my-agent\"}}'"
         )?;
+        writeln!(text, "\n  # the same by API key, as a developer of each demo tenant")?;
+        for tenant in &self.tenants {
+            let key = &tenant.key.key;
+            writeln!(
+                text,
+                "  curl -s -w '\\n' {agents} -H 'X-API-Key: {key}'    # {}",
+                tenant.slug
+            )?;
+        }
         writeln!(
             text,
             "\n  # run the sample agent in a gVisor sandbox, and read the result\n  \
@@ -127,7 +136,7 @@ impl Demo {
         )?;
         writeln!(
             text,
-            "\nThe tenants demo-free, demo-pro and demo-enterprise each have a client per role in the credentials file.\n\
+            "\nThe tenants demo-free, demo-pro and demo-enterprise each have a client per role and an API key in the credentials file.\n\
              In another terminal: cargo xtask up --check    walks the whole path and prints a table\n\
              Ctrl-C stops everything."
         )?;

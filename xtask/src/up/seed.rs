@@ -1,4 +1,4 @@
-//! Makes demo tenants over HTTP, as an admin would: a tenant per tier, a client and a user of each role, the
+//! Makes demo tenants over HTTP, as an admin would: a tenant per tier, a client and a user of each role, an API key, the
 //! sample agent published and registered. Knows no table.
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -8,7 +8,7 @@ use gatehouse_contract::{AgentId, AgentVersionId, Role, TenantId, Tier};
 use gatehouse_execution::ImageName;
 use serde::{Deserialize, Serialize};
 
-use super::api::Api;
+use super::api::{Api, Key};
 use crate::{
     image, repo,
     stack::instance::{Client, Instance},
@@ -28,6 +28,8 @@ pub struct Tenant {
     pub tier: Tier,
     /// An OAuth client per role.
     pub clients: BTreeMap<Role, Client>,
+    /// An API key of a developer.
+    pub key: Key,
     /// The sample agent, once registered.
     pub agent: Option<Agent>,
 }
@@ -76,7 +78,10 @@ impl Seeder<'_> {
             let email = format!("{role}@{slug}.example");
             self.api.make_user(self.platform, id, &email, *role)?;
         }
-        Ok(Tenant { id, slug, tier, clients, agent: None })
+        let developer = clients.get(&Role::Developer).context("no developer client")?;
+        let token = self.api.token(developer)?;
+        let key = self.api.make_key(&token, id, "demo", Role::Developer)?;
+        Ok(Tenant { id, slug, tier, clients, key, agent: None })
     }
 
     /// Publishes the image at `layout` for the tenant and registers the agent with its version, as a developer.
