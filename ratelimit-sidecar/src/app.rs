@@ -132,11 +132,8 @@ impl<S: Store> App<S> {
     }
 
     /// Starts what runs beside the routes; all of it ends with the shutdown.
-    pub fn start(&self, shutdown: &Shutdown) -> JoinSet<()> {
+    pub async fn start(&self, shutdown: &Shutdown) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        self.keysets.keep_fresh(&mut tasks, shutdown);
-        let reporting = self.seen.clone();
-        tasks.spawn(reporting.report(self.control.clone(), self.last_used_every, shutdown.clone()));
         if let Some(reader) = self.reader.clone() {
             let (principals, keysets) = (self.principals.clone(), self.keysets.clone());
             let tell = move |heard: &Heard| {
@@ -152,8 +149,12 @@ impl<S: Store> App<S> {
                     }
                 }
             };
+            self.feed.begin(&reader, &tell).await;
             tasks.spawn(self.feed.clone().follow(reader, tell, shutdown.clone()));
         }
+        self.keysets.keep_fresh(&mut tasks, shutdown);
+        let seen = self.seen.clone();
+        tasks.spawn(seen.report(self.control.clone(), self.last_used_every, shutdown.clone()));
         tasks
     }
 

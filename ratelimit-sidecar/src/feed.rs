@@ -107,6 +107,11 @@ impl Feed {
         (known.is_alive(now), known.denied.len(), age)
     }
 
+    /// Reads Redis once, so that what begins after it need not be begun again for the first snapshot's sake.
+    pub async fn begin(&self, reader: &Reader, tell: &impl Fn(&Heard)) {
+        self.step(reader, tell).await;
+    }
+
     /// Reads Redis until the shutdown and hands what it hears to `tell`, before filters can hear it.
     pub async fn follow(self, reader: Reader, tell: impl Fn(&Heard), shutdown: Shutdown) {
         let mut ticks = tokio::time::interval(EVERY);

@@ -140,7 +140,7 @@ async fn run<S: Store>(store: Arc<S>, config: Config) -> Result<(), Stop> {
     if config.peppers.is_none() {
         warn!("no $.peppers_file: API keys cannot be checked and are answered with 503");
     }
-    let tasks = app.start(&shutdown);
+    let tasks = app.start(&shutdown).await;
     let readiness = admin::Readiness::new(shutdown.clone()).check("limits", move || {
         let store = Arc::clone(&store);
         async move { store.is_up().await }
