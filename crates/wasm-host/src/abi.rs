@@ -1,7 +1,6 @@
-//! The proxy-wasm ABI 0.2.1, as much of it as is used: the host's functions, and the callbacks that a host calls
-//! (`callbacks`). Whatever a host answers is a value here: a panic takes every stream of the worker along, and the
-//! published SDK panics on a status that it does not expect, on bytes that are not UTF-8, and leaks the call-out of
-//! each stream that ends before its answer (acceptance J30, X11).
+//! The host's functions of the proxy-wasm ABI 0.2.1 that we call by ourselves. Whatever a host answers is a value here:
+//! a panic takes every stream of the worker along, and the SDK's own wrappers panic on a status that they do not expect
+//! and on names that are not UTF-8 (acceptance J30). Contexts, callbacks and call-outs are the SDK's.
 //! Knows nothing of what headers mean.
 
 #![expect(unsafe_code, reason = "calling the host; nothing else in this crate may")]
@@ -17,7 +16,6 @@ unsafe extern "C" {
     fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
-    fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_get_buffer_bytes(
         buffer: u32,
         start: usize,
@@ -56,18 +54,6 @@ unsafe extern "C" {
         headers: *const u8,
         headers_size: usize,
         grpc_status: i32,
-    ) -> u32;
-    fn proxy_http_call(
-        target: *const u8,
-        target_size: usize,
-        headers: *const u8,
-        headers_size: usize,
-        body: *const u8,
-        body_size: usize,
-        trailers: *const u8,
-        trailers_size: usize,
-        timeout_ms: u32,
-        token: *mut u32,
     ) -> u32;
     fn proxy_get_shared_data(
         key: *const u8,
@@ -121,22 +107,6 @@ pub(crate) enum Buffer {
     Configuration = 7,
 }
 
-/// What a callback tells the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    Continue = 0,
-    Pause = 1,
-}
-
-/// A call-out as the host takes it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HttpCall<'a> {
-    pub(crate) target: &'a str,
-    pub(crate) headers: &'a [(&'a str, &'a str)],
-    pub(crate) body: &'a [u8],
-    pub(crate) timeout_ms: u32,
-}
-
 /// An answer of our own as the host takes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LocalResponse<'a> {
@@ -167,12 +137,6 @@ pub(crate) fn now_ns() -> Option<u64> {
 pub(crate) fn set_tick_period(period_ms: u32) -> bool {
     // SAFETY: a number.
     unsafe { proxy_set_tick_period_milliseconds(period_ms) == OK }
-}
-
-/// Makes the calls that follow mean this context; `false` if it is gone.
-pub(crate) fn set_effective_context(context: u32) -> bool {
-    // SAFETY: a number.
-    unsafe { proxy_set_effective_context(context) == OK }
 }
 
 /// At most `most` bytes of a buffer.
@@ -239,30 +203,6 @@ pub(crate) fn local_response(response: &LocalResponse<'_>) -> bool {
     status == OK
 }
 
-/// Sends a call-out; its token, by which its answer comes, or `None` if the host refused it.
-pub(crate) fn http_call(call: &HttpCall<'_>) -> Option<u32> {
-    let HttpCall { target, headers, body, timeout_ms } = *call;
-    let headers = map::encode(headers);
-    let trailers = map::encode(&[]);
-    let mut token = 0;
-    // SAFETY: the host reads all of them and writes one number; all live until it returns.
-    let status = unsafe {
-        proxy_http_call(
-            target.as_ptr(),
-            target.len(),
-            headers.as_ptr(),
-            headers.len(),
-            body.as_ptr(),
-            body.len(),
-            trailers.as_ptr(),
-            trailers.len(),
-            timeout_ms,
-            &raw mut token,
-        )
-    };
-    (status == OK).then_some(token)
-}
-
 /// A value that all VMs share, and the number to set it by.
 pub(crate) fn shared_data(key: &str) -> Option<(Vec<u8>, u32)> {
     let mut cas = 0;
@@ -292,7 +232,7 @@ pub(crate) fn foreign_function(name: &str, arguments: &[u8]) -> Option<Vec<u8>> 
 }
 
 /// What a host hands over: `call` gives it two places for one pointer and one length, and does nothing else with
-/// them. The memory must be from [`allocate`], as the ABI has it.
+/// them. The memory must be from the SDK's `proxy_on_memory_allocate`, as the ABI has it.
 fn taken(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
     let mut data: *mut u8 = ptr::null_mut();
     let mut size: usize = 0;
@@ -302,13 +242,7 @@ fn taken(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> 
     if data.is_null() {
         return Some(Vec::new());
     }
-    // SAFETY: `allocate` leaked a boxed slice of exactly `size` bytes of this module's allocator, and the host hands
-    // it over: nobody else frees it.
+    // SAFETY: `proxy_on_memory_allocate` leaks a boxed slice of exactly `size` bytes of this module's allocator, and the
+    // host hands it over: nobody else frees it.
     Some(unsafe { Vec::from_raw_parts(data, size, size) })
-}
-
-/// Memory for what the host hands over next; it comes back through [`taken`].
-pub(crate) fn allocate(size: usize) -> *mut u8 {
-    // Zeroed, as it may be read before a host has filled it.
-    Box::into_raw(vec![0_u8; size].into_boxed_slice()).cast()
 }

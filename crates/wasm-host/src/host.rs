@@ -7,7 +7,9 @@ use std::{
 
 use gatehouse_edge::{Answer, Call, Edit, Reply, Shared};
 
-use crate::abi::{self, Action, Buffer, HeaderMap, HttpCall, LocalResponse, Map};
+use proxy_wasm::{hostcalls, types::Action};
+
+use crate::abi::{self, Buffer, HeaderMap, LocalResponse, Map};
 
 /// The largest answer to a stream is a key set of 64 KiB in JSON in JSON.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -65,13 +67,10 @@ pub(crate) fn call(call: &Call) -> Option<u32> {
     if !call.body.is_empty() {
         headers.push(("content-type", "application/json"));
     }
-    let timeout_ms = u32::try_from(call.timeout_ms).unwrap_or(u32::MAX);
-    abi::http_call(&HttpCall {
-        target: &call.to.name,
-        headers: &headers,
-        body: &call.body,
-        timeout_ms,
-    })
+    let body = (!call.body.is_empty()).then_some(call.body.as_slice());
+    let timeout = Duration::from_millis(call.timeout_ms);
+    // By the SDK, which keeps whose call-out it was: hosts answer to the root context.
+    hostcalls::dispatch_http_call(&call.to.name, headers, body, Vec::new(), timeout).ok()
 }
 
 /// Data that all VMs of a process share.
@@ -87,6 +86,9 @@ impl Shared for SharedData {
         abi::set_shared_data(key, value, cas)
     }
 }
+
+/// A header's name and value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// The answer to a call-out, as the host has it within the callback.
 #[derive(Debug)]
@@ -114,7 +116,7 @@ impl Received {
     }
 
     /// Headers and body; no headers where nobody answered, or with more than may be read.
-    pub(crate) fn parts(&self) -> (Vec<(&[u8], &[u8])>, &[u8]) {
+    pub(crate) fn parts(&self) -> (Vec<Pair<'_>>, &[u8]) {
         match (self.headers.as_ref().and_then(HeaderMap::pairs), &self.body) {
             (Some(headers), Some(body)) => (headers, body),
             _ => (Vec::new(), &[]),

@@ -18,27 +18,17 @@ mod host;
 mod root;
 mod stream;
 
-pub use callbacks::*;
+pub use callbacks::root;
 pub use gatehouse_edge::Parts;
+#[doc(hidden)]
+pub use proxy_wasm;
 
 /// Makes the crate a module that takes these [`Parts`] of the request path.
 #[macro_export]
 macro_rules! module {
     ($parts:expr) => {
-        #[cfg(target_family = "wasm")]
-        #[expect(unsafe_code, reason = "the entry point that a host calls first")]
-        mod entry {
-            unsafe extern "C" {
-                fn __wasm_call_ctors();
-            }
-
-            /// The host's first call.
-            #[unsafe(no_mangle)]
-            pub extern "C" fn _initialize() {
-                // SAFETY: the linker makes this function, and nobody else calls it.
-                unsafe { __wasm_call_ctors() };
-                $crate::start($parts);
-            }
-        }
+        $crate::proxy_wasm::main! {{
+            $crate::proxy_wasm::set_root_context(|_context| $crate::root($parts));
+        }}
     };
 }

@@ -78,18 +78,14 @@ impl Root {
         }
     }
 
-    /// Does what is due; the tokens of the call-outs that were sent.
-    pub(crate) fn on_tick(&mut self) -> Vec<u32> {
-        let Some(engine) = self.engine.clone() else { return Vec::new() };
-        let Ok(mut vm) = engine.vm.try_borrow_mut() else { return Vec::new() };
+    /// Does what is due.
+    pub(crate) fn on_tick(&mut self) {
+        let Some(engine) = self.engine.clone() else { return };
+        let Ok(mut vm) = engine.vm.try_borrow_mut() else { return };
         let now = host::now();
-        let mut sent = Vec::new();
         for RootCall { call, purpose } in engine.suite.on_tick(&mut vm, engine.shared(), now) {
             match host::call(&call) {
-                Some(token) => {
-                    self.waiting.push((token, purpose));
-                    sent.push(token);
-                }
+                Some(token) => self.waiting.push((token, purpose)),
                 None => engine.suite.on_root_answer(
                     &mut vm,
                     &RootAnswer::<&[u8], &[u8]> { purpose, headers: &[], body: &[] },
@@ -98,7 +94,6 @@ impl Root {
                 ),
             }
         }
-        sent
     }
 
     /// The answer to a call-out of [`Self::on_tick`].

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use gatehouse_edge::{
     Answer, Edit, Host, Pending, RequestRecord, RequestView, Step, protected_names,
 };
+use proxy_wasm::types::Action;
 
 use crate::{
-    abi::{self, Action, HeaderMap, Map},
+    abi::{self, HeaderMap, Map},
     host::{self, Received},
     root::Engine,
 };
@@ -35,14 +36,6 @@ impl Stream {
         Self { engine, phase: Phase::New }
     }
 
-    /// The call-out whose answer this stream waits for.
-    pub(crate) fn waits_for(&self) -> Option<u32> {
-        match &self.phase {
-            Phase::Waiting { token, .. } => Some(*token),
-            Phase::New | Phase::Passed(_) | Phase::Answered(_) => None,
-        }
-    }
-
     pub(crate) fn on_request_headers(&mut self) -> Action {
         let Some(engine) = self.engine.clone() else { return self.close() };
         match judged(&engine) {
@@ -53,7 +46,7 @@ impl Stream {
 
     /// The answer to the call-out that this stream waits for.
     pub(crate) fn on_answer(&mut self, token: u32, headers: usize, body_size: usize) {
-        if self.waits_for() != Some(token) {
+        if !matches!(&self.phase, Phase::Waiting { token: waiting, .. } if *waiting == token) {
             return;
         }
         let Some(engine) = self.engine.clone() else { return };

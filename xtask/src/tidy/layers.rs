@@ -45,6 +45,7 @@ const MAY: &[(&str, &[&str])] = &[
 const WRAPPED: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("redis", &["redis-kit"]),
+    ("proxy-wasm", &["wasm-host"]),
     // The edge signs tokens in its own tests only.
     ("jwt-compact", &["authn", "edge"]),
     ("wasmtime", &["tests"]),
