@@ -154,6 +154,18 @@ async fn a_projected_key_without_cached_facts_is_asked_for() {
     until("the key to be revoked", gone).await;
 }
 
+/// Facts that are another key's, however they came there, are not this key's.
+#[tokio::test]
+async fn cached_facts_of_another_key_are_not_told() {
+    let world = World::start().await;
+    world.project(id(1), 1, None, false).await;
+    let generation = world.permissions.generation(tenant(), Holder::Key(id(1))).await.unwrap();
+    let other = facts(id(2));
+    world.permissions.put(tenant(), Holder::Key(id(1)), &generation, &other).await.unwrap();
+    assert_eq!(world.ask(&key(id(1), 1), "c").await, 401);
+    assert_eq!(world.asked(), 1);
+}
+
 #[tokio::test]
 async fn a_revoked_key_ends_within_a_second_of_the_feeds_word() {
     let world = World::start().await;
@@ -185,6 +197,8 @@ async fn a_keys_absence_is_final_only_under_a_complete_projection_of_this_epoch(
     assert_eq!(world.ask(&key(new, 1), "c").await, 200);
     assert_eq!(world.asked(), 2);
     world.relay.begin("e2", &[]).await;
+    // By a relay that was slower than the new epoch.
+    world.keys.complete("e1").await.unwrap();
     world.script.set(known(id(3)));
     let said = async || (world.ask(&key(id(3), 1), "c").await == 200).then_some(());
     until("the new epoch", said).await;
@@ -266,6 +280,18 @@ async fn a_session_is_asked_for_and_kept_for_a_moment() {
     let begin = std::time::Instant::now();
     until("the logout", async || (status("s2").await == 401).then_some(())).await;
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+/// What cannot hear of a logout may not remember.
+#[tokio::test]
+async fn while_the_feed_is_silent_a_session_is_asked_for_every_time() {
+    let control = Server::start(&Script::new(known(id(1)))).await;
+    let sidecar = Sidecar::with_control(control.at);
+    for asked in 1..=3 {
+        let ask = json!({"kind": "session", "session": "s"});
+        assert_eq!(sidecar.post("/v1/principal", &ask).await.0, 200);
+        assert_eq!(control.asked(), asked);
+    }
 }
 
 fn told(control: &Server) -> Vec<LastUsed> {
