@@ -3,7 +3,8 @@
 // {login: {claims}}, which that account has from then on, and is answered by a line.
 //   {"clients": [metadata], "accounts": {login: {claims}}, "algorithms": ["RS256"]}
 // Sign-in and consent are the provider's own development forms. An account's `forge` is merged into the claims of its
-// ID tokens, signed by the same key: what an honest provider would never say. `forge.alg` signs with another kind of key.
+// ID tokens, its `forge_access` into those of its access tokens, signed by the same key: what an honest provider would
+// never say. `alg` among them signs with another kind of key.
 // Knows nothing of what is tested.
 
 import { generateKeyPairSync } from 'node:crypto';
@@ -31,19 +32,16 @@ await once(server, 'listening');
 const issuer = `http://127.0.0.1:${server.address().port}`;
 
 const told = (login) => {
-  const { forge, ...claims } = accounts[login] ?? {};
+  const { forge, forge_access, ...claims } = accounts[login] ?? {};
   return claims;
 };
-const profile = new Set(Object.keys(accounts).flatMap((login) => Object.keys(told(login))));
-for (const name of ['sub', 'email', 'email_verified']) profile.delete(name);
-
 const provider = new Provider(issuer, {
   clients,
   jwks: { keys },
   cookies: { keys: ['no secret: a test'] },
   // Groups stand in the ID token itself, as with the providers that are documented.
   conformIdTokenClaims: false,
-  claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: [...profile] },
+  claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['groups', 'hd', 'oid', 'tid', 'tenant_id'] },
   findAccount: (_ctx, login) => ({ accountId: login, claims: () => ({ sub: login, ...told(login) }) }),
   extraTokenClaims: (_ctx, token) => told(token.accountId),
   features: {
@@ -61,14 +59,17 @@ const provider = new Provider(issuer, {
   ttl: { AccessToken: 600, AuthorizationCode: 60, IdToken: 600, Interaction: 600, Grant: 600, Session: 600 },
 });
 
+const resigned = async (token, { alg = algorithms[0], ...claims }, header) => {
+  const key = keys.find((one) => one.alg === alg) ?? makeKey(alg);
+  const said = { ...decodeJwt(token), ...claims };
+  return new SignJWT(said).setProtectedHeader({ alg, kid: key.kid, ...header }).sign(await importJWK(key, alg));
+};
 provider.use(async (ctx, next) => {
   await next();
-  const forge = ctx.body?.id_token && accounts[decodeJwt(ctx.body.id_token).sub]?.forge;
-  if (!forge) return;
-  const { alg = algorithms[0], ...claims } = forge;
-  const key = keys.find((one) => one.alg === alg) ?? makeKey(alg);
-  const said = { ...decodeJwt(ctx.body.id_token), ...claims };
-  ctx.body.id_token = await new SignJWT(said).setProtectedHeader({ alg, kid: key.kid }).sign(await importJWK(key, alg));
+  if (!ctx.body?.access_token) return;
+  const { forge, forge_access: access } = accounts[decodeJwt(ctx.body.access_token).sub] ?? {};
+  if (forge && ctx.body.id_token) ctx.body.id_token = await resigned(ctx.body.id_token, forge);
+  if (access) ctx.body.access_token = await resigned(ctx.body.access_token, access, { typ: 'at+jwt' });
 });
 
 server.on('request', provider.callback());

@@ -17,7 +17,7 @@ fn an_id_token_of_another_party_issuer_time_nonce_or_algorithm_signs_nobody_in()
         ("audiences", json!({"aud": ["gatehouse", "somebody else"]})),
         ("azp", json!({"azp": "somebody else"})),
         ("iss", json!({"iss": "https://other.test"})),
-        ("slash", json!({"iss": null})),
+        ("nobody", json!({"iss": null})),
         ("exp", json!({"exp": 1_000_000_000})),
         ("nbf", json!({"nbf": 9_000_000_000_u64})),
         ("iat", json!({"iat": 9_000_000_000_u64})),
@@ -45,9 +45,7 @@ fn an_id_token_of_another_party_issuer_time_nonce_or_algorithm_signs_nobody_in()
     };
     for (login, _) in &logins {
         let answer = sign_in(login);
-        let expected =
-            if *login == "sub" { (401, "token_invalid") } else { (401, "token_invalid") };
-        assert_eq!(code(&answer), (expected.0, expected.1.to_owned()), "{login}: {}", answer.text);
+        assert_eq!(code(&answer), (401, "token_invalid".to_owned()), "{login}: {}", answer.text);
         assert!(answer.header("www-authenticate").is_some());
         // Neither the claim nor the library's words reach the browser.
         assert!(!answer.text.contains("other.test") && !answer.text.contains("nonce"), "{login}");
