@@ -96,7 +96,7 @@ impl Suite {
             Ok(admitted) => admitted,
             Err(refused) => return *refused,
         };
-        let presented = credential::find(&self.sources, &found, target.query.as_deref());
+        let presented = credential::find(&self.sources, &found, target.query);
         if presented == Presented::Several {
             let refusal = Refusal::new(Reason::CredentialMalformed);
             return self.refuse(request, refusal.challenge(Challenge::InvalidRequest));
@@ -111,7 +111,7 @@ impl Suite {
             }
         }
         request.place = self.routes.place(method, &target.path);
-        let mut query = target.query.as_deref();
+        let mut query = target.query;
         let mut stripped = None;
         if let Presented::One(credential) = &presented {
             if let Err(bad) = self.hand_over(&mut request, &found, credential) {

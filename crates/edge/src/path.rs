@@ -3,26 +3,28 @@
 //! separators, path parameters. What has one meaning is rewritten: escapes of unreserved characters are
 //! decoded, the rest have upper-case digits. Knows no routes and no hosts.
 
+use std::borrow::Cow;
+
 /// The longest target that is looked at, in bytes.
 pub const MAX_BYTES: usize = 8 * 1024;
 
 /// A target in its one form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// Begins with `/`; ASCII.
-    pub path: String,
+pub struct Target<'t> {
+    /// Begins with `/`; ASCII. Borrowed where it came in its one form.
+    pub path: Cow<'t, str>,
     /// What follows the first `?`, without it; bytes and order as they came.
-    pub query: Option<String>,
+    pub query: Option<&'t str>,
     /// Whether `path` differs from what the client sent, so that `:path` must be rewritten.
     pub rewritten: bool,
 }
 
-impl Target {
+impl Target<'_> {
     /// Path and query as they are forwarded.
     pub fn forwarded(&self) -> String {
         match &self.query {
             Some(query) => format!("{}?{query}", self.path),
-            None => self.path.clone(),
+            None => self.path.clone().into_owned(),
         }
     }
 }
@@ -54,7 +56,7 @@ pub enum Invalid {
 }
 
 /// Brings `target` (the `:path` of the request) into its one form.
-pub fn normalise(target: &[u8]) -> Result<Target, Invalid> {
+pub fn normalise(target: &[u8]) -> Result<Target<'_>, Invalid> {
     if target.len() > MAX_BYTES {
         return Err(Invalid::TooLong);
     }
@@ -69,11 +71,17 @@ pub fn normalise(target: &[u8]) -> Result<Target, Invalid> {
     };
     let path = plain_path(raw)?;
     refuse_ambiguous_segments(&path)?;
-    let rewritten = path.as_bytes() != raw;
+    let rewritten = matches!(&path, Cow::Owned(path) if path.as_bytes() != raw);
     Ok(Target { path, query, rewritten })
 }
 
-fn plain_path(raw: &[u8]) -> Result<String, Invalid> {
+fn plain_path(raw: &[u8]) -> Result<Cow<'_, str>, Invalid> {
+    if !raw.contains(&b'%') {
+        if !raw.iter().copied().all(is_path_character) {
+            return Err(Invalid::Character);
+        }
+        return std::str::from_utf8(raw).map(Cow::Borrowed).map_err(|_bytes| Invalid::Character);
+    }
     let mut path = String::with_capacity(raw.len());
     // The octets behind the escapes: an overlong form of `/` or `.` is not UTF-8 and ends here (P8).
     let mut octets = Vec::with_capacity(raw.len());
@@ -104,7 +112,7 @@ fn plain_path(raw: &[u8]) -> Result<String, Invalid> {
         }
     }
     match std::str::from_utf8(&octets) {
-        Ok(_) => Ok(path),
+        Ok(_) => Ok(Cow::Owned(path)),
         Err(_) => Err(Invalid::Escape),
     }
 }
@@ -123,12 +131,12 @@ fn refuse_ambiguous_segments(path: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn plain_query(query: &[u8]) -> Result<String, Invalid> {
+fn plain_query(query: &[u8]) -> Result<&str, Invalid> {
     let fits = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\');
     if !query.iter().all(fits) {
         return Err(Invalid::Query);
     }
-    String::from_utf8(query.to_vec()).map_err(|_| Invalid::Query)
+    std::str::from_utf8(query).map_err(|_| Invalid::Query)
 }
 
 fn hex(digit: u8) -> Result<u8, Invalid> {

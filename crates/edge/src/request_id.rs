@@ -24,19 +24,15 @@ impl Ids {
         *counter = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let high = mix(*counter ^ offset.rotate_left(32)) & 0xffff_ffff_ffff_0fff | 0x4000;
         let low = mix(counter.wrapping_add(*offset)) & 0x3fff_ffff_ffff_ffff | 1 << 63;
-        let mut digits = high.to_be_bytes().into_iter().chain(low.to_be_bytes());
-        let mut text = String::with_capacity(36);
-        for group in [4, 2, 2, 2, 6] {
-            if !text.is_empty() {
-                text.push('-');
-            }
-            for byte in digits.by_ref().take(group) {
-                for digit in [byte >> 4, byte & 0xf] {
-                    text.extend(char::from_digit(digit.into(), 16));
-                }
-            }
+        // On the stack, so that making an id costs one allocation.
+        let mut text = [b'-'; 36];
+        let halves = high.to_be_bytes().into_iter().chain(low.to_be_bytes());
+        let digits = halves.flat_map(|byte| [byte >> 4, byte & 0xf]);
+        let places = text.iter_mut().enumerate().filter(|(at, _)| !matches!(at, 8 | 13 | 18 | 23));
+        for ((_, place), digit) in places.zip(digits) {
+            *place = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
         }
-        text.into()
+        std::str::from_utf8(&text).unwrap_or_default().into()
     }
 }
 

@@ -29,7 +29,7 @@ impl Suite {
         &self,
         vm: &mut VmState,
         found: &Scan<'a>,
-    ) -> Result<(Request, &'a str, Target), Box<Step>> {
+    ) -> Result<(Request, &'a str, Target<'a>), Box<Step>> {
         let mut request = self.identified(vm, found);
         if let Some(refusal) = self.ambiguity(found) {
             return Err(Box::new(self.refuse(request, refusal)));
