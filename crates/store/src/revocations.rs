@@ -3,6 +3,7 @@
 
 use gatehouse_contract::sidecar::{Change, Denied};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{
     Error, Within,
@@ -30,8 +31,8 @@ impl Within<'_> {
         Ok(true)
     }
 
-    /// Revokes every token of a member that was issued before `before`; the last of them has expired by itself at
-    /// `until`. A time before an earlier one changes nothing.
+    /// Revokes every token of a member that was issued before `before`, and ends its sessions; the last of the tokens has
+    /// expired by itself at `until`. A time before an earlier one changes nothing for tokens.
     pub async fn revoke_tokens_of(
         &mut self,
         member: Member,
@@ -59,9 +60,25 @@ impl Within<'_> {
             before_s: seconds(before),
             until_s: seconds(until),
         };
-        self.publish(&[Change::Deny(denied)]).await?;
+        let mut changes = vec![Change::Deny(denied)];
+        changes.extend(self.end_sessions_of(member).await?);
+        self.publish(&changes).await?;
         self.audit("token.revoke_all", member.kind(), member.id()).await?;
         Ok(Changed::Yes)
+    }
+
+    /// A session is a token in another form: it ends with them.
+    async fn end_sessions_of(&mut self, member: Member) -> Result<Vec<Change>, Error> {
+        let Member::User(user) = member else { return Ok(Vec::new()) };
+        let ended: Vec<Uuid> = sqlx::query_scalar(
+            "UPDATE sessions SET revoked_at = now()
+             WHERE tenant_id = $1 AND user_id = $2 AND revoked_at IS NULL RETURNING id",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(user.as_uuid())
+        .fetch_all(&mut *self.connection)
+        .await?;
+        Ok(ended.iter().map(|id| Change::Credential { credential: id.to_string() }).collect())
     }
 }
 

@@ -7,6 +7,7 @@ use gatehouse_store::{
     Error, OffsetDateTime, OpCtx,
     identities::Standing,
     issuers::{ClientAuth, RolesSource, Settings},
+    members::Member,
     sessions::{Attempt, NewSession},
 };
 use time::Duration;
@@ -333,6 +334,41 @@ async fn the_keys_that_judge_a_token_are_the_tenants_own_first() {
         assert_eq!(judge(a.tenant, IDP).await, Some((of_b, b.tenant)));
         let found = db.store.lookup().identity(a.tenant, IDP, "ada").await.unwrap();
         assert_eq!(found.issuer, Standing::Refused);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ending_all_tokens_of_a_user_ends_its_sessions_and_no_other() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let id = issuer(&db, &a).await;
+        let (who, other) =
+            (user(&db, &a, "a@example.com").await, user(&db, &a, "b@example.com").await);
+        let alive = async |secret: u8| db.store.lookup().session([secret; 32]).await.unwrap();
+        session(&db, &a, (other, id), 1).await;
+        for (secret, by_platform) in [(2, false), (3, true)] {
+            let ends = session(&db, &a, (who, id), secret).await;
+            assert!(alive(secret).await.is_some());
+            let before = told(&db).await.len();
+            let (now, member) = (OffsetDateTime::now_utc(), Member::User(who));
+            if by_platform {
+                let mut tx = db.store.admin(&a, "a test").await.unwrap();
+                tx.within(a.tenant).revoke_tokens_of(member, now, now).await.unwrap();
+                tx.commit().await.unwrap();
+            } else {
+                let mut tx = db.store.tenant(&a).await.unwrap();
+                tx.within().revoke_tokens_of(member, now, now).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            assert!(alive(secret).await.is_none());
+            let ended = Change::Credential { credential: ends.to_string() };
+            assert_eq!(
+                told(&db).await[before..].iter().filter(|change| **change == ended).count(),
+                1
+            );
+        }
+        assert!(alive(1).await.is_some());
     })
     .await;
 }
