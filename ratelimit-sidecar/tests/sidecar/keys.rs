@@ -10,7 +10,7 @@ use gatehouse_contract::sidecar::Change;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::process::{Redis, Relay, Script, Server, Sidecar, until};
+use crate::process::{Redis, Relay, Script, Server, Sidecar, config, memory, until};
 
 const ASK: &str = "/v1/jwks?issuer=https%3A%2F%2Fidp";
 
@@ -127,6 +127,27 @@ async fn j14_invented_keys_do_not_keep_a_new_key_waiting_for_the_next_refresh() 
     .await;
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
     assert_eq!(idp.asked(), 3);
+}
+
+/// Another issuer, asked for a new invention each time, tells when a refresh would have been brought forward.
+#[tokio::test]
+async fn j14_a_key_that_an_issuer_is_known_not_to_have_is_no_reason_to_ask_it_again() {
+    let script = Script::new(set(&["a"]));
+    let (idp, other) = (Server::start(&script).await, Server::start(&script).await);
+    let issuers = json!([
+        {"issuer": "https://idp", "jwks": format!("http://{}/", idp.at)},
+        {"issuer": "https://other", "jwks": format!("http://{}/", other.at)},
+    ]);
+    let sidecar = Sidecar::start(&config(&memory(), json!({"issuers": issuers})));
+    let begin = std::time::Instant::now();
+    until("the other's second refetch", async || {
+        assert_eq!(sidecar.get(&format!("{ASK}&kid=x")).await.0, 200);
+        let invented = format!("/v1/jwks?issuer=https://other&kid={}", begin.elapsed().as_nanos());
+        assert_eq!(sidecar.get(&invented).await.0, 200);
+        (other.asked() >= 3).then_some(())
+    })
+    .await;
+    assert_eq!(idp.asked(), 2);
 }
 
 #[tokio::test]
