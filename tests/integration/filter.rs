@@ -2,9 +2,11 @@
 
 mod configure;
 mod cost;
+mod feed;
 mod gate;
 mod headers;
 mod path;
+mod remote_keys;
 mod robust;
 mod tokens;
 mod unavailable;

@@ -27,8 +27,10 @@ pub const SUBJECT: &str = "client-1";
 pub const USER: &str = "user-1";
 /// The time in every test, seconds since the epoch.
 pub const NOW_S: u64 = 1_800_000_000;
-/// The one cluster that the filter may ask.
+/// The cluster that the filter asks.
 const SIDECAR: &str = "gatehouse-sidecar";
+/// The cluster of an issuer's keys, where the filter fetches them itself.
+pub const PROVIDER: &str = "provider";
 /// How often the filter asks for changes.
 pub const TICK: Duration = Duration::from_millis(250);
 /// No request needs more call-outs than this.
@@ -197,12 +199,16 @@ pub fn start(native_signatures: bool) -> Vm {
 }
 
 fn start_at(now: SystemTime, native_signatures: bool) -> Vm {
-    let around = Surroundings {
-        targets: vec![SIDECAR.to_owned()],
+    Vm::start(Filter::suite().unwrap(), &around(now, native_signatures)).unwrap()
+}
+
+/// A process at a time, with the sidecar and one provider of keys to call.
+pub fn around(now: SystemTime, native_signatures: bool) -> Surroundings {
+    Surroundings {
+        targets: vec![SIDECAR.to_owned(), PROVIDER.to_owned()],
         native_signatures,
         ..Surroundings::at(now)
-    };
-    Vm::start(Filter::suite().unwrap(), &around).unwrap()
+    }
 }
 
 pub fn now() -> SystemTime {

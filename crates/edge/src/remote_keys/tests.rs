@@ -43,6 +43,8 @@ struct World {
     vms: Vec<VmState>,
     now_ms: u64,
     fetches: Vec<(u64, usize, Purpose)>,
+    /// A VM that gets no ticks.
+    stalled: Option<usize>,
 }
 
 impl World {
@@ -53,6 +55,7 @@ impl World {
             vms: (0..vms).map(|seed| VmState::new([seed, 9])).collect(),
             now_ms: 0,
             fetches: Vec::new(),
+            stalled: None,
         }
     }
 
@@ -66,7 +69,8 @@ impl World {
         while self.now_ms < end {
             self.now_ms += 250;
             let now = self.now();
-            for (place, vm) in self.vms.iter_mut().enumerate() {
+            let ticking = self.vms.iter_mut().enumerate();
+            for (place, vm) in ticking.filter(|(place, _)| self.stalled != Some(*place)) {
                 for RootCall { call, purpose } in self.suite.on_tick(vm, &self.shared, now) {
                     if format!("{} {}", call.method, call.path) == JWKS {
                         assert_eq!((call.to.name.as_str(), call.timeout_ms), ("idp", 1000));
@@ -271,15 +275,24 @@ fn j14_random_key_ids_neither_exceed_their_budget_nor_starve_the_schedule() {
 
 #[test]
 fn a_leader_that_is_lost_is_replaced_and_its_late_answer_is_nobody_s() {
+    for stalled in [false, true] {
+        check_lost_leader(stalled);
+    }
+}
+
+/// A stalled leader does not know that it was given up.
+fn check_lost_leader(stalled: bool) {
     let mut world = World::new(2);
     world.wait(500);
     let (_, first, late) = world.fetches.pop().unwrap();
+    world.stalled = stalled.then_some(first);
     // Twice the time-out and a second.
     world.wait(2500);
     assert_eq!(world.fetches.len(), 0);
     world.wait(500);
     assert_eq!(world.fetches.len(), 1, "another leader");
     world.answer(first, late, &Says::set(7));
+    world.stalled = None;
     assert_eq!(world.ready(), 0);
     world.answer_all(&Says::set(1));
     world.wait(250);

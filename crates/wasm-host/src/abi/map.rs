@@ -21,14 +21,14 @@ impl HeaderMap {
         }
         let (count, rest) = number(&self.0)?;
         let (lengths, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
-        lengths
-            .chunks_exact(8)
-            .map(|pair| {
-                let (name, rest) = number(pair)?;
-                let (value, _) = number(rest)?;
-                Some((text(&mut texts, name)?, text(&mut texts, value)?))
-            })
-            .collect()
+        // Reserved once: an iterator that may fail tells no length. The bytes of the lengths are there.
+        let mut pairs = Vec::with_capacity(count);
+        for pair in lengths.chunks_exact(8) {
+            let (name, rest) = number(pair)?;
+            let (value, _) = number(rest)?;
+            pairs.push((text(&mut texts, name)?, text(&mut texts, value)?));
+        }
+        Some(pairs)
     }
 }
 
