@@ -372,3 +372,46 @@ async fn ending_all_tokens_of_a_user_ends_its_sessions_and_no_other() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_tenant_sees_its_own_issuers_identities_sign_ins_and_sessions_alone() {
+    with_db(async |db| {
+        let (a, b) = (db.tenant("tenant-a").await, db.tenant("tenant-b").await);
+        for (secret, op) in [(1, &a), (2, &b)] {
+            let (id, who) = (issuer(&db, op).await, user(&db, op, "ada@example.com").await);
+            session(&db, op, (who, id), secret).await;
+            let mut tx = db.store.tenant(op).await.unwrap();
+            tx.within().link_identity(who, IDP, "ada").await.unwrap();
+            let attempt = Attempt {
+                state_sha256: [secret; 32],
+                browser_sha256: [9; 32],
+                issuer: id,
+                nonce: "n".to_owned(),
+                sealed_verifier: vec![1],
+                return_to: "/".to_owned(),
+                expires_at: OffsetDateTime::now_utc() + Duration::minutes(10),
+            };
+            tx.within().begin_login(&attempt).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        let mut app = db.raw("gatehouse_app").await;
+        for table in ["issuers", "user_identities", "login_attempts", "sessions"] {
+            let all = format!("SELECT tenant_id FROM {table}");
+            assert_eq!(rows(&mut app, &all).await, 0, "{table} without a tenant");
+            let enter =
+                format!("BEGIN; SELECT set_config('app.current_tenant_id', '{}', true)", a.tenant);
+            run(&mut app, &enter).await;
+            assert_eq!(rows(&mut app, &all).await, 1, "{table} of its own");
+            let theirs = format!("{all} WHERE tenant_id = '{}'", b.tenant);
+            assert_eq!(rows(&mut app, &theirs).await, 0, "{table} of another's");
+            run(&mut app, "COMMIT").await;
+        }
+        run(
+            &mut app,
+            &format!("BEGIN; SELECT set_config('app.current_tenant_id', '{}', true)", a.tenant),
+        )
+        .await;
+        assert_eq!(refused(&mut app, "SELECT secret_sha256 FROM sessions").await, "42501");
+    })
+    .await;
+}
