@@ -2,8 +2,10 @@
 //! nearest deny. `cargo xtask test` counts the ids that ran (xtask/src/test/acceptance.rs).
 
 mod cache;
+mod callers;
 mod challenges;
 mod claims;
+mod clock;
 mod compact;
 mod gate;
 mod grpc;
@@ -11,7 +13,9 @@ mod interleaved;
 mod keys;
 mod methods;
 mod paths;
+mod reload;
 mod robust;
+mod scopes;
 mod sources;
 mod tenant;
 mod vectors;

@@ -3,7 +3,7 @@
 mod configure;
 mod cost;
 mod feed;
-mod gate;
+pub(crate) mod gate;
 mod headers;
 mod path;
 mod remote_keys;

@@ -426,7 +426,11 @@ fn sidecar(
             json!({"issuer": issuer, "jwks": format!("http://{}/keys/{place}", providers.address)})
         })
         .collect();
+    let peppers = dir.path().join("peppers.json");
+    let pepper = json!({"current": "p1", "peppers": {"p1": "5a".repeat(32)}});
+    std::fs::write(&peppers, pepper.to_string()).unwrap();
     let config = json!({
+        "peppers_file": peppers,
         "listen": listen,
         "admin_listen": admin,
         "store": {"kind": "memory", "sidecars": 1},
