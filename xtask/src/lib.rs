@@ -12,6 +12,7 @@ pub mod gates;
 pub mod http;
 pub mod image;
 pub mod install;
+pub mod mutate;
 pub mod paths;
 pub mod render;
 pub mod repo;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gatehouse_xtask::{bench, ci, codegen, fresh, fuzz, report, test, tidy, up, wasm};
+use gatehouse_xtask::{bench, ci, codegen, fresh, fuzz, mutate, report, test, tidy, up, wasm};
 
 #[derive(Parser)]
 #[command(
@@ -28,6 +28,8 @@ enum Command {
     Bench(bench::Args),
     /// Runs the fuzz targets over mutations of their committed seeds.
     Fuzz(fuzz::Args),
+    /// Takes the guards out one at a time and sees a test go red for each.
+    Mutate(mutate::Args),
     /// Builds the filters for Envoy and Kong; strips exports, checks size and imports.
     Wasm(wasm::Args),
     /// Checks the house rules: layers, files named in docs, the specification's lines.
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Mutate(args) => mutate::run(&args),
         Command::Wasm(args) => wasm::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Codegen(args) => codegen::run(&args),

@@ -29,6 +29,8 @@ pub struct Tool {
 pub const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2", line: "0.20." };
 /// Runs the tests, each in a process of its own.
 pub const NEXTEST: Tool = Tool { name: "cargo-nextest", version: "0.9.143", line: "0.9." };
+/// Changes functions one at a time and looks whether a test notices.
+pub const MUTANTS: Tool = Tool { name: "cargo-mutants", version: "27.1.0", line: "27." };
 
 /// Four minutes on an idle machine of two cores.
 const INSTALL: Duration = Duration::from_secs(30 * 60);

@@ -1,0 +1,285 @@
+//! `cargo xtask mutate`: takes the guards out of a copy of the tree, one at a time, and sees a test go red each time.
+//! A guard whose absence no test notices is a survivor. `cargo xtask mutate authn` lets `cargo-mutants` do the same
+//! with every function of `crates/authn`. Knows the table of guards, not what they guard.
+
+mod authn;
+mod edge;
+mod record;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::{command, repo, report::Report, tools};
+
+/// The options of `cargo xtask mutate`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask mutate                 every guard\n  cargo xtask mutate guards j7       those with this in their name or their file's\n  cargo xtask mutate --list          their names\n  cargo xtask mutate authn           cargo-mutants over crates/authn"
+)]
+pub struct Args {
+    /// `guards` (the table of this command) or `authn` (cargo-mutants over that crate).
+    #[arg(default_value = "guards")]
+    pub what: String,
+    /// Only guards with this in their name or their file's; for `authn` only files whose path has it.
+    pub name: Option<String>,
+    /// Lists the guards and does nothing.
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// A line that holds something, and what stands there when it is taken out.
+#[derive(Debug, Clone, Copy)]
+pub struct Guard {
+    /// The acceptance line that it holds, and which part of it.
+    pub name: &'static str,
+    /// Where it stands.
+    pub file: &'static str,
+    /// The text, which stands in the file exactly once.
+    pub text: &'static str,
+    /// The text without the guard.
+    pub without: &'static str,
+    /// Which tests of the file's package must notice: a part of their names, or nothing for all.
+    pub tests: &'static str,
+}
+
+/// The whole table.
+fn guards() -> impl Iterator<Item = &'static Guard> {
+    authn::GUARDS.iter().chain(edge::GUARDS).chain(record::GUARDS)
+}
+
+/// From an empty folder on two cores.
+const BUILD: Duration = Duration::from_secs(30 * 60);
+/// One package's tests, or a mutant that never ends.
+const TESTS: Duration = Duration::from_secs(5 * 60);
+/// The whole of cargo-mutants.
+const MUTANTS: Duration = Duration::from_secs(6 * 3600);
+
+/// Runs it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    command::catch_signals()?;
+    let root = repo::root()?;
+    match args.what.as_str() {
+        "guards" => {}
+        "authn" => return mutants(&root, args.name.as_deref()),
+        other => bail!("there is nothing called {other}; known: guards, authn"),
+    }
+    let part = args.name.as_deref().unwrap_or_default();
+    let fits = |guard: &&Guard| guard.name.contains(part) || guard.file.contains(part);
+    let chosen: Vec<&Guard> = guards().filter(fits).collect();
+    ensure!(!chosen.is_empty(), "no guard has {part} in its name or its file's");
+    if args.list {
+        chosen.iter().for_each(|guard| println!("{}  {}", guard.name, guard.file));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let stale = stale(&root, &chosen);
+    ensure!(stale.is_empty(), "the table does not fit the tree:\n{}", stale.join("\n"));
+    walk(&root, &chosen)
+}
+
+/// Entries whose text does not stand in their file exactly once, and why.
+fn stale(root: &Path, guards: &[&Guard]) -> Vec<String> {
+    let mut texts: BTreeMap<&str, String> = BTreeMap::new();
+    let mut found = Vec::new();
+    for guard in guards {
+        let text = texts
+            .entry(guard.file)
+            .or_insert_with(|| fs::read_to_string(root.join(guard.file)).unwrap_or_default());
+        let times = text.matches(guard.text).count();
+        if times != 1 {
+            found.push(format!("{}: its text stands {times} times in {}", guard.name, guard.file));
+        }
+        if guard.text == guard.without {
+            found.push(format!("{}: nothing is taken out", guard.name));
+        }
+    }
+    found
+}
+
+/// How a guard fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Noticed,
+    Survived,
+    DoesNotCompile,
+}
+
+fn walk(root: &Path, chosen: &[&Guard]) -> anyhow::Result<ExitCode> {
+    let mut report = Report::new();
+    let copy = repo::target(root).join("mutate/tree");
+    let packages: BTreeSet<&str> = chosen.iter().map(|guard| package(guard.file)).collect();
+    report.expect(packages.len() + 1);
+    report.step("Copy the tree", |_| copy_tree(root, &copy))?;
+    for package in packages {
+        let name = format!("Build the tests of {package} and see them green");
+        report.step(&name, |_| {
+            let sound = tests(&copy, package, "", BUILD)?;
+            ensure!(sound == Fate::Survived, "the tests of {package} are not green as they are");
+            Ok(())
+        })?;
+    }
+    let width = chosen.iter().map(|guard| guard.name.len()).max().unwrap_or_default();
+    let mut survivors = Vec::new();
+    for guard in chosen {
+        let began = Instant::now();
+        let fate = without(&copy, guard)?;
+        let word = match fate {
+            Fate::Noticed => "noticed",
+            Fate::Survived => "SURVIVED",
+            Fate::DoesNotCompile => "DOES NOT COMPILE",
+        };
+        println!("{:width$}  {word:8}  {:5.1} s", guard.name, began.elapsed().as_secs_f32());
+        if fate != Fate::Noticed {
+            survivors.push(guard.name);
+        }
+    }
+    println!("{} guards, {} noticed", chosen.len(), chosen.len() - survivors.len());
+    if survivors.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("not noticed: {}", survivors.join(", "));
+    Ok(ExitCode::FAILURE)
+}
+
+/// Runs the tests with the guard taken out of the copy, which is whole again afterwards.
+fn without(copy: &Path, guard: &Guard) -> anyhow::Result<Fate> {
+    let file = copy.join(guard.file);
+    let whole = fs::read_to_string(&file).with_context(|| guard.file.to_owned())?;
+    fs::write(&file, whole.replacen(guard.text, guard.without, 1))?;
+    let fate = tests(copy, package(guard.file), guard.tests, TESTS);
+    fs::write(&file, whole)?;
+    fate
+}
+
+/// The package that a file belongs to.
+fn package(file: &str) -> &str {
+    let folder = file.split("/src/").next().unwrap_or_default();
+    folder.rsplit('/').next().unwrap_or_default()
+}
+
+/// Runs a package's unit tests whose names have `part` in them. A run that takes too long was noticed, too.
+fn tests(copy: &Path, package: &str, part: &str, limit: Duration) -> anyhow::Result<Fate> {
+    let cargo = |more: &[&str]| {
+        let mut cargo = repo::cargo(copy);
+        cargo.args(["test", "--quiet", "--package", &format!("gatehouse-{package}")]);
+        cargo.args(if copy.join(folder(package)).join("src/lib.rs").exists() {
+            ["--lib"]
+        } else {
+            ["--bins"]
+        });
+        cargo.args(more).env("CARGO_TARGET_DIR", copy.with_file_name("target"));
+        cargo
+    };
+    let built = command::output(&mut cargo(&["--no-run"]), "building a mutant", BUILD)?;
+    if !built.status.success() {
+        return Ok(Fate::DoesNotCompile);
+    }
+    let mut run = cargo(&["--", part]);
+    match command::output(&mut run, "a mutant's tests", limit) {
+        Ok(done) if done.status.success() => Ok(Fate::Survived),
+        Ok(_) => Ok(Fate::Noticed),
+        Err(_) if !command::interrupted() => Ok(Fate::Noticed),
+        Err(error) => Err(error),
+    }
+}
+
+/// The folder of one of our packages.
+fn folder(package: &str) -> PathBuf {
+    let service = guards().find(|guard| self::package(guard.file) == package);
+    let file = service.map(|guard| guard.file).unwrap_or_default();
+    PathBuf::from(file.split("/src/").next().unwrap_or_default())
+}
+
+/// Brings the copy up to date; what did not change keeps its time, so that it is not built again.
+fn copy_tree(root: &Path, copy: &Path) -> anyhow::Result<()> {
+    let mut git = std::process::Command::new("git");
+    git.current_dir(root).args(["ls-files", "-z", "-co", "--exclude-standard"]);
+    let listed = command::run(&mut git, "git ls-files", TESTS)?;
+    let files: BTreeSet<&str> = listed.split('\0').filter(|path| !path.is_empty()).collect();
+    for path in &files {
+        let (from, to) = (root.join(path), copy.join(path));
+        // A file that git lists and that is gone.
+        let Ok(text) = fs::read(&from) else { continue };
+        if fs::read(&to).is_ok_and(|known| known == text) {
+            continue;
+        }
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(&to, text).with_context(|| to.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Lets cargo-mutants change every function of `crates/authn`.
+fn mutants(root: &Path, file: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut report = Report::new();
+    report.expect(1);
+    let program = tools::ensure(tools::MUTANTS, &mut report)?;
+    let out = repo::target(root).join("mutate");
+    fs::create_dir_all(&out)?;
+    let mut cargo = std::process::Command::new(program);
+    cargo
+        .current_dir(root)
+        .args(["mutants", "--package", "gatehouse-authn", "--no-shuffle", "--colors", "never"])
+        .args(["--baseline", "run", "--output"])
+        .arg(&out)
+        .args(["--", "--lib"]);
+    if let Some(file) = file {
+        cargo.args(["--file", &format!("**/{file}*")]);
+    }
+    println!("cargo-mutants over crates/authn; its reports are in {}", out.display());
+    let done = command::output(&mut cargo, "cargo-mutants", MUTANTS)?;
+    print!("{}", done.stdout);
+    let missed = out.join("mutants.out/missed.txt");
+    let survivors = fs::read_to_string(&missed).unwrap_or_default();
+    println!("{} survivors", survivors.lines().count());
+    print!("{survivors}");
+    // cargo-mutants: 0 is no survivor, 2 is survivors, 3 is time-outs (which are noticed).
+    let sound = matches!(done.status.code(), Some(0 | 3)) && survivors.is_empty();
+    if !sound && !matches!(done.status.code(), Some(2 | 3)) {
+        bail!("cargo-mutants did not run:\n{}", command::last_lines(&done.stderr, 12));
+    }
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guard_stands_in_the_tree_exactly_once() {
+        let all: Vec<&Guard> = guards().collect();
+        let stale = stale(&repo::root().unwrap(), &all);
+        assert!(stale.is_empty(), "{stale:#?}");
+        let names: BTreeSet<&str> = all.iter().map(|guard| guard.name).collect();
+        assert_eq!(names.len(), all.len(), "a name stands twice");
+        assert!(all.len() >= 60, "{} guards", all.len());
+    }
+
+    #[test]
+    fn a_text_that_is_gone_or_stands_twice_is_stale() {
+        let guard =
+            |text| Guard { name: "x", file: "xtask/src/mutate.rs", text, without: "", tests: "" };
+        let check = |text: &'static str| stale(&repo::root().unwrap(), &[&guard(text)]).len();
+        assert_eq!(check(concat!("//! `cargo xtask ", "mutate`: takes")), 0);
+        assert_eq!(check(concat!("this text is ", "nowhere")), 1);
+        assert_eq!(check("use "), 1);
+    }
+
+    #[test]
+    fn a_file_names_its_package() {
+        for (file, expected) in [
+            ("crates/authn/src/jws/header.rs", "authn"),
+            ("ratelimit-sidecar/src/config.rs", "ratelimit-sidecar"),
+        ] {
+            assert_eq!(package(file), expected);
+        }
+    }
+}
