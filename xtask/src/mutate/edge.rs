@@ -47,9 +47,9 @@ pub(super) const GUARDS: &[Guard] = &[
     },
     Guard {
         name: "j4 two headers",
-        file: "crates/edge/src/flow/inbound.rs",
-        text: "found.authorization == Single::Many || ",
-        without: "",
+        file: "crates/edge/src/view.rs",
+        text: "Self::One(_) | Self::Many => Self::Many,",
+        without: "Self::One(_) | Self::Many => Self::One(value),",
         tests: "",
     },
     Guard {

@@ -48,6 +48,19 @@ fn j2_a_bad_token_gets_a_fixed_challenge_that_says_nothing_of_it() {
 }
 
 #[test]
+fn j21_a_token_is_judged_by_the_keys_and_rules_of_its_own_issuer() {
+    let mut world = World::with(|document| {
+        let mut other = document["issuers"][0].clone();
+        other["issuer"] = "https://other.example".into();
+        other["platform"] = false.into();
+        other["tenants"] = "from_record".into();
+        document["issuers"].as_array_mut().unwrap().insert(0, other);
+    });
+    check(&mut world, &good(), "passed");
+    check(&mut world, &claiming("iss", Some("https://third.example".into())), "401 token_invalid");
+}
+
+#[test]
 fn j4_two_credentials_are_refused_on_every_path() {
     let (good, mut world) = (good(), World::new());
     let twice = [("authorization", good.as_str()), ("Authorization", good.as_str())];
