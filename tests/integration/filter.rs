@@ -1,5 +1,6 @@
 //! The compiled filter, as the bytes that ship, in the wasmtime host.
 
+mod auth;
 mod configure;
 mod cost;
 mod feed;

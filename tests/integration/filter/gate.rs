@@ -112,7 +112,11 @@ impl Gate {
 
     /// It has not heard the change feed yet: one tick is missing until [`now`].
     pub fn deaf(document: &Value, native_signatures: bool) -> Self {
-        let mut vm = start_at(now() - TICK, native_signatures);
+        Self::of(start_at(now() - TICK, native_signatures), document)
+    }
+
+    /// That VM with this document.
+    pub fn of(mut vm: Vm, document: &Value) -> Self {
         assert!(vm.configure(&document.to_string()).unwrap(), "refused: {:?}", vm.take_log());
         Self { vm, sidecar: Sidecar::default(), asked: Vec::new() }
     }
