@@ -264,6 +264,7 @@ fn without_a_sidecar_everything_must_be_at_hand_and_what_is_lost_is_told() {
     let whole = |document: &mut Value| {
         document["sidecar"] = Value::Null;
         document["limiter"] = json!({"local": {"per_minute": 600}});
+        document["sessions"] = false.into();
         let issuer = &mut document["issuers"][0];
         issuer["jwks"] = json!({"target": "login", "authority": "login.example", "path": "/keys"});
         issuer["roles"] = json!({"claim": "/groups", "map": {"devs": "developer"}});

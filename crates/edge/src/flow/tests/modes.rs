@@ -15,6 +15,7 @@ fn from_claims(document: &mut Value) {
 fn without_record(document: &mut Value) {
     from_claims(document);
     document["sidecar"] = Value::Null;
+    document["sessions"] = false.into();
     document["limiter"] = json!({"local": {"per_minute": 3}});
     document["issuers"][0]["jwks"] = json!({"inline": {"keys": [public_key("rsa")]}});
 }

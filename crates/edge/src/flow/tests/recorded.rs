@@ -141,7 +141,10 @@ fn a_changed_key_is_asked_about_again_and_a_record_that_is_away_opens_nothing() 
 
 #[test]
 fn keys_and_sessions_that_are_not_taken_are_no_credential() {
-    let mut world = World::with(|document| document["api_keys"] = false.into());
+    let mut world = World::with(|document| {
+        document["api_keys"] = false.into();
+        document["sessions"] = false.into();
+    });
     for (name, value, _) in both() {
         let end = world.send("GET", AGENTS, &[(name, &value)]);
         assert_eq!(end.verdict(), "401 credential_missing", "{name}");
