@@ -163,7 +163,7 @@ impl Api {
         serde_json::from_str(&answer.body).context("reading the new client")
     }
 
-    /// Makes an API key with a role; `token` is an admin's or, up to their own role, a developer's of the tenant.
+    /// Makes an API key with a role; `token` is the platform's or, up to their own role, a member's of the tenant.
     pub fn make_key(
         &self,
         token: &str,
@@ -173,7 +173,8 @@ impl Api {
     ) -> anyhow::Result<Key> {
         let body = json!({"name": name, "environment": "demo", "roles": [role]});
         let path = format!("/api/v1/factory/tenants/{tenant}/api-keys");
-        let answer = self.want(201, Call::post(&path, &body).token(token))?;
+        let reason = [(header::IMPERSONATION_REASON, REASON)];
+        let answer = self.want(201, Call::post(&path, &body).token(token).headers(&reason))?;
         serde_json::from_str(&answer.body).context("reading the new key")
     }
 
