@@ -27,6 +27,8 @@ const MIN_REFRESH: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A time further ahead than this was written under a clock that has been set back since.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
+/// Before a record is this old nobody leads by it: VMs that tick as one each make it, and the last one wins.
+const SETTLING: Duration = Duration::from_millis(200);
 /// The longest lease there is: twice the longest time-out, and a second.
 const MAX_LEASE: Duration = Duration::from_secs(21);
 
@@ -101,6 +103,8 @@ struct Head {
     due_ms: u64,
     /// Tries that failed since it was fetched.
     failures: u32,
+    /// From when leases may be taken.
+    settled_ms: u64,
     /// Who fetches, until when.
     lease: u64,
     lease_until_ms: u64,
@@ -156,8 +160,8 @@ impl Suite {
         for (place, direct) in self.direct() {
             let keys = SharedKeys::of(self, place, direct, shared);
             let Some((mut head, cas)) = keys.head() else {
-                // Who leads is settled a tick later, when every VM has seen this.
-                keys.set_head(&Head::default(), 0);
+                let settled_ms = ms(now.saturating_add(SETTLING));
+                keys.set_head(&Head { settled_ms, ..Head::default() }, 0);
                 continue;
             };
             keys.adopt(vm, place, &head, now);
@@ -175,7 +179,8 @@ impl Suite {
             remote.wanted &= is_due(head.cool_until_ms, now, COOL_DOWN);
             let on_schedule = head.is_due(direct, now);
             let for_key_id = remote.wanted;
-            let free = is_due(head.lease_until_ms, now, MAX_LEASE);
+            let free = is_due(head.lease_until_ms, now, MAX_LEASE)
+                && is_due(head.settled_ms, now, SETTLING);
             if !(on_schedule || for_key_id) || !free {
                 continue;
             }

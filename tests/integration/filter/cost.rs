@@ -55,7 +55,7 @@ fn a_remembered_request_that_asks_nobody_costs_what_its_headers_cost() {
     let bearer = format!("Bearer {}", token());
     let headers = request("GET", "/api/v1/registry/agents", Some(&bearer));
     forwarded(gate.send(&headers));
-    let mut sum = |gate: &mut Gate| {
+    let sum = |gate: &mut Gate| {
         let counts = gate.vm.take_counts();
         (counts.values().map(|count| count.calls).sum::<u64>(), counts)
     };
