@@ -171,6 +171,10 @@ fn j23_other_kinds_of_tokens_are_refused() {
         ("application/jwt", true, false),
         ("at+jwt", true, true),
         ("application/AT+JWT", true, true),
+        ("application/dpop+jwt", false, false),
+        // As long as the prefix that may be there.
+        ("certificate/at+jwt", false, false),
+        ("certificate/jwt", false, false),
         ("dpop+jwt", false, false),
         ("logout+jwt", false, false),
         ("secevent+jwt", false, false),
