@@ -75,22 +75,28 @@ impl Services<'_> {
         let key_file = self.dir.join("signing.key");
         std::fs::write(&key_file, KEY)?;
         let peppers = self.peppers()?;
-        let config = self.write(
-            "control-api",
-            &json!({
-                "listen": listen,
-                "internal_listen": internal,
-                "admin_listen": admin,
-                "issuer": ISSUER,
-                "audience": AUDIENCE,
-                "token_ttl_s": 900,
-                "key_publish_ahead_s": 0,
-                "database": {"app": self.database.url("app"), "admin": self.database.url("admin")},
-                "key_file": key_file,
-                "peppers_file": peppers,
-                "image_store": self.images,
-            }),
-        )?;
+        let mut config = json!({
+            "listen": listen,
+            "internal_listen": internal,
+            "admin_listen": admin,
+            "issuer": ISSUER,
+            "audience": AUDIENCE,
+            "token_ttl_s": 900,
+            "key_publish_ahead_s": 0,
+            "database": {
+                "app": self.database.url("app"),
+                "admin": self.database.url("admin"),
+                "system": self.database.url("system"),
+            },
+            "key_file": key_file,
+            "peppers_file": peppers,
+            "image_store": self.images,
+        });
+        // Without Redis there is no feed: the sidecar asks for every credential again.
+        if let (Some(redis), Some(members)) = (self.redis, config.as_object_mut()) {
+            members.insert("redis".to_owned(), json!({"url": redis.url("control")}));
+        }
+        let config = self.write("control-api", &config)?;
         let mut bootstrap = self.program("control-api")?;
         bootstrap.arg("bootstrap").arg("--config").arg(&config).args(["--name", "platform"]);
         let made = succeeded("control-api bootstrap", &mut bootstrap)?;
@@ -122,6 +128,8 @@ impl Services<'_> {
                     "jwks": format!("http://{keys}/.well-known/jwks.json"),
                 }],
                 "control_api": {"internal": format!("http://{internal}")},
+                "peppers_file": self.peppers()?,
+                "last_used_s": 1,
                 "redis_timeout_ms": REDIS_TIMEOUT_MS,
             }),
         )?;
