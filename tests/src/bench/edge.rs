@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use gatehouse_xtask::{
     bench::figures::{Figure, Machine, Outcome, spread},
     command, repo,
-    report::{Report, exit},
+    report::{Faults, Report},
 };
 use serde_json::{Value, json};
 
@@ -183,7 +183,8 @@ fn compare(
     let mut rounds = Vec::new();
     for _ in 0..options.rounds() {
         if command::interrupted() {
-            std::process::exit(i32::from(exit::INTERRUPTED));
+            // An error, not an exit: Envoy ends with the values that hold it.
+            return Err(Faults::interrupted().into());
         }
         let first = ours.cost(process, slice)?;
         let second = native.cost(process, slice)?;
