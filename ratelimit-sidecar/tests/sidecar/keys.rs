@@ -166,6 +166,18 @@ async fn j13_while_the_issuer_is_down_its_keys_are_kept_and_an_unknown_one_is_50
 }
 
 #[tokio::test]
+async fn j13_a_key_that_the_issuer_was_seen_not_to_have_is_told_though_it_is_down() {
+    let idp = Server::start(&Script::new(set(&["a"]))).await;
+    let sidecar = Sidecar::with_issuer_and(idp.at, every_second());
+    sidecar.get(ASK).await;
+    assert_eq!(sidecar.get(&format!("{ASK}&kid=x")).await.0, 200);
+    idp.stop().await;
+    until("a failed fetch", async || sidecar.metric(FAILED).await.filter(|n| *n > 0)).await;
+    assert_eq!(sidecar.get(&format!("{ASK}&kid=x")).await.0, 200);
+    unavailable(sidecar.get(&format!("{ASK}&kid=y")).await);
+}
+
+#[tokio::test]
 async fn j19_an_issuer_that_is_away_at_the_start_is_503_and_the_metric_says_so_until_it_is_there() {
     let script = Script::new(set(&["a"]));
     let idp = Server::start(&script).await;

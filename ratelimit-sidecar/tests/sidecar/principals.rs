@@ -196,6 +196,8 @@ async fn what_is_not_the_control_apis_own_word_is_503() {
     let control = Server::start(&script).await;
     let sidecar = Sidecar::with_control(control.at);
     check(&sidecar, "one", (503, "identity_unavailable")).await;
+    script.set(|| StatusCode::UNAUTHORIZED.into_response());
+    check(&sidecar, "one", (503, "identity_unavailable")).await;
     for strange in
         ["", "{}", r#"{"status":"active","tier":"gold","roles":[],"platform":true,"epoch":1}"#]
     {

@@ -397,7 +397,8 @@ impl Relay {
     /// A new epoch, as after a Redis that lost its data.
     pub async fn begin(&self, epoch: &str, denied: &[Denied]) {
         let mut at = self.at.lock().await;
-        self.writer.begin(epoch, denied).await.unwrap();
+        // The connection may have to be made anew.
+        until("the new epoch to begin", async || self.writer.begin(epoch, denied).await.ok()).await;
         self.writer.beat(epoch, 0).await.unwrap();
         *at = (epoch.to_owned(), 0);
     }
