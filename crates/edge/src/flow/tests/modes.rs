@@ -43,6 +43,20 @@ fn roles_from_claims_are_mapped_and_capped_and_nothing_else_is_taken_from_the_to
 }
 
 #[test]
+fn an_issuer_vouches_for_nobody_where_the_record_says_for_whom_it_speaks() {
+    for (tenants, vouched) in [(json!([TENANT]), true), (json!("from_record"), false)] {
+        let mut world = World::with(|document| {
+            from_claims(document);
+            document["issuers"][0]["platform"] = false.into();
+            document["issuers"][0]["tenants"] = tenants.clone();
+        });
+        post(&mut world, json!(["devs"]));
+        let expected = format!(r#""vouched":{vouched}"#);
+        assert!(world.calls.iter().any(|call| call.contains(&expected)), "{:?}", world.calls);
+    }
+}
+
+#[test]
 fn two_tokens_of_one_subject_keep_their_own_roles() {
     let mut world = World::with(from_claims);
     let (devs, ops) = (json!(["devs"]), json!(["ops"]));
