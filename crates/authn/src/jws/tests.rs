@@ -360,14 +360,31 @@ fn a_verifier_without_an_answer_is_no_verdict() {
 }
 
 #[test]
-fn the_claimed_issuer_is_text_or_nothing() {
-    for (claims, expected) in [
-        (r#"{"iss":"a/"}"#, Some("a/")),
-        (r#"{"iss":1}"#, None),
-        ("{}", None),
-        (r#"{"iss":null}"#, None),
+fn j21_the_claimed_issuer_and_tenant_are_text_or_nothing() {
+    for (value, expected) in [
+        (r#""a/""#, Some("a/")),
+        ("1", None),
+        ("null", None),
+        (r#"["a"]"#, None),
+        (r#"{"iss":"a","tenant_id":"a"}"#, None),
     ] {
-        let token = format!("{}.{}.", t::encode(r#"{"alg":"ES256"}"#), t::encode(claims));
-        assert_eq!(parse(token.as_bytes()).unwrap().claimed_issuer(), expected);
+        let read = |name: &str| {
+            let claims = format!(r#"{{"a":"b","{name}":{value},"c":"d"}}"#);
+            format!("{}.{}.", t::encode(r#"{"alg":"ES256"}"#), t::encode(claims))
+        };
+        let (issuer, tenant) = (read("iss"), read("tenant_id"));
+        let (issuer, tenant) =
+            (parse(issuer.as_bytes()).unwrap(), parse(tenant.as_bytes()).unwrap());
+        assert_eq!((issuer.claimed_issuer(), issuer.claimed_tenant()), (expected, None));
+        assert_eq!((tenant.claimed_issuer(), tenant.claimed_tenant()), (None, expected));
     }
+}
+
+#[test]
+fn the_payload_of_a_verified_token_is_what_was_signed() {
+    let good = good();
+    let parsed = parse(good.as_bytes()).unwrap();
+    let verified = verify_with(&parsed, &t::set(&[t::ec("{}")]), ALL, &Portable).unwrap();
+    assert_eq!(verified.payload(), CLAIMS.as_bytes());
+    assert_eq!(verified.header(), parsed.header());
 }
