@@ -24,7 +24,7 @@ impl Relay {
     /// Publishes until nothing waits; where the feed stands then.
     pub(super) async fn drain(&self) -> Result<FeedState, Error> {
         loop {
-            let mut tx = self.store.system(Job::Relay).await?;
+            let mut tx = self.open().await?;
             let stands = tx.feed_state().await?;
             if stands.epoch.is_empty() {
                 drop(tx);
@@ -44,6 +44,11 @@ impl Relay {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the relay is a job; no request leads here")]
+    async fn open(&self) -> Result<SystemTx, Error> {
+        Ok(self.store.system(Job::Relay).await?)
     }
 
     async fn publish(
@@ -97,7 +102,7 @@ impl Relay {
 
     /// Begins a new epoch: the deny list and every key from the record. Until the next heartbeat the feed is silent.
     pub(super) async fn begin(&self) -> Result<(), Error> {
-        let mut tx = self.store.system(Job::Relay).await?;
+        let mut tx = self.open().await?;
         let before = tx.feed_state().await?;
         // Another relay may have begun it while we waited for our turn.
         let found = self.feed.state().await?;
@@ -124,7 +129,7 @@ impl Relay {
     }
 
     pub(super) async fn prune(&self) -> Result<(), Error> {
-        let mut tx = self.store.system(Job::Relay).await?;
+        let mut tx = self.open().await?;
         tx.prune(KEEP, PRUNE_ROWS).await?;
         tx.commit().await?;
         Ok(())
