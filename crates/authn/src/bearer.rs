@@ -60,6 +60,7 @@ mod tests {
             "Bearer  a b",
             "Bearer a,Basic b",
             "Bearer\ta",
+            "Bearer/a.b.c",
             "Bearer a\t",
             "Bearer a ",
             "Bearer =",
