@@ -9,7 +9,8 @@ use gatehouse_tests::{
 use serde_json::json;
 
 use super::gate::{
-    ALLOWED, Gate, ISSUER, SUBJECT, TENANT, claims, issuer, key, now_s, signed, token, with_claim,
+    ALLOWED, Gate, ISSUER, Plan, SUBJECT, TENANT, claims, issuer, key, now_s, signed, token,
+    with_claim,
 };
 
 const INVALID: &str = "401 token_invalid";
@@ -78,8 +79,8 @@ fn j31_what_failed_in_passing_is_not_remembered() {
     .unwrap();
     drop(gate);
 
-    let gate = Gate::open();
-    gate.outside().keys.insert(ISSUER.to_owned(), (503, String::new()));
+    let keys = vec![(ISSUER.to_owned(), 503, json!({}))];
+    let gate = Gate::with(Plan { keys, ..Plan::default() });
     assert_eq!(gate.judges(&token()), AWAY);
     gate.publish(&jwks(&[key()]).unwrap());
     wait::until("the keys are there", Duration::from_secs(45), || match gate.judges(&token()) {

@@ -96,12 +96,14 @@ fn j21_issuers_are_told_apart_byte_by_byte_and_share_no_keys() {
     second["platform"] = json!(false);
     second["tenants"] = json!("from_record");
     document["issuers"].as_array_mut().unwrap().push(second);
-    let plan =
-        Plan { document: document.clone(), issuers: vec![SECOND.to_owned()], ..Plan::default() };
-    let gate = Gate::with(plan);
     // The same id at both: nothing but the issuer tells the keys apart.
     let theirs = Key::generate("key-1").unwrap();
-    gate.outside().keys.insert(SECOND.to_owned(), (200, jwks(&[&theirs]).unwrap().to_string()));
+    let gate = Gate::with(Plan {
+        document: document.clone(),
+        issuers: vec![SECOND.to_owned()],
+        keys: vec![(SECOND.to_owned(), 200, jwks(&[&theirs]).unwrap())],
+        ..Plan::default()
+    });
     let by = |key: &Key, issuer: &str| {
         let mut claims = claims();
         claims["iss"] = json!(issuer);

@@ -57,6 +57,8 @@ pub struct Plan {
     pub upstream: serve::Handler,
     /// Issuers beside [`ISSUER`] whose keys the sidecar fetches.
     pub issuers: Vec<String>,
+    /// What is published before the sidecar begins to fetch, by issuer, with the status of the answer.
+    pub keys: Vec<(String, u16, Value)>,
     /// The sidecar's limits of endpoints; others are far away.
     pub endpoints: Value,
 }
@@ -69,6 +71,7 @@ impl Default for Plan {
             bootstrap: |_| Some(()),
             upstream: Arc::new(serve::echo),
             issuers: Vec::new(),
+            keys: Vec::new(),
             endpoints: json!([]),
         }
     }
@@ -108,6 +111,12 @@ impl Gate {
         Self::with(Plan { document, ..Plan::default() })
     }
 
+    /// With another document and other keys of [`ISSUER`].
+    pub fn publishing(document: Value, keys: Value) -> Self {
+        let keys = vec![(ISSUER.to_owned(), 200, keys)];
+        Self::with(Plan { document, keys, ..Plan::default() })
+    }
+
     pub fn with(plan: Plan) -> Self {
         // Another process may take a port between its choice and its use.
         wait::until("a gateway", wait::START, || match Self::start(&plan) {
@@ -120,7 +129,11 @@ impl Gate {
 
     fn start(plan: &Plan) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("gatehouse-gate-").tempdir().unwrap();
-        let outside = Arc::new(Mutex::new(outside()));
+        let mut published = outside();
+        for (issuer, status, keys) in &plan.keys {
+            published.keys.insert(issuer.clone(), (*status, keys.to_string()));
+        }
+        let outside = Arc::new(Mutex::new(published));
         // Two addresses: the sidecar fetches no keys from where the record is.
         let [providers, record] = [(); 2].map(|()| {
             let shared = Arc::clone(&outside);

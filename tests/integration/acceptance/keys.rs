@@ -3,7 +3,7 @@
 use gatehouse_tests::token::{Ec, Key};
 use serde_json::{Value, json};
 
-use super::gate::{ALLOWED, Gate, Plan, claims, document, issuer, key, with_header};
+use super::gate::{ALLOWED, Gate, ISSUER, Plan, claims, document, issuer, key, with_header};
 
 const INVALID: &str = "401 token_invalid";
 
@@ -17,8 +17,6 @@ fn j11_an_unfit_key_is_left_out_and_its_set_serves() {
     leaky["platform"] = json!(false);
     leaky["tenants"] = json!("from_record");
     document["issuers"].as_array_mut().unwrap().push(leaky);
-    let gate = Gate::with(Plan { document, issuers: vec![LEAKY.to_owned()], ..Plan::default() });
-
     let ec = Ec::generate("ec").unwrap();
     let rsa: [(&str, Value, &str); 12] = [
         ("use", json!("sig"), ALLOWED),
@@ -60,7 +58,20 @@ fn j11_an_unfit_key_is_left_out_and_its_set_serves() {
         .iter()
         .map(|(name, value, expected)| (place(ec.jwk().unwrap(), name, value), *expected))
         .collect();
-    gate.publish(&json!({ "keys": keys }));
+    // A set that publishes a private member is refused whole: whoever read it can sign.
+    let mut private = key().jwk().unwrap();
+    private["kid"] = json!("private");
+    private["d"] = json!("AQAB");
+    let leak = json!({"keys": [key().jwk().unwrap(), private]});
+    let gate = Gate::with(Plan {
+        document,
+        issuers: vec![LEAKY.to_owned()],
+        keys: vec![
+            (ISSUER.to_owned(), 200, json!({ "keys": keys })),
+            (LEAKY.to_owned(), 200, leak),
+        ],
+        ..Plan::default()
+    });
     for (kid, expected) in rsa {
         assert_eq!(gate.judges(&with_header("kid", json!(kid))), expected, "{kid}");
     }
@@ -69,12 +80,6 @@ fn j11_an_unfit_key_is_left_out_and_its_set_serves() {
         assert_eq!(gate.judges(&token), expected, "{kid}");
     }
 
-    // A set that publishes a private member is refused whole: whoever read it can sign.
-    let mut private = key().jwk().unwrap();
-    private["kid"] = json!("private");
-    private["d"] = json!("AQAB");
-    let set = json!({"keys": [key().jwk().unwrap(), private]}).to_string();
-    gate.outside().keys.insert(LEAKY.to_owned(), (200, set));
     let mut theirs = claims();
     theirs["iss"] = json!(LEAKY);
     let token = key().jwt(&key().header(), &theirs).unwrap();
@@ -83,7 +88,7 @@ fn j11_an_unfit_key_is_left_out_and_its_set_serves() {
 
 #[test]
 fn j12_without_a_key_id_at_most_five_fitting_keys_are_tried() {
-    let gate = Gate::document(issuer(&json!({"algorithms": ["RS256", "ES256"]})));
+    let both = || issuer(&json!({"algorithms": ["RS256", "ES256"]}));
     let ec = Ec::generate("twin").unwrap();
     let rsa: Vec<Key> = (0..6).map(|_| Key::generate("twin").unwrap()).collect();
     let anonymous = |key: &Key| {
@@ -93,7 +98,7 @@ fn j12_without_a_key_id_at_most_five_fitting_keys_are_tried() {
     };
     let mut keys: Vec<Value> = vec![ec.jwk().unwrap()];
     keys.extend(rsa.iter().map(anonymous));
-    gate.publish(&json!({ "keys": keys }));
+    let gate = Gate::publishing(both(), json!({ "keys": keys }));
     let without = |key: &Key| key.jwt(&json!({"alg": "RS256"}), &claims()).unwrap();
     // The EC key does not fit and is not counted.
     for (n, expected) in [(0, ALLOWED), (4, ALLOWED), (5, INVALID)] {
@@ -103,9 +108,8 @@ fn j12_without_a_key_id_at_most_five_fitting_keys_are_tried() {
     assert_eq!(gate.judges(&token), ALLOWED);
     drop(gate);
 
-    let gate = Gate::document(issuer(&json!({"algorithms": ["RS256", "ES256"]})));
     let twins: Vec<Value> = vec![ec.jwk().unwrap(), rsa[0].jwk().unwrap(), rsa[1].jwk().unwrap()];
-    gate.publish(&json!({ "keys": twins }));
+    let gate = Gate::publishing(both(), json!({ "keys": twins }));
     let named = |key: &Key| key.jwt(&json!({"alg": "RS256", "kid": "twin"}), &claims()).unwrap();
     assert_eq!(gate.judges(&ec.jwt(&ec.header(), &claims()).unwrap()), ALLOWED);
     assert_eq!(gate.judges(&named(&rsa[0])), ALLOWED);

@@ -39,12 +39,9 @@ fn gate(vectors: &Value, signatures: &str) -> Gate {
     };
     document["issuers"] = issuers.iter().map(entry).collect();
     let name = |issuer: &&Value| issuer["issuer"].as_str().unwrap().to_owned();
-    let plan = Plan { document, issuers: issuers.iter().map(name).collect(), ..Plan::default() };
-    let gate = Gate::with(plan);
-    for issuer in issuers {
-        gate.outside().keys.insert(name(&issuer), (200, issuer["jwks"].to_string()));
-    }
-    gate
+    let keys = issuers.iter().map(|issuer| (name(issuer), 200, issuer["jwks"].clone())).collect();
+    let issuers = issuers.iter().map(name).collect();
+    Gate::with(Plan { document, issuers, keys, ..Plan::default() })
 }
 
 fn with_keys(vectors: &Value) -> impl Iterator<Item = &Value> {
