@@ -17,10 +17,14 @@ struct Process {
     wall: SystemTime,
     /// Since the process began; timers go by it, and it never goes back.
     elapsed: Duration,
-    shared: BTreeMap<String, BTreeMap<Vec<u8>, (Vec<u8>, u32)>>,
+    /// By the VM's id.
+    shared: BTreeMap<String, Values>,
     next_cas: u32,
     vms: u64,
 }
+
+/// What VMs of one id share: by key, the value and its CAS number.
+type Values = BTreeMap<Vec<u8>, (Vec<u8>, u32)>;
 
 /// The value is not the one that the caller read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

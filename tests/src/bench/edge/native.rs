@@ -6,12 +6,17 @@ use serde_json::{Value, json};
 const PLENTY: u32 = 100_000_000;
 
 fn filter(name: &str, kind: &str, config: Value) -> Value {
-    let mut config = config;
-    if let Some(config) = config.as_object_mut() {
-        let kind = format!("type.googleapis.com/envoy.extensions.filters.http.{name}.v3.{kind}");
-        config.insert("@type".to_owned(), kind.into());
-    }
+    let kind = format!("type.googleapis.com/envoy.extensions.filters.http.{name}.v3.{kind}");
+    let config = with(config, "@type", kind.into());
     json!({"name": format!("envoy.filters.http.{name}"), "typed_config": config})
+}
+
+/// `object` with one member more.
+fn with(mut object: Value, name: &str, value: Value) -> Value {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value);
+    }
+    object
 }
 
 /// Checks tokens against a key set of its own and writes two claims into headers. `cached`: verified tokens are
@@ -25,7 +30,7 @@ pub(super) fn jwt_authn(issuer: &str, audience: &str, jwks: &Value, cached: bool
         "payload_in_metadata": "payload",
     });
     if cached {
-        provider["jwt_cache_config"] = json!({"jwt_cache_size": 4096});
+        provider = with(provider, "jwt_cache_config", json!({"jwt_cache_size": 4096}));
     }
     let rules = json!([{"match": {"prefix": "/"}, "requires": {"provider_name": "p"}}]);
     let config = json!({"providers": {"p": provider}, "rules": rules});
@@ -86,7 +91,7 @@ pub(super) fn local_ratelimit(headers: bool) -> Value {
         "filter_enforced": always,
     });
     if headers {
-        config["enable_x_ratelimit_headers"] = "DRAFT_VERSION_03".into();
+        config = with(config, "enable_x_ratelimit_headers", "DRAFT_VERSION_03".into());
     }
     filter("local_ratelimit", "LocalRateLimit", config)
 }
