@@ -90,6 +90,7 @@ mod tests {
         check("access%5ftoken=x", Ok(Some("x")));
         check("%61ccess_token=%78%2E+%zz%2", Ok(Some("x. %zz%2")));
         check("access_token=x=y", Ok(Some("x=y")));
+        check("access_token=%21%2a%0A", Ok(Some("!*\n")));
         check("access_token", Ok(Some("")));
         check("access_token=", Ok(Some("")));
         for none in ["", "&", "=x", "a=access_token", "Access_Token=x", "access_token2=x"] {

@@ -230,9 +230,10 @@ fn p384(x: &[u8], y: &[u8]) -> Result<(Public, Vec<u8>), Unusable> {
     Ok((Public::P384(key), spki))
 }
 
-/// SEC 1 §2.3.3. RFC 7518 §6.2.1.2: the full size of a coordinate, leading zeros included.
+/// SEC 1 §2.3.3. RFC 7518 §6.2.1.2: the full size of a coordinate, leading zeros included; that of `y` is what is left
+/// of the point's, which its reader holds.
 fn uncompressed(x: &[u8], y: &[u8], coordinate_bytes: usize) -> Result<Vec<u8>, Unusable> {
-    if x.len() != coordinate_bytes || y.len() != coordinate_bytes {
+    if x.len() != coordinate_bytes {
         return Err(Unusable::Point);
     }
     Ok([&[4], x, y].concat())
@@ -250,7 +251,7 @@ fn ed25519(x: &[u8]) -> Result<(Public, Vec<u8>), Unusable> {
 
 /// Whether the y-coordinate (little-endian, without the sign bit) is below 2^255 − 19, so that a point has one
 /// spelling (RFC 8032 §5.1.3).
-fn is_canonical(y: &[u8; 32]) -> bool {
+pub(super) fn is_canonical(y: &[u8; 32]) -> bool {
     let [low, middle @ .., high] = y;
     *low < 0xed || high & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
 }

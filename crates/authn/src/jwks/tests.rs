@@ -109,6 +109,8 @@ fn j11_points_off_the_curve_and_other_curves_are_skipped() {
     check(&point(&t::encode([0; 32]), &t::encode([0; 32])), Err(Unusable::Point));
     check(&point(&t::encode([0xff; 32]), y), Err(Unusable::Point));
     check(&point(&t::encode([1; 31]), y), Err(Unusable::Point));
+    check(&point(x, &t::encode([1; 31])), Err(Unusable::Point));
+    check(&point(x, &t::encode([1; 33])), Err(Unusable::Point));
     check(&point("", ""), Err(Unusable::Point));
     // The same 64 bytes, cut one byte too early.
     let whole = [URL_SAFE_NO_PAD.decode(x).unwrap(), URL_SAFE_NO_PAD.decode(y).unwrap()].concat();
@@ -210,7 +212,7 @@ fn j11_p384_points_off_the_curve_are_skipped() {
 
 #[test]
 fn j11_ed25519_keys_of_small_order_or_another_spelling_are_skipped() {
-    let key = |x: &[u8]| format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, t::encode(x));
+    let okp = |x: &[u8]| format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, t::encode(x));
     check(&t::ed25519("{}"), Ok(()));
     check(&t::ed25519(r#"{"alg":"EdDSA","use":"sig"}"#), Ok(()));
     let y = |low: u8, middle: u8, high: u8| {
@@ -227,19 +229,25 @@ fn j11_ed25519_keys_of_small_order_or_another_spelling_are_skipped() {
         order_8.map(|x| <[u8; 32]>::try_from(URL_SAFE_NO_PAD.decode(x).unwrap()).unwrap());
     let small = [y(1, 0, 0), y(0, 0, 0), y(0xec, 0xff, 0x7f), order_8[0], order_8[1]];
     for mut point in small {
-        check(&key(&point), Err(Unusable::Point));
+        check(&okp(&point), Err(Unusable::Point));
         point[31] ^= 0x80;
-        check(&key(&point), Err(Unusable::Point));
+        check(&okp(&point), Err(Unusable::Point));
     }
     // At and above 2^255 - 19; below it are points that are none, and some that are.
     for low in 0xed..=0xff {
-        check(&key(&y(low, 0xff, 0x7f)), Err(Unusable::Point));
-        check(&key(&y(low, 0xff, 0xff)), Err(Unusable::Point));
+        check(&okp(&y(low, 0xff, 0x7f)), Err(Unusable::Point));
+        check(&okp(&y(low, 0xff, 0xff)), Err(Unusable::Point));
     }
-    let below = |low| KeySet::parse(t::set_text(&[key(&y(low, 0xff, 0x7f))]).as_bytes()).unwrap();
-    assert!((0xd0..0xec).any(|low| below(low).keys().len() == 1));
-    check(&key(&[7; 31]), Err(Unusable::Point));
-    check(&key(&[7; 33]), Err(Unusable::Point));
+    let fits = |x: &[u8]| {
+        let set = KeySet::parse(t::set_text(&[okp(x)]).as_bytes()).unwrap();
+        set.keys().len() == 1
+    };
+    assert!((0xd0..0xec).any(|low| fits(&y(low, 0xff, 0x7f))));
+    assert!((0xed..=0xff).any(|low| fits(&y(low, 0, 0x7f))));
+    assert!(key::is_canonical(&y(0xec, 0xff, 0x7f)) && !key::is_canonical(&y(0xed, 0xff, 0x7f)));
+    assert!((0xed..=0xff).any(|low| fits(&y(low, 0xff, 0x7e))));
+    check(&okp(&[7; 31]), Err(Unusable::Point));
+    check(&okp(&[7; 33]), Err(Unusable::Point));
     check(r#"{"kty":"OKP","crv":"Ed25519"}"#, Err(Unusable::NotAKey));
     for crv in ["X25519", "Ed448", "X448", "ed25519", "P-256"] {
         check(&t::ed25519(&format!(r#"{{"crv":"{crv}"}}"#)), Err(Unusable::Unsupported));
