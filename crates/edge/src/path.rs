@@ -187,6 +187,12 @@ mod tests {
             check(character.as_bytes(), Err(Invalid::Character));
         }
         check(b"/a:b@c,d=e", Ok("/a:b@c,d=e"));
+        // An escape elsewhere in the path does not let them in.
+        for character in
+            ["/%61\\b", "/%61;p=1", "/a;p=1/%61", "/%61#b", "/%61 b", "/%61\"", "/{%61}"]
+        {
+            check(character.as_bytes(), Err(Invalid::Character));
+        }
         for form in ["", "*", "a", "http://h/a", "h:443", "?q"] {
             check(form.as_bytes(), Err(Invalid::NotOrigin));
         }

@@ -277,14 +277,10 @@ pub fn document() -> Value {
 
 /// A document without a sidecar: keys of [`ISSUER`] stand in it, roles are the token's, and each worker counts.
 pub fn alone(keys: &Value) -> Value {
-    let mut document = document();
-    let members = document.as_object_mut().unwrap();
-    members.remove("sidecar");
-    members.remove("principal_ttl_ms");
-    members.insert("limiter".to_owned(), json!({"local": {"per_minute": 1_000_000}}));
-    members.insert(
-        "issuers".to_owned(),
-        json!([{
+    json!({
+        "host": "envoy",
+        "signatures": "native",
+        "issuers": [{
             "issuer": ISSUER,
             "audiences": [AUDIENCE],
             "algorithms": ["RS256"],
@@ -292,9 +288,10 @@ pub fn alone(keys: &Value) -> Value {
             "max_role": "admin",
             "jwks": {"inline": keys},
             "roles": {"claim": "/groups", "map": {"developers": "developer", "readers": "viewer"}},
-        }]),
-    );
-    document
+        }],
+        "versions": {"served": ["v1"], "default": "v1"},
+        "limiter": {"local": {"per_minute": 1_000_000}},
+    })
 }
 
 /// The document with members of its first issuer changed.

@@ -34,6 +34,8 @@ fn p1_ambiguous_targets_are_refused_beside_their_plain_neighbours() {
         ("/api/v1/registry\\agents", INVALID),
         ("/api/v1/registry/agents;p=1", INVALID),
         ("/api/v1;x/registry/agents", INVALID),
+        ("/api/v1/registry/%61gents;p=1", INVALID),
+        ("/api/v1/%72egistry\\agents", INVALID),
         ("/api/v1/registry/agents?a=1", ALLOWED),
         ("/api/v1/registry/agents?", ALLOWED),
         ("/api/v1/registry/agents?../..", ALLOWED),

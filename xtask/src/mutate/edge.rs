@@ -132,7 +132,7 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "j16 keys of another generation",
         file: "crates/edge/src/state.rs",
-        text: "            self.tokens.clear();\n",
+        text: "            self.generation = self.generation.wrapping_add(1);\n            self.tokens.clear();\n",
         without: "",
         tests: "",
     },
@@ -340,6 +340,13 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: "path::",
     },
     Guard {
+        name: "p1 characters of a path without escapes",
+        file: "crates/edge/src/path.rs",
+        text: "if !raw.iter().copied().all(is_path_character) {",
+        without: "if false {",
+        tests: "path::",
+    },
+    Guard {
         name: "p1 the origin form",
         file: "crates/edge/src/path.rs",
         text: "if target.first() != Some(&b'/') {",
@@ -385,7 +392,7 @@ pub(super) const GUARDS: &[Guard] = &[
         name: "p8 text alone",
         file: "crates/edge/src/path.rs",
         text: "        Err(_) => Err(Invalid::Escape),\n",
-        without: "        Err(_) => Ok(path),\n",
+        without: "        Err(_) => Ok(Cow::Owned(path)),\n",
         tests: "path::",
     },
     Guard {

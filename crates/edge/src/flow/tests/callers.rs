@@ -43,6 +43,29 @@ fn t6_a_subject_that_no_header_can_carry_is_refused() {
 }
 
 #[test]
+fn t6_a_subject_of_the_record_that_no_header_can_carry_is_refused() {
+    for (subject, expected) in [
+        ("7d7c9c5e-4f62-4b4e-9d0e-6d1f4f3c0001", "passed"),
+        ("a\r\nx-tenant-id: b", "403 permission_denied"),
+        ("a b", "403 permission_denied"),
+        ("", "403 permission_denied"),
+    ] {
+        let mut world = World::new();
+        world.principal.1.subject = subject.to_owned();
+        check_token(&mut world, &good(), expected);
+    }
+}
+
+#[test]
+fn j25_an_answer_of_the_record_for_another_tenant_is_none() {
+    let mut world = World::new();
+    world.principal.1.tenant = OTHER_TENANT.parse().unwrap();
+    check_token(&mut world, &good(), "503 identity_unavailable");
+    world.principal.1.tenant = TENANT.parse().unwrap();
+    check_token(&mut world, &good(), "passed");
+}
+
+#[test]
 fn an_issuer_speaks_for_its_own_tenants_only() {
     let listed =
         |tenants: Value| World::with(move |document| document["issuers"][0]["tenants"] = tenants);
