@@ -136,6 +136,8 @@ mod tests {
                 _ => None,
             };
             assert_eq!(refusal.challenge(), challenged, "{refusal}");
+            // Whatever the token is to blame for stays so.
+            assert_eq!(refusal.is_transient(), refusal.reason().status() == 503, "{refusal}");
         }
     }
 }
