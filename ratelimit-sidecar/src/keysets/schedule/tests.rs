@@ -53,6 +53,16 @@ fn j14_an_unknown_key_is_refetched_once_and_then_only_brings_a_refresh_forward()
     ]);
 }
 
+#[test]
+fn j14_while_an_issuer_fails_no_unknown_key_makes_anyone_wait_for_it_before_the_cool_down() {
+    check(&[
+        (0, false, true, Next::Fetch),
+        (1, true, false, Next::Fetch),
+        (12, true, false, Next::Refresh),
+        (42, true, true, Next::Fetch),
+    ]);
+}
+
 /// One hour of invented keys, hundreds each second.
 #[test]
 fn j14_random_keys_neither_exceed_the_budget_nor_starve_a_rotation() {
