@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut command = runner(&root, &nextest, "run");
     command.args(&args.filter);
     environment(&mut command)?;
-    let cases = acceptance::report(&repo::target(&root));
+    let cases = acceptance::report(&root);
     // What an earlier run left must not be taken for this one's.
     if cases.exists() {
         std::fs::remove_file(&cases).context("removing the last run's report")?;

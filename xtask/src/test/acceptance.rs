@@ -23,9 +23,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("gatehouse-control-api::api", &[""]),
 ];
 
-/// Where nextest writes its report (`.config/nextest.toml`).
-pub fn report(target: &Path) -> PathBuf {
-    target.join("nextest/default/junit.xml")
+/// Where nextest writes its report (`.config/nextest.toml`): beside the sources, wherever cargo builds.
+pub fn report(root: &Path) -> PathBuf {
+    root.join("target/nextest/default/junit.xml")
 }
 
 /// Reads the report of a whole run. `Ok` is a line for the summary, `Err` says what is missing.
