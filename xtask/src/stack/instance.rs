@@ -73,6 +73,7 @@ pub struct Secrets {
     /// Encrypts signing keys at rest: 32 bytes.
     pub key: String,
     /// Knows API keys: 32 bytes.
+    #[serde(default)]
     pub pepper: String,
 }
 
@@ -120,10 +121,16 @@ impl Secrets {
     /// Those of the instance at `dir`: made once, since its database keeps them.
     pub fn of(dir: &Path) -> anyhow::Result<Self> {
         let file = dir.join("secrets.json");
-        if file.exists() {
-            return read(&file);
-        }
-        let secrets = Self::make()?;
+        let secrets = if file.exists() {
+            let secrets: Self = read(&file)?;
+            if !secrets.pepper.is_empty() {
+                return Ok(secrets);
+            }
+            // Of an instance from before there were API keys.
+            Self { pepper: random()?, ..secrets }
+        } else {
+            Self::make()?
+        };
         write(&file, &secrets)?;
         Ok(secrets)
     }
