@@ -18,12 +18,16 @@ pub const JWKS_PATH: &str = "/v1/jwks";
 pub const PRINCIPAL_PATH: &str = "/v1/principal";
 /// `POST /v1/check` with [`CheckAsk`] → [`CheckAnswer`].
 pub const CHECK_PATH: &str = "/v1/check";
+/// `POST /v1/lease` with [`LeaseAsk`] → [`LeaseAnswer`].
+pub const LEASE_PATH: &str = "/v1/lease";
 /// `GET /v1/changes?epoch=EPOCH&after=SEQUENCE` → [`ChangesAnswer`]; without a query, from nothing.
 pub const CHANGES_PATH: &str = "/v1/changes";
 /// The control API's internal listener: `POST` with [`PrincipalAsk`] → [`PrincipalFacts`], 401 or 404.
 pub const INTERNAL_PRINCIPAL_PATH: &str = "/internal/v1/principal";
 /// The control API's internal listener: `POST` with [`LastUsed`] → 204.
 pub const INTERNAL_LAST_USED_PATH: &str = "/internal/v1/last-used";
+/// The control API's internal listener: `POST` with [`QuotaWarning`] → 204.
+pub const INTERNAL_QUOTA_WARNING_PATH: &str = "/internal/v1/quota-warning";
 
 /// The answer of [`JWKS_PATH`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +130,9 @@ pub struct PrincipalFacts {
     /// The API version that the tenant is pinned to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_pin: Option<String>,
+    /// Where the tenant's limits differ from its tier's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Overrides>,
     /// Grows with every change of these facts.
     pub epoch: u64,
 }
@@ -145,6 +152,7 @@ impl PrincipalFacts {
             credential: None,
             expires_at_s: None,
             version_pin: None,
+            limits: None,
             epoch: 0,
         }
     }
@@ -233,6 +241,37 @@ pub struct LastUsed {
     pub seen_at_s: BTreeMap<String, u64>,
 }
 
+/// A tenant's limits where they differ from its tier's (specification GRL-002, MTD-003). What is absent is the tier's;
+/// 0 blocks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overrides {
+    /// Requests per window of the whole tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_window: Option<u32>,
+    /// At most this many times the tenant's limit ÷ window seconds in any second; 0 is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst_multiplier: Option<u32>,
+    /// Requests of the whole tenant per UTC day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_day: Option<u32>,
+    /// Endpoints with limits of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointOverride>,
+}
+
+/// The limit of one endpoint for one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointOverride {
+    /// Upper case.
+    pub method: String,
+    /// The route's template.
+    pub route: String,
+    /// Requests per window.
+    pub per_window: u32,
+}
+
 /// Asks whether a request may pass its limits; a pass is charged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckAsk {
@@ -240,18 +279,28 @@ pub struct CheckAsk {
     pub tenant: TenantId,
     /// From the record.
     pub tier: Tier,
+    /// From the record, where the tenant has limits of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Overrides>,
+    /// The caller within the tenant, where subjects have a limit of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// The request's method, upper case.
     pub method: String,
     /// The route's template (never the raw path), e.g. `/api/v1/registry/agents/{id}`.
     pub route: String,
     /// What the request costs; 0 asks without charging.
     pub cost: u32,
+    /// Charge even what does not fit: a cost that is known only after the response (acceptance R24), or a caller that
+    /// is let pass and metered all the same (R15). What is then above a limit delays who comes next.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 /// One limit's standing after the decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitState {
-    /// `tenant` or `endpoint`.
+    /// `tenant`, `endpoint`, `subject`, `burst` or `day`.
     pub name: String,
     /// Requests per window.
     pub limit: u32,
@@ -271,8 +320,82 @@ pub struct CheckAnswer {
     /// Seconds after which a retry passes, at least 1; only on a denial.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after_s: Option<u32>,
+    /// Whether it was decided without the shared store: by the policy for an outage.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub degraded: bool,
+    /// The part of the day's quota that is used, in percent, from 80 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day_used_percent: Option<u8>,
     /// Every limit that applied; what clients see in `X-RateLimit-*` is the first.
     pub limits: Vec<LimitState>,
+}
+
+/// Asks for a decision, and for further ones to take along (design §3.4, leases); hands back what was not used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseAsk {
+    /// Names one VM for its lifetime: a lease is handed back by its holder alone.
+    pub holder: String,
+    /// The request that waits; `None` for returns alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckAsk>,
+    /// How many passes of the check's cost may be taken along; 0 for none.
+    #[serde(default)]
+    pub want: u32,
+    /// Leases that have ended. Sent once and never again, whatever becomes of the call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returns: Vec<LeaseReturn>,
+}
+
+/// A lease that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseReturn {
+    /// [`Lease::id`].
+    pub lease: u64,
+    /// Passes that nobody used; the sidecar credits no more than its own ledger says.
+    pub unused: u32,
+}
+
+/// The answer of [`LEASE_PATH`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAnswer {
+    /// The verdict on [`LeaseAsk::check`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckAnswer>,
+    /// What may be taken along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// What this VM may let pass of the check's tenant per window while the sidecar is away: the tenant's limit ÷ the
+    /// live sidecars ÷ this sidecar's VMs, rounded down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<u32>,
+}
+
+/// Passes that are charged already, for requests of the same tenant, tier, limits, subject, method, route and cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// To hand back what is unused.
+    pub id: u64,
+    /// How many requests may pass.
+    pub passes: u32,
+    /// Until how many milliseconds after the *sending* of the ask they may; by a monotonic clock.
+    pub ttl_ms: u32,
+}
+
+/// A tenant has used most of its day's quota ([`INTERNAL_QUOTA_WARNING_PATH`]): told once per tenant and day by each
+/// sidecar that sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaWarning {
+    /// Whose quota.
+    pub tenant: TenantId,
+    /// The UTC day, days since the Unix epoch.
+    pub day: u32,
+    /// Requests that were charged.
+    pub used: u32,
+    /// Requests per day.
+    pub limit: u32,
 }
 
 #[cfg(test)]

@@ -87,6 +87,8 @@ impl Decision {
         CheckAnswer {
             allowed: self.allowed,
             retry_after_s: self.retry_after().map(|wait| whole_seconds(wait).max(1)),
+            degraded: false,
+            day_used_percent: None,
             limits: order.iter().map(|(rule, standing)| state(rule, standing)).collect(),
         }
     }

@@ -54,6 +54,8 @@ mod tests {
         let answer = CheckAnswer {
             allowed: false,
             retry_after_s: Some(12),
+            degraded: false,
+            day_used_percent: None,
             limits: vec![limit("endpoint", 10, 0, 12), limit("tenant", 60, 31, 0)],
         };
         let shown: Vec<String> =

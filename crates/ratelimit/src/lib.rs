@@ -10,6 +10,7 @@ pub mod header;
 pub mod keys;
 pub mod memory;
 pub mod policy;
+pub mod take;
 pub mod window;
 
 pub use decision::{Decision, Standing};

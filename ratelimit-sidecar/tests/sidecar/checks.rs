@@ -12,7 +12,16 @@ use crate::process::{Redis, Sidecar, config, env, memory, redis, wait_for};
 const AGENTS: &str = "/api/v1/registry/agents";
 
 fn ask(tenant: TenantId, method: &str, cost: u32) -> CheckAsk {
-    CheckAsk { tenant, tier: Tier::Free, method: method.into(), route: AGENTS.into(), cost }
+    CheckAsk {
+        tenant,
+        tier: Tier::Free,
+        limits: None,
+        subject: None,
+        method: method.into(),
+        route: AGENTS.into(),
+        cost,
+        forced: false,
+    }
 }
 
 fn tenant() -> TenantId {

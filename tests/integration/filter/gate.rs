@@ -264,12 +264,25 @@ fn tenant_limit(remaining: u32, reset_s: u32) -> LimitState {
 
 pub fn allowed(remaining: u32) -> Value {
     let limits = vec![tenant_limit(remaining, 0)];
-    serde_json::to_value(CheckAnswer { allowed: true, retry_after_s: None, limits }).unwrap()
+    serde_json::to_value(CheckAnswer {
+        allowed: true,
+        retry_after_s: None,
+        degraded: false,
+        day_used_percent: None,
+        limits,
+    })
+    .unwrap()
 }
 
 pub fn denied(retry_after_s: u32) -> Value {
     let limits = vec![tenant_limit(0, retry_after_s)];
-    let answer = CheckAnswer { allowed: false, retry_after_s: Some(retry_after_s), limits };
+    let answer = CheckAnswer {
+        allowed: false,
+        retry_after_s: Some(retry_after_s),
+        degraded: false,
+        day_used_percent: None,
+        limits,
+    };
     serde_json::to_value(answer).unwrap()
 }
 

@@ -35,9 +35,12 @@ impl Suite {
                 let call = sidecar.check(&CheckAsk {
                     tenant,
                     tier: caller.prepared.facts.tier,
+                    limits: None,
+                    subject: None,
                     method: route.method.clone(),
                     route: route.template.clone(),
                     cost: 1,
+                    forced: false,
                 });
                 request.wait(call, WaitsFor::Limit(caller))
             }
@@ -72,7 +75,7 @@ impl Suite {
             }
             Answer::Sidecar { .. } | Answer::Unavailable => None,
         };
-        let Some(CheckAnswer { allowed, retry_after_s, limits }) = decided else {
+        let Some(CheckAnswer { allowed, retry_after_s, limits, .. }) = decided else {
             if self.limiter == Limiter::Open {
                 request.record.degraded = true;
                 return self.forward(request, Some(caller), now);

@@ -58,6 +58,8 @@ impl Sidecar {
             CHECK_PATH => serde_json::to_value(CheckAnswer {
                 allowed: true,
                 retry_after_s: None,
+                degraded: false,
+                day_used_percent: None,
                 limits: vec![LimitState {
                     name: "tenant".to_owned(),
                     limit: 1_000_000,
