@@ -3,6 +3,7 @@
 //! Knows nothing of how the product decides: it sees bytes in and bytes out.
 
 pub mod bench;
+pub mod checker;
 pub mod env;
 pub mod envoy;
 pub mod h2;
