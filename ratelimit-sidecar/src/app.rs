@@ -15,7 +15,6 @@ use gatehouse_contract::{
     sidecar::{self, Change},
 };
 use gatehouse_outbound::Client;
-use gatehouse_ratelimit::Policy;
 use gatehouse_redis_kit::{
     cred::{Keys, Permissions},
     feed::Reader,
@@ -31,9 +30,11 @@ use crate::{
     check,
     config::{Config, StoreKind},
     control::Control,
+    engine::Engine,
     feed::{self, Feed, Heard},
     keysets::{self, KeySets},
     last_used::Seen,
+    lease,
     metrics::{Gauges, Metrics},
     principal::{self, Principals, Projection},
     store::Store,
@@ -50,7 +51,7 @@ const BOUNDS: service_app::Bounds =
 /// What the handlers share.
 pub struct App<S> {
     pub store: Arc<S>,
-    pub policy: Arc<Policy>,
+    pub engine: Engine,
     pub metrics: Arc<Metrics>,
     pub keysets: KeySets,
     pub principals: Principals,
@@ -81,7 +82,7 @@ impl<S> Clone for App<S> {
     fn clone(&self) -> Self {
         Self {
             store: Arc::clone(&self.store),
-            policy: Arc::clone(&self.policy),
+            engine: self.engine.clone(),
             metrics: Arc::clone(&self.metrics),
             keysets: self.keysets.clone(),
             principals: self.principals.clone(),
@@ -110,9 +111,10 @@ impl<S: Store> App<S> {
         let (reader, projection) = redis.unzip();
         let (feed, seen) = (Feed::default(), Seen::default());
         let stranger = Client::new(config.trust.clone(), AGENT);
+        let policy = Arc::new(config.policy.clone());
         Ok(Self {
+            engine: Engine::new(&store, &policy, &metrics),
             store,
-            policy: Arc::new(config.policy.clone()),
             keysets: KeySets::new(&stranger, &config.issuers, config.ages, &metrics),
             principals: Principals::new(
                 control.clone(),
@@ -173,6 +175,7 @@ impl<S: Store> App<S> {
     pub fn router(&self) -> Router {
         let routes = Router::new()
             .route(sidecar::CHECK_PATH, post(check::check::<S>))
+            .route(sidecar::LEASE_PATH, post(lease::lease::<S>))
             .route(sidecar::JWKS_PATH, get(keysets::jwks::<S>))
             .route(sidecar::PRINCIPAL_PATH, post(principal::principal::<S>))
             .route(sidecar::CHANGES_PATH, get(feed::changes::<S>))

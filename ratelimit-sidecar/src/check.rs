@@ -1,20 +1,16 @@
 //! `POST /v1/check`: may a request pass its limits?
 //! The verdict is the body's; the status is 200 for both, 503 when no verdict can be had.
 
-use std::time::Instant;
-
 use axum::{
     body::Bytes,
     extract::State,
     response::{IntoResponse, Response},
 };
 use gatehouse_contract::{Reason, sidecar::CheckAsk};
-use gatehouse_service::{Reply, exit::chain};
-use tracing::{info, warn};
+use gatehouse_service::Reply;
 
 use crate::{
     app::{App, json},
-    metrics::Outcome,
     store::Store,
 };
 
@@ -27,25 +23,8 @@ pub async fn check<S: Store>(State(app): State<App<S>>, body: Bytes) -> Response
                 .into_response();
         }
     };
-    let rules = app.policy.rules(ask.tier, &ask.method, &ask.route);
-    let start = Instant::now();
-    let decided = app.store.decide(ask.tenant, rules, ask.cost).await;
-    app.metrics.store_took(start.elapsed());
-    match decided {
-        Ok(decision) => {
-            if app.metrics.store_is_up() {
-                info!("limits are decided again");
-            }
-            app.metrics.checked(ask.tier, Outcome::of(&decision));
-            json(&decision.answer(rules))
-        }
-        Err(error) => {
-            // One line when it begins; the metric counts the rest.
-            if app.metrics.store_is_away() {
-                warn!(error = %chain(&error), "limits cannot be decided");
-            }
-            app.metrics.checked(ask.tier, Outcome::Unavailable);
-            Reply::new(Reason::LimiterUnavailable).into_response()
-        }
+    match app.engine.check(&ask).await {
+        Ok(answer) => json(&answer),
+        Err(_) => Reply::new(Reason::LimiterUnavailable).into_response(),
     }
 }
