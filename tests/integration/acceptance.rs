@@ -19,3 +19,4 @@ mod scopes;
 mod sources;
 mod tenant;
 mod vectors;
+mod workers;

@@ -2,31 +2,32 @@
 //! not ours: identity providers that publish keys, and an upstream that answers with what it saw. The record behind
 //! the sidecar is a list here; the real one stands in `stack`.
 
+mod outside;
+mod sidecar;
+
 use std::{
-    collections::BTreeMap,
-    process::Command,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use gatehouse_contract::{
-    Role,
-    sidecar::{INTERNAL_PRINCIPAL_PATH, PrincipalAsk, PrincipalFacts},
-};
 use gatehouse_tests::{
     env,
     envoy::{self, Configuration, Gateway, configuration},
     h2,
     http::{
         Message, Request,
-        serve::{self, Server, json_response, response},
+        serve::{self, Server},
     },
-    process::Process,
-    token::{Key, jwks},
+    token::Key,
     wait,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+pub use self::{
+    outside::{Outside, member},
+    sidecar::Running,
+};
 
 pub const ISSUER: &str = "https://auth.greenlang.local";
 pub const AUDIENCE: &str = "https://api.greenlang.local";
@@ -47,20 +48,25 @@ pub const PUBLIC: &str = "/.well-known/jwks.json";
 /// Longer than the product's own 50 ms: a machine that builds at the same time must not turn slowness into refusals.
 const CALL_OUT_MS: u64 = 10_000;
 
+/// Changes a bootstrap; `None` if it is not as expected.
+pub type Patch = Box<dyn Fn(&mut Value) -> Option<()>>;
+
 /// What a gateway is made of; the repository's document, one worker and no change, unless a test says otherwise.
 pub struct Plan {
     pub document: Value,
     pub workers: u8,
     /// Changes to Envoy's bootstrap.
-    pub bootstrap: fn(&mut Value) -> Option<()>,
+    pub bootstrap: Patch,
     /// Answers in the upstream's stead.
     pub upstream: serve::Handler,
     /// Issuers beside [`ISSUER`] whose keys the sidecar fetches.
     pub issuers: Vec<String>,
     /// What is published before the sidecar begins to fetch, by issuer, with the status of the answer.
     pub keys: Vec<(String, u16, Value)>,
-    /// The sidecar's limits of endpoints; others are far away.
-    pub endpoints: Value,
+    /// Changes to the sidecar's configuration (RFC 7396), whose limits are far away by themselves.
+    pub sidecar: Value,
+    /// The variable that names the module.
+    pub module: &'static str,
 }
 
 impl Default for Plan {
@@ -68,26 +74,14 @@ impl Default for Plan {
         Self {
             document: document(),
             workers: 1,
-            bootstrap: |_| Some(()),
+            bootstrap: Box::new(|_| Some(())),
             upstream: Arc::new(serve::echo),
             issuers: Vec::new(),
             keys: Vec::new(),
-            endpoints: json!([]),
+            sidecar: json!({}),
+            module: env::SUITE,
         }
     }
-}
-
-/// Who is outside: what identity providers publish and what the record says.
-#[derive(Debug, Default)]
-pub struct Outside {
-    /// Status and body of each issuer's key set.
-    pub keys: BTreeMap<String, (u16, String)>,
-    /// The record's members, by tenant and subject.
-    pub members: BTreeMap<(String, String), PrincipalFacts>,
-    /// The record's API keys and sessions, by what is presented.
-    pub credentials: BTreeMap<String, PrincipalFacts>,
-    /// `METHOD target` of every request that came.
-    pub asked: Vec<String>,
 }
 
 /// The running parts, dropped from the outside in.
@@ -95,7 +89,8 @@ pub struct Gate {
     pub envoy: Gateway,
     outside: Arc<Mutex<Outside>>,
     seen: Arc<Mutex<Vec<Message>>>,
-    _sidecar: Option<Process>,
+    /// The real sidecar, if the document names one.
+    pub sidecar: Option<Running>,
     _servers: [Server; 3],
     dir: TempDir,
 }
@@ -129,7 +124,7 @@ impl Gate {
 
     fn start(plan: &Plan) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("gatehouse-gate-").tempdir().unwrap();
-        let mut published = outside();
+        let mut published = outside::outside();
         for (issuer, status, keys) in &plan.keys {
             published.keys.insert(issuer.clone(), (*status, keys.to_string()));
         }
@@ -137,7 +132,7 @@ impl Gate {
         // Two addresses: the sidecar fetches no keys from where the record is.
         let [providers, record] = [(); 2].map(|()| {
             let shared = Arc::clone(&outside);
-            Server::start(Arc::new(move |request| answer(&shared, request))).unwrap()
+            Server::start(Arc::new(move |request| outside::answer(&shared, request))).unwrap()
         });
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (saw, handler) = (Arc::clone(&seen), &plan.upstream);
@@ -149,21 +144,22 @@ impl Gate {
         .unwrap();
         let (sidecar, at) = match plan.document.get("sidecar") {
             Some(_) => {
-                let (process, at) = sidecar(&dir, &providers, &record, plan)?;
-                (Some(process), at)
+                let running = sidecar::start(&dir, &providers, &record, plan)?;
+                let at = running.listen;
+                (Some(running), at)
             }
             None => (None, wait::address().unwrap()),
         };
-        let suite = env::path(env::SUITE).unwrap();
+        let suite = env::path(plan.module).unwrap();
         let mut config: Configuration =
             configuration(dir.path(), &suite, &plan.document, upstream.address, at).unwrap();
         config.workers = plan.workers;
-        config.patch(plan.bootstrap).unwrap();
+        config.patch(&plan.bootstrap).unwrap();
         // A document without a sidecar names no cluster for it.
         config.patch(|bootstrap| envoy::drop_cluster(bootstrap, "")).unwrap();
         let envoy = Gateway::run(dir.path(), config)?;
         let servers = [providers, record, upstream];
-        Ok(Self { envoy, outside, seen, _sidecar: sidecar, _servers: servers, dir })
+        Ok(Self { envoy, outside, seen, sidecar, _servers: servers, dir })
     }
 
     /// What is outside, to be changed or looked at.
@@ -350,116 +346,7 @@ pub fn changed(mut object: Value, name: &str, value: Value) -> Value {
     object
 }
 
-/// The record of a member with these roles.
-pub fn member(tenant: &str, subject: &str, roles: &[Role]) -> PrincipalFacts {
-    PrincipalFacts {
-        roles: roles.iter().copied().collect(),
-        tier: gatehouse_contract::Tier::Enterprise,
-        epoch: 1,
-        ..PrincipalFacts::member(tenant.parse().unwrap(), subject)
-    }
-}
-
-fn outside() -> Outside {
-    let mut outside = Outside::default();
-    outside.keys.insert(ISSUER.to_owned(), (200, jwks(&[key()]).unwrap().to_string()));
-    for (tenant, subject, role) in [
-        (TENANT, SUBJECT, Role::Developer),
-        (TENANT, VIEWER, Role::Viewer),
-        (TENANT, ADMIN, Role::Admin),
-        (OTHER_TENANT, SUBJECT, Role::Viewer),
-    ] {
-        let facts = member(tenant, subject, &[role]);
-        outside.members.insert((tenant.to_owned(), subject.to_owned()), facts);
-    }
-    outside
-}
-
-fn answer(outside: &Mutex<Outside>, request: &Message) -> Message {
-    let mut outside = outside.lock().unwrap_or_else(PoisonError::into_inner);
-    let line = request.start.trim_end_matches(" HTTP/1.1").to_owned();
-    outside.asked.push(line.clone());
-    if let Some(issuer) = line.strip_prefix("GET /keys/") {
-        let issuer = issuer.replace("%2F", "/").replace("%3A", ":");
-        return match outside.keys.get(&issuer) {
-            Some((status, body)) => {
-                response(*status, &[("content-type", "application/json")], body.clone())
-            }
-            None => json_response(404, &json!({})),
-        };
-    }
-    if line != format!("POST {INTERNAL_PRINCIPAL_PATH}") {
-        return json_response(204, &json!({}));
-    }
-    let Ok(ask) = serde_json::from_slice::<PrincipalAsk>(&request.body) else {
-        return json_response(422, &json!({}));
-    };
-    let vouched;
-    let (found, missing) = match &ask {
-        // Its issuer says who it is: the tenant's standing is all that is asked for.
-        PrincipalAsk::Subject { tenant, subject, vouched: true, .. } => {
-            vouched = member(&tenant.to_string(), subject, &[]);
-            (Some(&vouched), 404)
-        }
-        PrincipalAsk::Subject { tenant, subject, .. } => {
-            (outside.members.get(&(tenant.to_string(), subject.clone())), 404)
-        }
-        PrincipalAsk::ApiKey { key, .. } => (outside.credentials.get(key), 401),
-        PrincipalAsk::Session { session, .. } => (outside.credentials.get(session), 401),
-    };
-    match found {
-        Some(facts) => json_response(200, &serde_json::to_value(facts).unwrap()),
-        None => {
-            let problem = json!({"status": missing, "code": "not_found"}).to_string();
-            response(missing, &[("content-type", "application/problem+json")], problem)
-        }
-    }
-}
-
 fn is_port_taken(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}");
     text.contains("is taken by another process") || text.contains("Address already in use")
-}
-
-fn sidecar(
-    dir: &TempDir,
-    providers: &Server,
-    record: &Server,
-    plan: &Plan,
-) -> anyhow::Result<(Process, std::net::SocketAddr)> {
-    let (listen, admin) = (wait::address().unwrap(), wait::address().unwrap());
-    let issuers: Vec<Value> = [ISSUER.to_owned()]
-        .iter()
-        .chain(&plan.issuers)
-        .map(|issuer| {
-            let place = issuer.replace(':', "%3A").replace('/', "%2F");
-            json!({"issuer": issuer, "jwks": format!("http://{}/keys/{place}", providers.address)})
-        })
-        .collect();
-    let peppers = dir.path().join("peppers.json");
-    let pepper = json!({"current": "p1", "peppers": {"p1": "5a".repeat(32)}});
-    std::fs::write(&peppers, pepper.to_string()).unwrap();
-    let config = json!({
-        "peppers_file": peppers,
-        "listen": listen,
-        "admin_listen": admin,
-        "store": {"kind": "memory", "sidecars": 1},
-        "issuers": issuers,
-        "control_api": {"internal": format!("http://{}", record.address)},
-        "limits": {
-            "tiers": {"free": 1_000_000, "pro": 1_000_000, "enterprise": 1_000_000},
-            "endpoints": plan.endpoints,
-            "endpoint_default": 1_000_000,
-            "burst_multiplier": 0,
-        },
-    });
-    let file = dir.path().join("sidecar.json");
-    std::fs::write(&file, format!("{config:#}")).unwrap();
-    let mut command =
-        Command::new(env::path(env::BIN).unwrap().join("gatehouse-ratelimit-sidecar"));
-    command.arg("serve").arg("--config").arg(&file);
-    let mut process = Process::start("sidecar", dir.path(), command).unwrap();
-    let livez = format!("http://{admin}/livez");
-    process.wait_ready(|| wait::is_ok(&livez) && wait::accepts(listen))?;
-    Ok((process, listen))
 }

@@ -48,7 +48,9 @@ fn refused(answer: &Answer, code: &str, message: &str) {
 #[test]
 fn j34_grpc_callers_are_refused_by_a_status_and_no_body() {
     let plan = Plan {
-        endpoints: json!([{"method": "POST", "route": AGENTS, "per_minute": 2}]),
+        sidecar: json!({"limits": {
+            "endpoints": [{"method": "POST", "route": AGENTS, "per_minute": 2}],
+        }}),
         ..Plan::default()
     };
     let gate = Gate::with(plan);

@@ -40,7 +40,7 @@ fn t11_tenants_interleaved_on_one_connection_never_mix() {
         Err(_) => BY_ITSELF,
     };
     let document = alone(&jwks(&[key()]).unwrap());
-    let gate = Gate::with(Plan { document, bootstrap: telling, ..Plan::default() });
+    let gate = Gate::with(Plan { document, bootstrap: Box::new(telling), ..Plan::default() });
     let listen = gate.envoy.listen;
     let callers: Vec<(String, String, String)> = (0..CALLERS)
         .flat_map(|n| [TENANT, OTHER_TENANT].map(|tenant| (tenant, format!("{SUBJECT}-{n}"))))

@@ -89,7 +89,7 @@ fn j35_an_upgrade_is_decided_before_it_happens_and_connect_leads_nowhere() {
             }
             _ => serve::echo(request),
         });
-    let gate = Gate::with(Plan { upstream, bootstrap: with_upgrades, ..Plan::default() });
+    let gate = Gate::with(Plan { upstream, bootstrap: Box::new(with_upgrades), ..Plan::default() });
     let upgrade = |path: &str| {
         Request::new("GET", path)
             .header("Connection", "Upgrade")

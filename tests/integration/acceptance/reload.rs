@@ -44,7 +44,7 @@ fn from_file(bootstrap: &mut Value) -> Option<()> {
 
 #[test]
 fn t12_a_request_ends_under_the_configuration_that_it_began_under() {
-    let gate = Gate::with(Plan { bootstrap: from_file, ..Plan::default() });
+    let gate = Gate::with(Plan { bootstrap: Box::new(from_file), ..Plan::default() });
     let folder = folder(gate.envoy.listen.port().into());
     gate.allows(&get().bearer(&token()));
 

@@ -180,7 +180,11 @@ fn t5_trailers_and_responses_carry_nothing_internal() {
         let answer = serve::echo(request).with("X-Own", "kept");
         header::IDENTITY.iter().fold(answer, |answer, name| answer.with(name, EVIL))
     });
-    let gate = Gate::with(Plan { upstream: telling, bootstrap: with_trailers, ..Plan::default() });
+    let gate = Gate::with(Plan {
+        upstream: telling,
+        bootstrap: Box::new(with_trailers),
+        ..Plan::default()
+    });
     let with_trailers = |path: &str, trailers: &str| {
         format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nTE: trailers\r\n\
