@@ -8,6 +8,7 @@ pub mod env;
 pub mod envoy;
 pub mod h2;
 pub mod http;
+pub mod load;
 pub mod process;
 pub mod tap;
 pub mod tiny;
