@@ -32,11 +32,13 @@ use crate::{
     control::Control,
     engine::Engine,
     feed::{self, Feed, Heard},
+    grpc,
     keysets::{self, KeySets},
     last_used::Seen,
     lease,
     metrics::{Gauges, Metrics},
     principal::{self, Principals, Projection},
+    public::Public,
     store::Store,
 };
 
@@ -57,6 +59,7 @@ pub struct App<S> {
     pub principals: Principals,
     pub feed: Feed,
     pub seen: Seen,
+    grpc: Arc<grpc::Settings>,
     control: Control,
     reader: Option<Reader>,
     last_used_every: Duration,
@@ -88,6 +91,7 @@ impl<S> Clone for App<S> {
             principals: self.principals.clone(),
             feed: self.feed.clone(),
             seen: self.seen.clone(),
+            grpc: Arc::clone(&self.grpc),
             control: self.control.clone(),
             reader: self.reader.clone(),
             last_used_every: self.last_used_every,
@@ -127,6 +131,7 @@ impl<S: Store> App<S> {
             metrics,
             feed,
             seen,
+            grpc: Arc::new(config.grpc.clone()),
             control,
             reader,
             last_used_every: config.last_used_every,
@@ -172,7 +177,7 @@ impl<S: Store> App<S> {
 
     /// The filters' routes. Every answer is marked as ours, those of a refusal among them: a filter takes anything
     /// else for a host's own 503.
-    pub fn router(&self) -> Router {
+    fn router(&self) -> Router {
         let routes = Router::new()
             .route(sidecar::CHECK_PATH, post(check::check::<S>))
             .route(sidecar::LEASE_PATH, post(lease::lease::<S>))
@@ -183,6 +188,11 @@ impl<S: Store> App<S> {
         // Outside of `finish`, since it must stand around the answers that `finish` makes, too.
         service_app::finish(routes, BOUNDS)
             .layer(axum::middleware::map_response(async |response: Response| mark(response)))
+    }
+
+    /// What the filters' listener answers.
+    pub fn public(&self) -> Public {
+        Public { router: self.router(), engine: self.engine.clone(), grpc: Arc::clone(&self.grpc) }
     }
 
     /// `/metrics`, for the admin listener.

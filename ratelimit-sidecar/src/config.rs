@@ -22,7 +22,7 @@ use gatehouse_service::config::{loopback, secret_url};
 use reqwest::Url;
 
 pub use self::issuers::{Issuer, Source};
-use crate::{keysets::schedule::Ages, peppers};
+use crate::{grpc, keysets::schedule::Ages, peppers};
 
 /// What the sidecar needs to run.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     pub store: StoreKind,
     pub policy: Policy,
+    pub grpc: grpc::Settings,
     pub issuers: Vec<Issuer>,
     pub ages: Ages,
     pub trust: Trust,
@@ -74,9 +75,10 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
     let store = doc.object("store", |doc| store(doc, redis_timeout_ms));
     let policy = match doc.object_opt("limits", limits) {
         Some(Some(policy)) => Some(policy),
-        Some(None) => Some(Policy::new(&settings(BTreeMap::new(), None, 1000, 60, 5)?)),
+        Some(None) => Some((Policy::new(&settings(BTreeMap::new(), None, 1000, 60, 5)?), 60)),
         None => None,
     };
+    let domains = doc.object_opt("grpc", domains);
     let control_internal = doc.object_opt("control_api", |doc| {
         let url = plain_http(doc, "internal")?;
         if loopback_of(&url).is_some() {
@@ -102,11 +104,14 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
     let trust = issuers::trust(doc);
     let peppers = peppers::read(doc);
     let last_used_s = doc.integer("last_used_s", Some(10), 1..=3600);
+    let (policy, window_s) = policy?;
+    let domains = domains?.unwrap_or_else(|| vec![grpc::DOMAIN.to_owned()]);
     Some(Config {
         listen: listen?,
         admin_listen: admin_listen?,
         store: store?,
-        policy: policy?,
+        policy,
+        grpc: grpc::Settings { domains, window_s },
         issuers: issuers?,
         ages: ages?,
         trust: trust?,
@@ -176,7 +181,17 @@ impl FromStr for StoreName {
     }
 }
 
-fn limits(doc: &Document<'_>) -> Option<Policy> {
+/// The domains of Envoy's filters that are answered: at least one.
+fn domains(doc: &Document<'_>) -> Option<Vec<String>> {
+    let domains: Vec<String> = doc.parsed_list("domains", "a name such as \"gatehouse\"")?;
+    if domains.is_empty() {
+        doc.note("domains", "empty", "write at least one name, such as [\"gatehouse\"]");
+        return None;
+    }
+    Some(domains)
+}
+
+fn limits(doc: &Document<'_>) -> Option<(Policy, u32)> {
     let tiers = doc.object_opt("tiers", |doc| {
         // All are read before any is judged, so that every mistake is reported.
         let read: Vec<_> = TIERS
@@ -196,14 +211,15 @@ fn limits(doc: &Document<'_>) -> Option<Policy> {
     let window_s = doc.integer("window_s", Some(60), 1..=86_400);
     let multiplier = doc.integer("burst_multiplier", Some(5), 0..=1000);
     let endpoints = endpoints?;
+    let window_s = u32::try_from(window_s?).ok()?;
     let settings = settings(
         tiers?.unwrap_or_default(),
         listed.then_some(endpoints),
         endpoint_default?,
-        u32::try_from(window_s?).ok()?,
+        window_s,
         u32::try_from(multiplier?).ok()?,
     )?;
-    Some(Policy::new(&settings))
+    Some((Policy::new(&settings), window_s))
 }
 
 fn limit(doc: &Document<'_>, name: &'static str, default: Option<u64>) -> Option<u32> {

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod engine;
 mod feed;
+mod grpc;
 mod keysets;
 mod last_used;
 mod lease;
@@ -14,6 +15,7 @@ mod lru;
 mod metrics;
 mod peppers;
 mod principal;
+mod public;
 mod store;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -132,7 +134,7 @@ async fn prepare(limiter: &Limiter, address: &Address) -> Result<(), Stop> {
 
 async fn run<S: Store>(store: Arc<S>, config: Config) -> Result<(), Stop> {
     let (_trigger, shutdown) = Shutdown::on_signals()?;
-    let public = match &config.listen {
+    let listener = match &config.listen {
         Listen::Loopback(address) => Listener::Tcp(listen::bind("listen", *address).await?),
         Listen::Unix(path) => Listener::Unix(app::bind_unix("listen", path).await?),
     };
@@ -154,10 +156,9 @@ async fn run<S: Store>(store: Arc<S>, config: Config) -> Result<(), Stop> {
     );
     let admin =
         tokio::spawn(listen::serve("admin_listen", admin_listener, admin_router, shutdown.clone()));
-    let router = app.router();
-    match public {
-        Listener::Tcp(tcp) => listen::serve("listen", tcp, router, shutdown).await,
-        Listener::Unix(unix) => listen::serve("listen", unix, router, shutdown).await,
+    match listener {
+        Listener::Tcp(tcp) => public::tcp(tcp, app.public(), shutdown).await,
+        Listener::Unix(unix) => public::unix(unix, app.public(), shutdown).await,
     }
     app.end(tasks).await;
     if let Listen::Unix(path) = &config.listen {
