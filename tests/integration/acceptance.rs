@@ -9,6 +9,7 @@ mod clock;
 mod compact;
 mod gate;
 mod grpc;
+mod handover;
 mod interleaved;
 mod keys;
 mod methods;

@@ -24,6 +24,8 @@ pub struct Memory {
     pub waiting: BTreeMap<u32, Waiting>,
     pub counted: u32,
     pub ticks: u32,
+    /// What another module left in the stream, for the upstream to see: the configuration was `tell NAME`.
+    pub tell: Option<String>,
 }
 
 thread_local! {
@@ -71,6 +73,9 @@ pub extern "C" fn proxy_on_configure(root: u32, size: usize) -> u32 {
         document.as_ref().map(Vec::len) == Ok(size)
     ));
     event(format!("configuration: {}", scenes::shown(&document)));
+    let told = document.as_ref().ok().and_then(|text| text.strip_prefix(b"tell "));
+    let tell = told.and_then(|name| String::from_utf8(name.to_vec()).ok());
+    with(|memory| memory.tell = tell);
     event(format!("filter state of the root context: {}", abi::set_property("p_root", b"1")));
     event(format!("the request's headers in the root context: {:?}", abi::pairs(0).map(drop)));
     event(format!("ticks: {}", abi::tick_every(50)));
@@ -92,7 +97,10 @@ pub extern "C" fn proxy_on_tick(root: u32) {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_request_headers(context: u32, _count: u32, end: u32) -> u32 {
-    scenes::play(context, end)
+    match with(|memory| memory.tell.clone()) {
+        Some(name) => scenes::tell(&name),
+        None => scenes::play(context, end),
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -33,6 +33,12 @@ fn ours(map: u32) -> String {
     }
 }
 
+/// Passes the request on with what stands under this name in the stream, whoever left it there.
+pub fn tell(name: &str) -> u32 {
+    abi::replace(REQUEST, "x-p-told", shown(&abi::property(name)).as_bytes());
+    CONTINUE
+}
+
 /// Does what the path asks for.
 pub fn play(context: u32, end: u32) -> u32 {
     let path = abi::header(REQUEST, ":path").unwrap_or_default();
