@@ -3,12 +3,12 @@
 //! Knows nothing of how the product decides: it sees bytes in and bytes out.
 
 pub mod bench;
-pub mod checker;
+pub mod cluster;
 pub mod env;
 pub mod envoy;
+pub mod fleet;
 pub mod h2;
 pub mod http;
-pub mod load;
 pub mod process;
 pub mod tap;
 pub mod tiny;
@@ -17,3 +17,5 @@ pub mod vm;
 pub mod wait;
 pub mod walk;
 pub mod world;
+
+pub use gatehouse_load::{checker, load, summary};

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal};
 
 use crate::wait;
 
@@ -67,6 +68,20 @@ impl Process {
     /// Its id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it a signal, such as the one that stops it until it is told to go on.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no id")?;
+        rustix::process::kill_process(id, signal)
+            .with_context(|| format!("sending {signal:?} to {}", self.name))
+    }
+
+    /// Ends it at once (SIGKILL), as a crash would.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().with_context(|| format!("killing {}", self.name))?;
+        self.child.wait().with_context(|| format!("waiting for {}", self.name))?;
+        Ok(())
     }
 
     /// Asks it to end (SIGTERM) and waits.

@@ -38,6 +38,8 @@ const MAY: &[(&str, &[&str])] = &[
     ("fuzz", &["*pure"]),
     ("xtask", &["*all"]),
     ("tests", &["*all"]),
+    // Optimised for benches, beside the harness with its compilers.
+    ("load", &[]),
     ("fuel-emissions", &[]),
 ];
 
