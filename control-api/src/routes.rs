@@ -6,6 +6,7 @@ mod api_keys;
 pub mod door;
 mod executions;
 mod internal;
+mod limits;
 mod members;
 mod oauth;
 pub mod tenants;
@@ -76,6 +77,10 @@ pub fn public(api: &Api) -> Router {
         .route("/api/v1/factory/tenants/{tenant}", get(tenants::read).patch(tenants::change))
         .route("/api/v1/factory/tenants/{tenant}/suspend", post(tenants::suspend))
         .route("/api/v1/factory/tenants/{tenant}/resume", post(tenants::resume))
+        .route(
+            "/api/v1/factory/tenants/{tenant}/limits",
+            get(limits::read).put(limits::replace).delete(limits::clear),
+        )
         .merge(members::routes(Kind::User))
         .merge(members::routes(Kind::Client))
         .route(

@@ -193,7 +193,7 @@ impl AdminTx<'_> {
         self.tenant_changed(id, "tenant.tier").await
     }
 
-    async fn tenant_changed(
+    pub(crate) async fn tenant_changed(
         &mut self,
         id: TenantId,
         action: &'static str,

@@ -8,6 +8,7 @@ use crate::{
     Error, Within,
     lookup::Lookup,
     members::{Changed, Member},
+    quotas::LimitsRow,
 };
 
 /// Who a provider's subject is in a tenant, and what its issuer may do there.
@@ -30,6 +31,15 @@ pub enum Standing {
     Elsewhere,
     /// No tenant has.
     Unknown,
+}
+
+#[derive(sqlx::FromRow)]
+struct TenantStanding {
+    status: String,
+    tier: String,
+    epoch: i64,
+    #[sqlx(flatten)]
+    limits: LimitsRow,
 }
 
 impl Within<'_> {
@@ -169,16 +179,18 @@ impl Lookup<'_> {
         tenant: TenantId,
         subject: &str,
     ) -> Result<Option<PrincipalFacts>, Error> {
-        let row: Option<(String, String, i64)> =
-            sqlx::query_as("SELECT status, tier, epoch FROM lookup_tenant($1)")
-                .bind(tenant.as_uuid())
-                .fetch_optional(&self.0.app)
-                .await?;
-        let Some((status, tier, epoch)) = row else { return Ok(None) };
+        let row: Option<TenantStanding> = sqlx::query_as(
+            "SELECT t.*, l.* FROM lookup_tenant($1) t LEFT JOIN lookup_tenant_limits($1) l ON true",
+        )
+        .bind(tenant.as_uuid())
+        .fetch_optional(&self.0.app)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
         Ok(Some(PrincipalFacts {
-            status: status.parse().map_err(|_| Error::Unreadable { what: "status" })?,
-            tier: tier.parse().map_err(|_| Error::Unreadable { what: "tier" })?,
-            epoch: u64::try_from(epoch).map_err(|_| Error::Unreadable { what: "epoch" })?,
+            status: row.status.parse().map_err(|_| Error::Unreadable { what: "status" })?,
+            tier: row.tier.parse().map_err(|_| Error::Unreadable { what: "tier" })?,
+            limits: row.limits.facts()?,
+            epoch: u64::try_from(row.epoch).map_err(|_| Error::Unreadable { what: "epoch" })?,
             ..PrincipalFacts::member(tenant, subject)
         }))
     }

@@ -20,6 +20,7 @@ pub mod issuers;
 pub mod lookup;
 pub mod members;
 pub mod migrate;
+pub mod quotas;
 pub mod relay;
 pub mod revocations;
 pub mod sessions;

@@ -13,6 +13,7 @@ use crate::{
     Error, Store,
     api_keys::KeyMark,
     members::roles,
+    quotas::LimitsRow,
     revocations::{ends_s, seconds},
 };
 
@@ -89,6 +90,8 @@ struct StandingRow {
     suspended: bool,
     issued_before: Option<OffsetDateTime>,
     token_revoked: bool,
+    #[sqlx(flatten)]
+    limits: LimitsRow,
 }
 
 #[derive(sqlx::FromRow)]
@@ -105,6 +108,8 @@ struct KeyRow {
     owner_roles: Option<Vec<String>>,
     suspended: bool,
     epoch: i64,
+    #[sqlx(flatten)]
+    limits: LimitsRow,
 }
 
 fn epoch(stored: i64) -> Result<u64, Error> {
@@ -162,8 +167,9 @@ impl Lookup<'_> {
     ) -> Result<Option<Standing>, Error> {
         let row: Option<StandingRow> = sqlx::query_as(
             "SELECT p.status, p.tier, p.roles, p.platform, p.epoch, p.suspended, p.issued_before,
-                coalesce(is_token_revoked($1, $3), false) AS token_revoked
-             FROM lookup_principal($1, $2) p",
+                coalesce(is_token_revoked($1, $3), false) AS token_revoked,
+                l.requests_per_window, l.burst_multiplier, l.max_api_calls, l.endpoint_limits
+             FROM lookup_principal($1, $2) p LEFT JOIN lookup_tenant_limits($1) l ON true",
         )
         .bind(tenant.as_uuid())
         .bind(subject)
@@ -177,6 +183,7 @@ impl Lookup<'_> {
             tier: row.tier.parse().map_err(|_| Error::Unreadable { what: "tier" })?,
             roles: roles(&row.roles)?,
             platform: row.platform,
+            limits: row.limits.facts()?,
             epoch: epoch(row.epoch)?,
             ..PrincipalFacts::member(tenant, subject)
         };
@@ -187,8 +194,7 @@ impl Lookup<'_> {
     /// The key with this id.
     pub async fn api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, Error> {
         let row: Option<KeyRow> = sqlx::query_as(
-            "SELECT tenant_id, pepper_id, hmac, alive, expires_at, scopes, status, tier, roles, owner_roles,
-                suspended, epoch FROM lookup_api_key($1)",
+            "SELECT k.*, l.* FROM lookup_api_key($1) k LEFT JOIN LATERAL lookup_tenant_limits(k.tenant_id) l ON true",
         )
         .bind(id.as_uuid())
         .fetch_optional(&self.0.app)
@@ -213,6 +219,7 @@ impl Lookup<'_> {
             scopes: row.scopes,
             credential: Some(id.to_string()),
             expires_at_s: row.expires_at.map(ends_s),
+            limits: row.limits.facts()?,
             epoch: epoch(row.epoch)?,
             ..PrincipalFacts::member(tenant, id.to_string())
         };

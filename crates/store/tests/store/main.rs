@@ -16,6 +16,8 @@ mod isolation;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod sign_in;

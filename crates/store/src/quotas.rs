@@ -1,0 +1,111 @@
+//! A tenant's limits where they differ from its tier's, and what was told of quotas that run out.
+//! Knows nothing of tiers and of what is counted where.
+
+use gatehouse_contract::{
+    TenantId,
+    sidecar::{Overrides, QuotaWarning},
+};
+use serde_json::Value;
+
+use crate::{AdminTx, Error, Within, members::Changed};
+
+/// From which part of a day's calls on its tenant is warned, in percent.
+const WARNED_AT: i16 = 80;
+
+/// Limits as they are stored; beside a tenant without a row every member is absent.
+#[derive(Debug, Default, sqlx::FromRow)]
+pub(crate) struct LimitsRow {
+    requests_per_window: Option<i64>,
+    burst_multiplier: Option<i32>,
+    max_api_calls: Option<i64>,
+    endpoint_limits: Option<Value>,
+}
+
+impl LimitsRow {
+    /// What differs from the tier's.
+    fn overrides(self) -> Result<Overrides, Error> {
+        let bad = || Error::Unreadable { what: "limit" };
+        let whole = |stored: Option<i64>| stored.map(u32::try_from).transpose().map_err(|_| bad());
+        let endpoints = self.endpoint_limits.map(serde_json::from_value).transpose();
+        Ok(Overrides {
+            per_window: whole(self.requests_per_window)?,
+            burst_multiplier: whole(self.burst_multiplier.map(Into::into))?,
+            per_day: whole(self.max_api_calls)?,
+            endpoints: endpoints.map_err(|_| bad())?.unwrap_or_default(),
+        })
+    }
+
+    /// As facts have them: `None` where nothing differs.
+    pub(crate) fn facts(self) -> Result<Option<Overrides>, Error> {
+        let overrides = self.overrides()?;
+        Ok((overrides != Overrides::default()).then_some(overrides))
+    }
+}
+
+impl Within<'_> {
+    /// Where the tenant's limits differ from its tier's.
+    pub async fn limits(&mut self) -> Result<Overrides, Error> {
+        let row: Option<LimitsRow> = sqlx::query_as(
+            "SELECT requests_per_window, burst_multiplier, max_api_calls, endpoint_limits FROM tenant_quotas
+             WHERE tenant_id = $1",
+        )
+        .bind(self.tenant.as_uuid())
+        .fetch_optional(&mut *self.connection)
+        .await?;
+        row.unwrap_or_default().overrides()
+    }
+
+    /// Records that the tenant has used most of a day's calls; `false` where that is known already.
+    pub async fn record_quota_warning(&mut self, warning: &QuotaWarning) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "INSERT INTO quota_alerts (tenant_id, quota, percent, day, used, quota_limit)
+             VALUES ($1, 'api_calls', $2, DATE '1970-01-01' + $3::integer, $4, $5) ON CONFLICT DO NOTHING",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(WARNED_AT)
+        .bind(i64::from(warning.day))
+        .bind(i64::from(warning.used))
+        .bind(i64::from(warning.limit))
+        .execute(&mut *self.connection)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.audit("quota.warning", "quota", "api_calls").await?;
+        Ok(true)
+    }
+}
+
+impl AdminTx<'_> {
+    /// Lets a tenant have these limits and else its tier's. The bounds are the caller's to check: a value beyond them
+    /// is [`Error::Statement`].
+    pub async fn set_limits(&mut self, id: TenantId, limits: &Overrides) -> Result<Changed, Error> {
+        // The facts' epoch is the tenant's. Whoever comes at the same time waits here, and sees what was committed.
+        let known = sqlx::query("UPDATE tenants SET status = status WHERE id = $1")
+            .bind(id.as_uuid())
+            .execute(self.connection())
+            .await?;
+        if known.rows_affected() == 0 {
+            return Ok(Changed::Missing);
+        }
+        if self.within(id).limits().await? == *limits {
+            return Ok(Changed::No);
+        }
+        let endpoints = serde_json::to_value(&limits.endpoints)
+            .map_err(|_| Error::Unreadable { what: "limit" })?;
+        sqlx::query(
+            "INSERT INTO tenant_quotas (tenant_id, requests_per_window, burst_multiplier, max_api_calls, endpoint_limits)
+             VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (tenant_id) DO UPDATE SET requests_per_window = $2, burst_multiplier = $3,
+                max_api_calls = $4, endpoint_limits = $5, updated_at = now()",
+        )
+        .bind(id.as_uuid())
+        .bind(limits.per_window.map(i64::from))
+        .bind(limits.burst_multiplier.map(i64::from))
+        .bind(limits.per_day.map(i64::from))
+        .bind(endpoints)
+        .execute(self.connection())
+        .await?;
+        self.tenant_changed(id, "tenant.limits").await
+    }
+}
