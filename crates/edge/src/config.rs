@@ -134,7 +134,7 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
     let sources = sources::read(doc, record, warnings);
     let verify_on_public = doc.flag("verify_on_public", false);
     let versions = read_versions(doc, parts);
-    let principal_ttl_ms = doc.integer("principal_ttl_ms", Some(5000), 0..=MAX_PRINCIPAL_TTL_MS);
+    let principal_ttl_ms = doc.integer("principal_ttl_ms", Some(60_000), 0..=MAX_PRINCIPAL_TTL_MS);
     let limiter = limiter::read(doc, parts, record, warnings);
     let context = context::read(doc, host);
     let tenant_host_suffix = doc.parsed_opt::<HostSuffix>(

@@ -173,13 +173,16 @@ fn j19_without_a_sidecar_public_routes_pass_and_protected_ones_are_503() {
 fn j31_a_known_token_costs_one_rate_check_and_no_more() {
     let mut world = World::new();
     check(&mut world, &good(), "passed");
-    assert_eq!(world.asked(), ["/v1/jwks", "/v1/principal", "/v1/check"]);
+    assert_eq!(world.asked(), ["/v1/jwks", "/v1/principal", "/v1/lease"]);
     check(&mut world, &good(), "passed");
-    assert_eq!(world.asked(), ["/v1/check"]);
+    assert_eq!(world.asked(), ["/v1/lease"]);
     // The principal ages (principal_ttl_ms), the token does not.
-    world.now += Duration::from_secs(5);
+    world.now += Duration::from_secs(59);
     check(&mut world, &good(), "passed");
-    assert_eq!(world.asked(), ["/v1/principal", "/v1/check"]);
+    assert_eq!(world.asked(), ["/v1/lease"]);
+    world.now += Duration::from_secs(1);
+    check(&mut world, &good(), "passed");
+    assert_eq!(world.asked(), ["/v1/principal", "/v1/lease"]);
     world.now = NOW + Duration::from_secs(660);
     check(&mut world, &good(), "401 token_invalid");
 }
