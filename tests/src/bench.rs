@@ -5,4 +5,5 @@ pub mod cpu;
 pub mod edge;
 pub mod load;
 pub mod memory;
+pub mod pairs;
 pub mod signer;

@@ -1,7 +1,7 @@
 //! `cargo xtask bench edge`: what a request costs with our module beside Envoy's own filters, in one Envoy, by the
 //! processor time of the whole process. Both sides get the same requests and their upstreams must see the same
-//! headers, or the run is void. Ratios are taken between neighbouring slices of time: whatever else the machine does
-//! meets both sides alike.
+//! headers, or the run is void. How the ratios are taken is in [`super::pairs`]; one chain beside itself shows what that
+//! is worth.
 
 mod cases;
 mod costs;
@@ -24,7 +24,10 @@ use gatehouse_xtask::{
 use serde_json::{Value, json};
 
 use self::cases::{Case, Side};
-use crate::bench::{cpu, memory};
+use crate::bench::{
+    cpu, memory,
+    pairs::{self, Plan, Round},
+};
 
 const ISSUER: &str = "https://auth.greenlang.local";
 const AUDIENCE: &str = "https://api.greenlang.local";
@@ -42,6 +45,11 @@ const NEW_TOKENS: usize = 12_288;
 /// Tokens that go round where they are remembered.
 const KNOWN_TOKENS: usize = 64;
 
+/// How long one side goes on before the other's turn comes: some hundred requests.
+const GO: Duration = Duration::from_millis(40);
+/// How long both sides run before they are measured: caches fill, VMs and connections warm up.
+const WARM_UP: Duration = Duration::from_millis(500);
+
 /// What to run.
 #[derive(Debug, Clone, Default, clap::Parser)]
 #[command(name = "bench-edge", about = "Run it as `cargo xtask bench edge`")]
@@ -54,13 +62,8 @@ pub struct Options {
 }
 
 impl Options {
-    fn rounds(&self) -> usize {
-        if self.quick { 7 } else { 15 }
-    }
-
-    /// Each side has two in a round, around the other's: ours, theirs, theirs, ours.
-    fn slice(&self) -> Duration {
-        Duration::from_millis(if self.quick { 200 } else { 400 })
+    fn plan(&self) -> Plan {
+        Plan { rounds: 9, turns: if self.quick { 6 } else { 18 } }
     }
 
     fn wants(&self, id: &str) -> bool {
@@ -111,7 +114,7 @@ fn chains(
     use std::fmt::Write as _;
 
     let wanted: Vec<&Case> = cases::ALL.iter().filter(|case| options.wants(case.id)).collect();
-    report.expect(3 + wanted.len());
+    report.expect(4 + wanted.len());
     cpu::pin(CORES.1)?;
     let now = SystemTime::now();
     let kit = report.step("Sign tokens", |_| cases::Kit::new(now))?;
@@ -125,23 +128,36 @@ fn chains(
         sides.push(pair);
     }
     let bare = report.step("Nothing but Envoy", |note| {
-        let rounds = (0..options.rounds()).map(|_| floor.cost(process, options.slice()));
-        let middle = median(&rounds.collect::<Result<Vec<f64>>>()?)?;
+        floor.cost(process, WARM_UP)?;
+        let rounds = (0..options.plan().turns * 4).map(|_| floor.cost(process, GO));
+        let middle = median(rounds.collect::<Result<Vec<f64>>>()?)?;
         *note = format!("{middle:.1} µs per request");
         Ok(middle)
     })?;
+    let mut twins = (kit.open(&gateway, cases::TWICE)?, kit.open(&gateway, cases::TWICE)?);
+    let twins = report.step("One chain beside itself", |note| {
+        let rounds = compare(options, process, &mut twins.0, &mut twins.1)?;
+        let [least, middle, most] = spread_of(&rounds)?;
+        *note = format!("{middle:.3}");
+        Ok(format!("{middle:.3} ({least:.3} … {most:.3})"))
+    })?;
+    writeln!(
+        shown,
+        "the measure itself: one chain beside itself, ratio {twins}; 1.00 ± 0.02 is sound"
+    )?;
     writeln!(shown, "processor time per request of the whole Envoy, µs (medians):")?;
     writeln!(shown, "  no filter {bare:.1}; each chain adds to that")?;
     let mut figures = Vec::new();
     for (case, (ours, native)) in wanted.iter().zip(&mut sides) {
         let rounds = report.step(case.id, |note| {
             let rounds = compare(options, process, ours, native)?;
-            *note = format!("{:.3}", median(&rounds.iter().map(Round::ratio).collect::<Vec<_>>())?);
+            let [_, middle, _] = spread_of(&rounds)?;
+            *note = format!("{middle:.3}");
             Ok(rounds)
         })?;
         alike(case, &mut (ours, native))?;
-        let own = median(&rounds.iter().map(|round| round.ours).collect::<Vec<_>>())?;
-        let theirs = median(&rounds.iter().map(|round| round.native).collect::<Vec<_>>())?;
+        let own = median(rounds.iter().map(|round| round.ours).collect())?;
+        let theirs = median(rounds.iter().map(|round| round.theirs).collect())?;
         let ratios: Vec<f64> = rounds.iter().map(Round::ratio).collect();
         writeln!(
             shown,
@@ -157,46 +173,31 @@ fn chains(
     Ok(figures)
 }
 
-/// What a request cost in one round, in µs of processor time.
-struct Round {
-    ours: f64,
-    native: f64,
-}
-
-impl Round {
-    fn ratio(&self) -> f64 {
-        self.ours / self.native
-    }
-}
-
 fn compare(
     options: &Options,
     process: u32,
     ours: &mut Side,
     native: &mut Side,
 ) -> Result<Vec<Round>> {
-    let slice = options.slice();
-    // Caches fill, connections and VMs warm up.
     for side in [&mut *ours, &mut *native] {
-        side.cost(process, slice)?;
+        side.cost(process, WARM_UP)?;
     }
-    let mut rounds = Vec::new();
-    for _ in 0..options.rounds() {
+    pairs::compare(options.plan(), (ours, native), |side| {
         if command::interrupted() {
             // An error, not an exit: Envoy ends with the values that hold it.
             return Err(Faults::interrupted().into());
         }
-        let first = ours.cost(process, slice)?;
-        let second = native.cost(process, slice)?;
-        let third = native.cost(process, slice)?;
-        let last = ours.cost(process, slice)?;
-        rounds.push(Round { ours: (first + last) / 2.0, native: (second + third) / 2.0 });
-    }
-    Ok(rounds)
+        side.cost(process, GO)
+    })
 }
 
-fn median(rounds: &[f64]) -> Result<f64> {
-    let [_, middle, _] = spread(rounds).context("no rounds")?;
+fn spread_of(rounds: &[Round]) -> Result<[f64; 3]> {
+    let ratios: Vec<f64> = rounds.iter().map(Round::ratio).collect();
+    spread(&ratios).context("no rounds")
+}
+
+fn median(costs: Vec<f64>) -> Result<f64> {
+    let [_, middle, _] = spread(&costs).context("no rounds")?;
     Ok(middle)
 }
 
