@@ -23,7 +23,7 @@ use gatehouse_authn::{Rules, api_key::Peppers};
 use gatehouse_contract::{
     Reason,
     rbac::Matrix,
-    sidecar::{INTERNAL_LAST_USED_PATH, INTERNAL_PRINCIPAL_PATH},
+    sidecar::{INTERNAL_LAST_USED_PATH, INTERNAL_PRINCIPAL_PATH, INTERNAL_QUOTA_WARNING_PATH},
 };
 use gatehouse_redis_kit::cred::Permissions;
 use gatehouse_service::{Reply, exit::chain};
@@ -130,6 +130,7 @@ pub fn public(api: &Api) -> Router {
 pub fn internal(api: &Api) -> Router {
     Router::new()
         .route(INTERNAL_PRINCIPAL_PATH, post(internal::principal))
+        .route(INTERNAL_QUOTA_WARNING_PATH, post(internal::quota_warning))
         .route(
             INTERNAL_LAST_USED_PATH,
             post(internal::last_used).layer(DefaultBodyLimit::max(LAST_USED_BYTES)),

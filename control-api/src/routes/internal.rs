@@ -1,25 +1,28 @@
-//! What sidecars ask and tell on the internal listener: whom a credential stands for, and when keys were last used.
+//! What sidecars ask and tell on the internal listener: whom a credential stands for, when keys were last used, and
+//! whose quota runs out.
 
 use axum::{
     Json,
     extract::{State, rejection::JsonRejection},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
 };
 use gatehouse_contract::{
     Reason, TenantId,
-    sidecar::{LastUsed, PrincipalAsk, PrincipalFacts},
+    sidecar::{LastUsed, PrincipalAsk, PrincipalFacts, QuotaWarning},
 };
 use gatehouse_redis_kit::cred::{Generation, Holder, Permissions};
-use gatehouse_service::{Reply, exit::chain};
-use gatehouse_store::OffsetDateTime;
-use tracing::{Span, debug};
+use gatehouse_service::{Reply, RequestId, exit::chain};
+use gatehouse_store::{OffsetDateTime, OpCtx};
+use tracing::{Span, debug, warn};
 
 use crate::{
-    federation,
+    clock, federation,
     principal::{self, Token, Verdict},
     routes::{Api, refused},
     session,
 };
+
+const DAY_S: u64 = 24 * 3600;
 
 /// `POST /internal/v1/principal`: the facts; 401 for a credential that is worth nothing, 404 where the record knows no
 /// such issuer, tenant or member.
@@ -116,6 +119,39 @@ pub async fn last_used(
         })
         .collect();
     api.store.lookup().record_last_used(&seen).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /internal/v1/quota-warning`: recorded once per tenant and day, however many sidecars tell it.
+pub async fn quota_warning(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Result<Json<QuotaWarning>, JsonRejection>,
+) -> Result<StatusCode, Reply> {
+    let Json(warning) = body.map_err(broken)?;
+    Span::current().record("tenant.id", tracing::field::display(warning.tenant));
+    let now = clock::now();
+    let today = clock::since_epoch(now).as_secs() / DAY_S;
+    // Sidecars go by Redis' clock, which may be on the other side of midnight. Any other day is a mistake.
+    if today.abs_diff(u64::from(warning.day)) > 1 {
+        return Err(Reply::mistake("$.day", "not today's", "send the days since 1970-01-01"));
+    }
+    let op = OpCtx {
+        tenant: warning.tenant,
+        subject: "sidecar".to_owned(),
+        request_id: RequestId::of(&headers).to_string(),
+        now,
+    };
+    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
+    let new = tx.within().record_quota_warning(&warning).await.map_err(refused)?;
+    tx.commit().await.map_err(refused)?;
+    if new {
+        warn!(
+            quota.used = warning.used,
+            quota.limit = warning.limit,
+            "a tenant's calls of the day run out"
+        );
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

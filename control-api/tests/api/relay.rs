@@ -346,6 +346,46 @@ fn what_a_sidecar_was_told_is_remembered_until_it_changes() {
 }
 
 #[test]
+fn r23_a_change_of_limits_reaches_the_feed_and_voids_what_was_remembered() {
+    let (world, _redis, sidecar) = start();
+    let tenant = world.tenant("tenant-a");
+    let client = world.client(&tenant, "viewer");
+    let subject = client["client_id"].as_str().unwrap();
+    let (key_id, key) = made_key(&world, &tenant);
+    let feed = sidecar.alive();
+    let id: TenantId = tenant.id.parse().unwrap();
+    let holders =
+        [Holder::Subject { issuer: ISSUER, subject, vouched: false }, Holder::Key(key_id)];
+    let asks = [
+        json!({"kind": "subject", "issuer": ISSUER, "tenant": tenant.id, "subject": subject}),
+        json!({"kind": "api_key", "key": key}),
+    ];
+    let remembered = |holder| {
+        let got = sidecar.permissions.get(id, holder, &feed.epoch);
+        sidecar.runtime.block_on(got).unwrap()
+    };
+    // A change that was still under way voids what was remembered before it arrived: hence until.
+    let limits = |wanted: Option<u32>| {
+        for (holder, ask) in holders.iter().zip(&asks) {
+            until(|| {
+                assert_eq!(world.ask_principal(ask).status, 200);
+                let facts = remembered(*holder)?;
+                (facts.limits.and_then(|limits| limits.per_day) == wanted).then_some(())
+            });
+        }
+    };
+    limits(None);
+    let feed = sidecar.alive();
+    let path = format!("/api/v1/factory/tenants/{}/limits", tenant.id);
+    let put = world.as_platform("PUT", &path, "a test", Some(json!({"per_day": 7})));
+    assert_eq!(put.status, 200, "{}", put.text);
+    sidecar.sees(&feed, is_of(&tenant));
+    limits(Some(7));
+    assert_eq!(world.as_platform("DELETE", &path, "a test", None).status, 204);
+    limits(None);
+}
+
+#[test]
 fn a_relay_needs_the_door_of_its_job() {
     let database = Database::empty();
     let mut setup = Setup::new(&database);
