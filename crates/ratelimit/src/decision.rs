@@ -5,10 +5,7 @@ use std::{cmp::Reverse, time::Duration};
 
 use gatehouse_contract::sidecar::{CheckAnswer, LimitState};
 
-use crate::{
-    policy::{Name, Rule},
-    window::{Timestamp, Window},
-};
+use crate::policy::{Name, Rule};
 
 /// How one limit stands after the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,27 +30,6 @@ pub struct Decision {
 /// What a request of `cost` must leave room for: a cost of 0 asks whether one more would pass.
 pub const fn weight(cost: u32) -> u32 {
     if cost == 0 { 1 } else { cost }
-}
-
-/// Weighs a request of `cost` against every rule at `now` and charges all of them when it passes. `windows` are the
-/// rules' own, in their order.
-pub fn decide(rules: &[Rule], windows: &mut [&mut Window], cost: u32, now: Timestamp) -> Decision {
-    let weight = weight(cost);
-    let mut allowed = true;
-    for (rule, window) in rules.iter().zip(windows.iter_mut()) {
-        window.advance(rule.span, now);
-        allowed &= u64::from(window.used()) + u64::from(weight) <= u64::from(rule.max);
-    }
-    let standings = rules.iter().zip(windows.iter_mut()).map(|(rule, window)| {
-        let pass_in = window.wait(rule.span, now, rule.max, weight);
-        if allowed {
-            window.charge(cost);
-        }
-        let free_in = window.wait(rule.span, now, rule.max, 1);
-        Standing { used: window.used(), free_in, pass_in }
-    });
-    let standings = standings.collect();
-    Decision { allowed, standings }
 }
 
 impl Decision {

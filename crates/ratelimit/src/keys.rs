@@ -3,11 +3,14 @@
 //! Knows no value that is stored there.
 
 use gatehouse_contract::TenantId;
+use sha2::{Digest, Sha256};
 
 /// What every key begins with; the sidecar's Redis user may touch nothing else.
 pub const PREFIX: &str = "rl:";
 /// The route of a limit that is not about one route, and of all routes that are not known.
 pub const ANY: &str = "*";
+/// What is appended to a window's key for the record of what was declared of it.
+pub const DECLARED: &str = ":d";
 /// Longest route within a key, in bytes; a longer one ends in a digest.
 const ROUTE_BYTES: usize = 64;
 
@@ -27,6 +30,19 @@ pub fn route(method: &str, template: &str) -> String {
     let digest = fnv1a(whole.as_bytes());
     whole.truncate(ROUTE_BYTES - 17);
     whole + &format!("~{digest:016x}")
+}
+
+/// The route part for a subject: a digest, since a key is read by operators and a subject may be an address.
+/// Different subjects have different parts (SHA-256, 128 bits of it).
+pub fn subject(subject: &str) -> String {
+    let digest = Sha256::digest(subject.as_bytes());
+    let (kept, _) = digest.split_at(16);
+    kept.iter().fold(String::with_capacity(32), |mut hex, byte| {
+        use std::fmt::Write;
+        // Writing into a String cannot fail.
+        write!(hex, "{byte:02x}").unwrap_or_default();
+        hex
+    })
 }
 
 /// Appends a key to `out`: `tail` is [`tail`]'s.

@@ -5,15 +5,21 @@
 
 #![warn(missing_docs)]
 
+pub mod day;
 pub mod decision;
+pub mod gcra;
 pub mod header;
 pub mod keys;
+pub mod log;
 pub mod memory;
+pub mod model;
 pub mod policy;
+pub mod state;
 pub mod take;
 pub mod window;
 
 pub use decision::{Decision, Standing};
 pub use memory::Memory;
-pub use policy::{Name, Policy, Rule};
+pub use policy::{Algorithm, Asked, Name, Policy, Rule};
+pub use take::{Declaration, Refused, Return, Run, Take, Taken};
 pub use window::{Span, Timestamp, Window};

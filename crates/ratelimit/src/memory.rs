@@ -9,10 +9,11 @@ use std::{
 use gatehouse_contract::TenantId;
 
 use crate::{
-    decision::{self, Decision},
-    keys,
-    policy::Rule,
-    window::{Timestamp, Window},
+    keys, model,
+    policy::{Algorithm, Rule},
+    state::{Declared, State},
+    take::{Declaration, Refused, Return, Run, Take, Taken},
+    window::Timestamp,
 };
 
 /// All places are taken by windows that still count.
@@ -31,52 +32,84 @@ pub struct Memory {
 
 #[derive(Debug)]
 struct Entry {
-    window: Window,
+    state: State,
+    declared: Declared,
     dead_at: Timestamp,
 }
 
+/// The one life of this store's data: it ends with the process.
+pub const RUN: Run = Run(1);
+
 /// Keys looked at for removal per decision: twice what a decision can add, so that the dead cannot pile up.
-const SWEEP: usize = 8;
+const SWEEP: usize = 10;
 
 impl Memory {
-    /// A store of at most `capacity` keys (about 400 bytes each).
+    /// A store of at most `capacity` keys (about 400 bytes each in sub-buckets).
     pub fn new(capacity: usize) -> Self {
         Self { entries: HashMap::new(), queue: VecDeque::new(), capacity }
     }
 
-    /// Weighs and charges as [`decision::decide`] does.
+    /// Weighs and charges as [`model::take`] does. `now` never goes back.
     ///
     /// # Errors
-    /// [`Full`] when a window is needed and there is no room for it; nothing is charged.
-    pub fn decide(
-        &mut self,
-        tenant: TenantId,
-        rules: &[Rule],
-        cost: u32,
-        now: Timestamp,
-    ) -> Result<Decision, Full> {
-        self.sweep(now);
-        let mut windows: Vec<(String, Window)> = Vec::with_capacity(rules.len());
-        for rule in rules {
-            let mut key = String::with_capacity(128);
-            keys::write(&mut key, tenant, rule.key_tail());
-            let known = self.entries.get(key.as_str()).map(|entry| entry.window.clone());
-            windows.push((key, known.unwrap_or_default()));
+    /// [`Full`] when a window is needed and there is no room for it; nothing is charged. Inside, [`Refused`] when
+    /// the asker knows another store's run.
+    pub fn take(&mut self, take: &Take, now: Timestamp) -> Result<Result<Taken, Refused>, Full> {
+        if take.run.is_some_and(|run| run != RUN) {
+            return Ok(Err(Refused::Anew(RUN)));
         }
-        let new = windows.iter().filter(|(key, _)| !self.entries.contains_key(key.as_str()));
+        self.sweep(now);
+        let keys: Vec<String> = take.rules.iter().map(|rule| key(take.tenant, rule)).collect();
+        let new = keys.iter().filter(|key| !self.entries.contains_key(key.as_str()));
         if self.entries.len() + new.count() > self.capacity {
             return Err(Full);
         }
-        let mut borrowed: Vec<&mut Window> = windows.iter_mut().map(|(_, window)| window).collect();
-        let decision = decision::decide(rules, &mut borrowed, cost, now);
-        if decision.allowed && cost > 0 {
-            for (rule, (key, window)) in rules.iter().zip(windows) {
-                let life_ms = u64::try_from(rule.span.lifetime().as_millis()).unwrap_or(u64::MAX);
-                let dead_at = Timestamp::from_ms(now.as_ms().saturating_add(life_ms));
-                self.keep(key, Entry { window, dead_at });
-            }
+        let mut states = self.borrow(&keys, &take.rules, now);
+        let granted = model::take(take, &mut states.iter_mut().collect::<Vec<_>>(), now);
+        let charged = granted.waiting > 0 && take.cost > 0;
+        self.put_back(keys, &take.rules, states, charged.then_some(now));
+        let model::Granted { waiting, ahead, decision } = granted;
+        Ok(Ok(Taken { waiting, ahead, decision, at: now, run: RUN }))
+    }
+
+    /// Credits as [`model::give_back`] does.
+    pub fn give_back(&mut self, give: &Return, now: Timestamp) {
+        if give.run != RUN {
+            return;
         }
-        Ok(decision)
+        let keys: Vec<String> = give.rules.iter().map(|rule| key(give.tenant, rule)).collect();
+        let mut states = self.borrow(&keys, &give.rules, now);
+        model::give_back(give, &mut states.iter_mut().collect::<Vec<_>>(), now);
+        self.put_back(keys, &give.rules, states, None);
+    }
+
+    /// Raises a window as [`model::declare`] does; says whether it was declared to this store's run.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn declare(&mut self, declaration: &Declaration, now: Timestamp) -> Result<bool, Full> {
+        if declaration.run != RUN {
+            return Ok(false);
+        }
+        let rule = &declaration.rule;
+        let key = key(declaration.tenant, rule);
+        if !self.entries.contains_key(key.as_str()) && self.entries.len() >= self.capacity {
+            return Err(Full);
+        }
+        let known = self.entries.get_mut(key.as_str());
+        let mut declared = known.map(|entry| std::mem::take(&mut entry.declared));
+        let sums = declared.get_or_insert_default();
+        let keys = vec![key];
+        let mut states = self.borrow(&keys, std::slice::from_ref(rule), now);
+        if let Some(state) = states.first_mut() {
+            model::declare(declaration, state, sums, now);
+        }
+        let first = keys.first().cloned().unwrap_or_default();
+        self.put_back(keys, std::slice::from_ref(rule), states, Some(now));
+        if let Some(entry) = self.entries.get_mut(first.as_str()) {
+            entry.declared = declared.unwrap_or_default();
+        }
+        Ok(true)
     }
 
     /// How many keys are kept.
@@ -101,15 +134,50 @@ impl Memory {
         }
     }
 
-    fn keep(&mut self, key: String, entry: Entry) {
-        if let Some(known) = self.entries.get_mut(key.as_str()) {
-            *known = entry;
-            return;
-        }
-        let key: Arc<str> = key.into();
-        self.queue.push_back(Arc::clone(&key));
-        self.entries.insert(key, entry);
+    /// The windows of `keys`, out of their entries until [`Self::put_back`]: a log is not copied for a decision.
+    fn borrow(&mut self, keys: &[String], rules: &[Rule], now: Timestamp) -> Vec<State> {
+        let states = keys.iter().zip(rules).map(|(key, rule)| {
+            let known = self.entries.get_mut(key.as_str()).filter(|entry| entry.dead_at > now);
+            let fresh = State::new(rule.algorithm());
+            match known {
+                Some(entry) => std::mem::replace(&mut entry.state, State::new(Algorithm::Day)),
+                None => fresh,
+            }
+        });
+        states.collect()
     }
+
+    /// Puts windows back; where something was charged, they live on from then, and new ones are kept.
+    fn put_back(
+        &mut self,
+        keys: Vec<String>,
+        rules: &[Rule],
+        states: Vec<State>,
+        charged: Option<Timestamp>,
+    ) {
+        for ((key, rule), state) in keys.into_iter().zip(rules).zip(states) {
+            let dead_at = charged.map(|now| now.plus(state.lifetime(rule, now)));
+            match (self.entries.get_mut(key.as_str()), dead_at) {
+                (Some(known), dead_at) => {
+                    known.state = state;
+                    known.dead_at = dead_at.unwrap_or(known.dead_at);
+                }
+                (None, Some(dead_at)) => {
+                    let key: Arc<str> = key.into();
+                    self.queue.push_back(Arc::clone(&key));
+                    let entry = Entry { state, declared: Declared::default(), dead_at };
+                    self.entries.insert(key, entry);
+                }
+                (None, None) => {}
+            }
+        }
+    }
+}
+
+fn key(tenant: TenantId, rule: &Rule) -> String {
+    let mut key = String::with_capacity(128);
+    keys::write(&mut key, tenant, rule.key_tail());
+    key
 }
 
 #[cfg(test)]
@@ -127,9 +195,20 @@ mod tests {
         format!("0191d6b0-7c3e-7aaa-8bbb-0123456789{last:02x}").parse().unwrap()
     }
 
+    fn ask(
+        memory: &mut Memory,
+        who: u8,
+        rules: &[Rule],
+        cost: u32,
+        now: Timestamp,
+    ) -> Result<bool, Full> {
+        let take = Take::one(tenant(who), rules.into(), cost);
+        memory.take(&take, now).map(|taken| taken.unwrap().decision.allowed)
+    }
+
     fn check(memory: &mut Memory, who: u8, at_s: u64, expected: Result<bool, Full>) {
         let now = Timestamp::from_ms(1_000_000_000 + at_s * 1000);
-        let got = memory.decide(tenant(who), &rules(), 1, now).map(|decision| decision.allowed);
+        let got = ask(memory, who, &rules(), 1, now);
         assert_eq!(got, expected, "tenant {who} at {at_s} s");
     }
 
@@ -148,8 +227,8 @@ mod tests {
         check(&mut memory, 2, 0, Ok(true));
         check(&mut memory, 3, 0, Err(Full));
         check(&mut memory, 1, 1, Ok(true));
-        check(&mut memory, 3, 61, Err(Full));
-        check(&mut memory, 3, 63, Ok(true));
+        check(&mut memory, 3, 63, Err(Full));
+        check(&mut memory, 3, 65, Ok(true));
         assert_eq!(memory.len(), 2);
     }
 
@@ -161,7 +240,7 @@ mod tests {
         }
         assert_eq!(memory.len(), 40);
         for _ in 0..5 {
-            memory.sweep(Timestamp::from_ms(1_000_000_000 + 62_000));
+            memory.sweep(Timestamp::from_ms(1_000_000_000 + 64_000));
         }
         assert!(memory.is_empty());
     }
@@ -171,8 +250,8 @@ mod tests {
         let mut memory = Memory::new(100);
         let now = Timestamp::from_ms(1_000_000_000);
         let blocked = [Rule::new(Name::Tenant, 0, Span::from_secs(60), keys::ANY)];
-        assert!(!memory.decide(tenant(1), &blocked, 1, now).unwrap().allowed);
-        assert!(memory.decide(tenant(1), &rules(), 0, now).unwrap().allowed);
+        assert!(!ask(&mut memory, 1, &blocked, 1, now).unwrap());
+        assert!(ask(&mut memory, 1, &rules(), 0, now).unwrap());
         assert!(memory.is_empty());
     }
 }

@@ -36,6 +36,23 @@ pub struct Take {
     pub run: Option<Run>,
 }
 
+impl Take {
+    /// One request of `cost`, nothing ahead, to whatever run.
+    pub const fn one(tenant: TenantId, rules: Arc<[Rule]>, cost: u32) -> Self {
+        Self {
+            tenant,
+            rules,
+            cost,
+            waiting: 1,
+            ahead: 0,
+            divisor: 1,
+            hold: Duration::ZERO,
+            forced: false,
+            run: None,
+        }
+    }
+}
+
 /// One unbroken life of a store's data: changes whenever some of it may be lost (a restart, a failover).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Run(pub u64);

@@ -12,5 +12,5 @@ pub mod link;
 pub mod queue;
 
 pub use gatehouse_contract::acl;
-pub use limiter::{Decided, Limiter};
+pub use limiter::{Decided, Limiter, Pulse};
 pub use link::{Address, Error, Link};

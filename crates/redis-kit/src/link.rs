@@ -15,7 +15,7 @@ use redis::{
 };
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// How long one connection attempt may take; callers wait no longer than their own deadline.
@@ -26,14 +26,40 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// operation on a connection whose peer has vanished would be late for a quarter of an hour.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
+/// Codes with which Redis refuses a command before any of it has run.
+const NOT_RUN: &[&str] = &[
+    "ASK",
+    "BUSY",
+    "CLUSTERDOWN",
+    "CROSSSLOT",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOAUTH",
+    "NOPERM",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+];
+/// Redis' words for a function that is not there (no code of its own: `ERR Function not found`).
+pub(crate) const NO_FUNCTION: &str = "Function not found";
+
 /// Redis did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The address is not a `redis://` or `redis+unix://` URL.
     #[error("not a redis:// or redis+unix:// URL")]
     Address,
-    /// No connection, or it broke. Whether the last command ran is unknown.
+    /// No connection could be made; nothing was sent.
     #[error("redis cannot be reached")]
+    Away(#[source] redis::RedisError),
+    /// No connection was made before the deadline; nothing was sent.
+    #[error("redis could not be reached within {} ms", .0.as_millis())]
+    Unsent(Duration),
+    /// The connection broke. Whether the last command ran is unknown.
+    #[error("the connection to redis broke")]
     Unreachable(#[source] redis::RedisError),
     /// The server does not know the user or the password.
     #[error("redis refused the login")]
@@ -69,6 +95,29 @@ impl Error {
         match self {
             Self::Refused(source) => source.detail(),
             _ => None,
+        }
+    }
+
+    /// Whether the command may have run all the same, so that it must not be repeated. What Redis refuses as a whole
+    /// has not; a function that fails half way has charged those before.
+    pub fn may_have_run(&self) -> bool {
+        match self {
+            Self::Late(_) | Self::Unreachable(_) | Self::Shape(_) | Self::Foreign => true,
+            Self::Refused(source) => {
+                let missing = source.detail().is_some_and(|text| text.contains(NO_FUNCTION));
+                !missing && source.code().is_none_or(|code| !NOT_RUN.contains(&code))
+            }
+            Self::Address | Self::Away(_) | Self::Unsent(_) | Self::Login(_) | Self::Resting => {
+                false
+            }
+        }
+    }
+
+    /// As [`Self::from_redis`], before anything was sent.
+    fn connecting(source: redis::RedisError) -> Self {
+        match Self::from_redis(source) {
+            Self::Unreachable(source) => Self::Away(source),
+            other => other,
         }
     }
 
@@ -196,8 +245,12 @@ impl Link {
         deadline: Duration,
         command: impl AsyncFnOnce(&mut MultiplexedConnection) -> redis::RedisResult<T>,
     ) -> Result<T, Error> {
-        let outcome = timeout(deadline, async {
-            let mut live = self.live().await?;
+        let end = Instant::now() + deadline;
+        let Ok(live) = timeout_at(end, self.live()).await else {
+            return Err(Error::Unsent(deadline));
+        };
+        let mut live = live?;
+        let outcome = timeout_at(end, async {
             match command(&mut live.connection).await {
                 Ok(value) => Ok(value),
                 Err(error) => {
@@ -253,8 +306,8 @@ impl Shared {
             .set_response_timeout(None);
         let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
         let outcome = match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(outcome) => outcome.map_err(Error::from_redis),
-            Err(_) => Err(Error::Late(CONNECT_TIMEOUT)),
+            Ok(outcome) => outcome.map_err(Error::connecting),
+            Err(_) => Err(Error::Unsent(CONNECT_TIMEOUT)),
         };
         match outcome {
             Ok(connection) => {

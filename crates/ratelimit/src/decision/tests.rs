@@ -1,7 +1,12 @@
 //! Traces: written ones with their verdicts, random ones against a log of every charge.
 
 use super::*;
-use crate::{keys, window::Span};
+use crate::{
+    keys, model,
+    state::State,
+    take::Take,
+    window::{Span, Timestamp},
+};
 
 /// Far from zero, and not at a slot's edge.
 const START_MS: u64 = 1_766_000_000_123;
@@ -16,18 +21,20 @@ fn at(ms: u64) -> Timestamp {
 
 struct Trace {
     rules: Vec<Rule>,
-    windows: Vec<Window>,
+    windows: Vec<State>,
 }
 
 impl Trace {
     fn new(rules: Vec<Rule>) -> Self {
-        let windows = vec![Window::default(); rules.len()];
+        let windows = rules.iter().map(|rule| State::new(rule.algorithm())).collect();
         Self { rules, windows }
     }
 
     fn ask(&mut self, now: Timestamp, cost: u32) -> Decision {
-        let mut windows: Vec<&mut Window> = self.windows.iter_mut().collect();
-        decide(&self.rules, &mut windows, cost, now)
+        let tenant = "0191d6b0-7c3e-7aaa-8bbb-0123456789ab".parse().unwrap();
+        let take = Take::one(tenant, self.rules.as_slice().into(), cost);
+        let mut windows: Vec<&mut State> = self.windows.iter_mut().collect();
+        model::take(&take, &mut windows, now).decision
     }
 }
 
