@@ -74,7 +74,7 @@ const EXPORTS: &[&str] = &[
 ];
 
 /// What both hosts answer. Everything else is refused: log level (Kong cannot load such a module), gRPC and status
-/// (Kong traps), queues and metrics (unused).
+/// (Kong traps), queues (unused).
 const IMPORTS: &[&str] = &[
     "env.proxy_continue_stream",
     "env.proxy_get_buffer_bytes",
@@ -120,11 +120,13 @@ const NEVER_CALLED: &[&str] = &[
     "env.proxy_set_header_map_pairs",
 ];
 
-/// What Envoy alone answers. On Kong a call traps (shared data: unless the operator declared a zone), so that there
-/// the module answers itself with a status of the ABI.
+/// What Envoy alone answers. On Kong a call traps (shared data and metrics: unless the operator declared a zone), so
+/// that there the module answers itself with a status of the ABI.
 const ENVOYS: &[(&str, i32)] = &[
     ("env.proxy_call_foreign_function", NOT_FOUND),
+    ("env.proxy_define_metric", INTERNAL_FAILURE),
     ("env.proxy_get_shared_data", NOT_FOUND),
+    ("env.proxy_increment_metric", NOT_FOUND),
     ("env.proxy_set_shared_data", INTERNAL_FAILURE),
 ];
 /// `Status::NotFound` of the ABI: what any host says that does not have it.

@@ -12,10 +12,11 @@ use std::{rc::Rc, time::Duration};
 
 use gatehouse_contract::{Document, Mistake, document, rbac::Matrix};
 
+pub(crate) use self::words::{Away, Reset, UpstreamHeaders};
 pub(crate) use self::{
     context::Context,
     issuer::{Issuer, KeySource, Tenants},
-    limiter::Limiter,
+    limiter::{Asks, Decides, Limiter},
     sources::{SESSION_COOKIE, Sources},
 };
 pub use self::{
@@ -135,7 +136,15 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
     let verify_on_public = doc.flag("verify_on_public", false);
     let versions = read_versions(doc, parts);
     let principal_ttl_ms = doc.integer("principal_ttl_ms", Some(60_000), 0..=MAX_PRINCIPAL_TTL_MS);
-    let limiter = limiter::read(doc, parts, record, warnings);
+    let routes = match Matrix::builtin() {
+        Ok(matrix) => Some(Routes::new(matrix)),
+        Err(broken) => {
+            doc.note("routes", broken.to_string(), "this build is broken; use another one");
+            None
+        }
+    };
+    let around = limiter::Surroundings { host, parts, record, routes: routes.as_ref() };
+    let limiter = limiter::read(doc, around, warnings);
     let context = context::read(doc, host);
     let tenant_host_suffix = doc.parsed_opt::<HostSuffix>(
         "tenant_host_suffix",
@@ -146,13 +155,6 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         let text = "roles and scopes are judged and noted, and refuse nothing; write \"enforce\"";
         warnings.add("$.rbac", text);
     }
-    let routes = match Matrix::builtin() {
-        Ok(matrix) => Some(Routes::new(matrix)),
-        Err(broken) => {
-            doc.note("routes", broken.to_string(), "this build is broken; use another one");
-            None
-        }
-    };
     Some(Suite {
         parts,
         host: host?,

@@ -4,10 +4,10 @@
 
 use std::{rc::Rc, time::Duration};
 
-use gatehouse_contract::sidecar::{CHANGES_PATH, ChangesAnswer};
+use gatehouse_contract::sidecar::{CHANGES_PATH, Change, ChangesAnswer};
 
 use crate::{
-    config::{Sidecar, Suite},
+    config::{Decides, Host, Sidecar, Suite},
     remote_keys::{Fetched, Shared},
     state::VmState,
     step::{Answer, Call},
@@ -22,6 +22,8 @@ const MAX_EPOCH_BYTES: usize = 64;
 
 /// How soon a VM uses keys that another one fetched.
 const ADOPTION: Duration = Duration::from_millis(250);
+/// How soon the host has what was counted, where nothing else needs a tick.
+const COUNTED: Duration = Duration::from_secs(1);
 /// While more is denied than fits, the list is asked for anew this often.
 const OVER_TICKS: u32 = 240;
 
@@ -84,6 +86,10 @@ enum For {
     Feed(u64),
     /// The keys of the issuer at this place, by the fetch of this number.
     Keys(usize, u64),
+    /// Passes that were handed back: whatever is answered, they are gone.
+    Returned,
+    /// The charge of this number.
+    Charged(u64),
 }
 
 /// The answer of a [`RootCall`].
@@ -105,7 +111,17 @@ impl Suite {
     pub fn tick_period(&self) -> Option<Duration> {
         let poll = self.sidecar.as_ref().map(|sidecar| sidecar.poll);
         let adopt = self.direct().next().map(|_some| ADOPTION);
-        poll.into_iter().chain(adopt).min()
+        let counts = self.counts().then_some(COUNTED);
+        poll.into_iter().chain(adopt).chain(counts).min()
+    }
+
+    /// Whether there is something to count, and a host that takes counts.
+    fn counts(&self) -> bool {
+        let limits = match self.limiter.decides {
+            Decides::Sidecar(_) | Decides::Local { .. } => true,
+            Decides::Nobody => self.limiter.failed_authn_per_minute.is_some(),
+        };
+        limits && self.host == Host::Envoy
     }
 
     /// How many ticks cover `time`, rounded up.
@@ -137,6 +153,7 @@ impl Suite {
             calls.extend(self.poll(vm, sidecar, now));
         }
         self.tick_remote_keys(vm, shared, now, &mut calls);
+        self.tick_limits(vm, now, &mut calls);
         calls
     }
 
@@ -154,6 +171,10 @@ impl Suite {
             For::Keys(place, number) => {
                 let fetched = Fetched::read(headers, body);
                 self.on_fetched(vm, (place, number), &fetched, shared, now);
+            }
+            For::Returned => {}
+            For::Charged(number) => {
+                self.on_charged(vm, number, Answer::read(headers, body), now);
             }
         }
     }
@@ -209,12 +230,18 @@ impl Suite {
                 if alive {
                     at.alive_at = sent_at;
                 }
+                for change in &changes {
+                    if let Change::Tenant { tenant } = change {
+                        vm.limits.book.drop_tenant(*tenant);
+                    }
+                }
                 vm.apply(changes, now);
             }
             // Whatever else a dead relay's sidecar says may lack what was denied since: silence, and no gap.
             _ if !alive => {}
             (_, Some(denied)) if is_epoch(&epoch) => {
                 vm.begin_anew(denied, now);
+                vm.limits.book.drop_all();
                 vm.feed.position = Some(Position { epoch, sequence, alive_at: sent_at });
             }
             _ => return Err(Gap),
@@ -269,6 +296,16 @@ impl Purpose {
     /// The keys of the issuer at `place`, by the fetch of this number.
     pub(crate) fn keys(place: usize, number: u64) -> Self {
         Self(For::Keys(place, number))
+    }
+
+    /// Passes that were handed back.
+    pub(crate) fn returned() -> Self {
+        Self(For::Returned)
+    }
+
+    /// The charge of this number.
+    pub(crate) fn charged(number: u64) -> Self {
+        Self(For::Charged(number))
     }
 }
 

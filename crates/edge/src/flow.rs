@@ -3,8 +3,10 @@
 //! [`Suite::on_answer`]; nothing is read from the host in between.
 //! Knows neither hosts' functions nor signatures' mathematics.
 
+mod afterwards;
 mod ask;
 mod caller;
+mod failures;
 mod inbound;
 mod limit;
 mod outbound;
@@ -16,8 +18,9 @@ use std::{rc::Rc, time::Duration};
 use gatehouse_authn::{Refusal as TokenRefusal, Verifier};
 use gatehouse_contract::{Reason, TenantId, rbac::Access};
 
-use self::{caller::Caller, recorded::Question, token::Verified};
+use self::{limit::LimitQuestion, recorded::Question, token::Verified};
 use crate::{
+    client::Network,
     config::Suite,
     credential::{self, Kind, Presented},
     decision::{Decision, Ruling},
@@ -41,7 +44,7 @@ enum WaitsFor {
     Keys { issuer: usize, token: Box<[u8]>, key_id_asked: bool },
     Principal { verified: Verified, asked: Asked },
     Recorded { question: Question, asked: Asked },
-    Limit(Caller),
+    Limit(Box<LimitQuestion>),
 }
 
 /// What is known of a request, owned: the header map is read once.
@@ -64,6 +67,10 @@ struct Request {
     identity: Vec<String>,
     /// The client's baggage without our member, if any came.
     baggage: Option<String>,
+    /// Whose failure it is should the credential be worth nothing; set before a question about it.
+    client: Option<Network>,
+    /// Whether the peer proved to be one that passes unlimited (specification GRL-005).
+    internal: bool,
 }
 
 /// The tenant that a request names beside its credential (acceptance T8).
@@ -85,6 +92,17 @@ impl Pending {
 impl Suite {
     /// Judges a request by its headers. `now` is the time since the Unix epoch.
     pub fn on_request(
+        &self,
+        vm: &mut VmState,
+        view: &RequestView<'_>,
+        now: Duration,
+        verifier: &dyn Verifier,
+    ) -> Step {
+        let step = self.judge(vm, view, now, verifier);
+        self.note_failure(vm, step, || self.network(view), now)
+    }
+
+    fn judge(
         &self,
         vm: &mut VmState,
         view: &RequestView<'_>,
@@ -152,6 +170,12 @@ impl Suite {
         }
         request.named = self.named_tenant(&found, &request.place, &target.path, query);
         request.signs = self.signs(&target.path);
+        request.internal = self.is_internal(view);
+        if let Presented::One(credential) = &presented
+            && let Some(retry_after_s) = self.failed_too_often(vm, view, credential, now)
+        {
+            return self.refuse_failing(vm, request, retry_after_s);
+        }
         match presented {
             Presented::Nothing | Presented::Several => {
                 let refusal = Refusal::new(Reason::CredentialMissing);
@@ -176,6 +200,19 @@ impl Suite {
         now: Duration,
         verifier: &dyn Verifier,
     ) -> Step {
+        let client = pending.request.client;
+        let step = self.go_on(vm, pending, answer, now, verifier);
+        self.note_failure(vm, step, || client, now)
+    }
+
+    fn go_on(
+        &self,
+        vm: &mut VmState,
+        pending: Pending,
+        answer: Answer<'_>,
+        now: Duration,
+        verifier: &dyn Verifier,
+    ) -> Step {
         let Pending { request, waits_for } = pending;
         match waits_for {
             WaitsFor::Keys { issuer, token, key_id_asked } => {
@@ -188,7 +225,9 @@ impl Suite {
             WaitsFor::Recorded { question, asked } => {
                 self.with_recorded_answer(vm, request, (question, asked), answer, now)
             }
-            WaitsFor::Limit(caller) => self.with_limit_answer(request, &caller, answer, now),
+            WaitsFor::Limit(question) => {
+                self.with_limit_answer(vm, request, *question, answer, now)
+            }
         }
     }
 

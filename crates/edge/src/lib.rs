@@ -11,11 +11,13 @@
 
 mod authority;
 mod baggage;
+mod client;
 mod config;
 mod credential;
 mod decision;
 mod feed;
 mod flow;
+mod limits;
 mod local;
 mod matrix;
 pub mod path;
@@ -33,8 +35,9 @@ pub use config::{Environment, Host, Parts, Rbac, Sidecar, Signatures, Suite, Tar
 pub use decision::{Decision, Rule, Ruling};
 pub use feed::{Purpose, RootAnswer, RootCall};
 pub use flow::Pending;
+pub use limits::{Clock, Standing};
 pub use remote_keys::{Shared, Unshared};
 pub use state::VmState;
-pub use step::{Answer, Call, Edit, GrpcStatus, Name, Reply, RequestRecord, Standing, Step};
+pub use step::{Answer, Call, Edit, GrpcStatus, Name, Reply, RequestRecord, Step};
 pub use text::{Digits, Text};
 pub use view::{RequestView, protected_names};

@@ -1,31 +1,31 @@
-//! The limit that a VM keeps by itself, per tenant, without a call-out: the exact sliding window of
-//! [`gatehouse_ratelimit::window`] over what this VM let pass. Bounded: where all places are taken by windows that
+//! The limit that a VM keeps by itself, per tenant or per client, without a call-out: the exact sliding window of
+//! [`gatehouse_ratelimit::window`] over what this VM counted. Bounded: where all places are taken by windows that
 //! still count, newcomers are refused, as an evicted window would be a limit that begins anew.
 //! Knows no tiers, no routes and no clock.
 
-use std::time::Duration;
+use std::{hash::Hash, time::Duration};
 
-use gatehouse_contract::TenantId;
 use gatehouse_ratelimit::{Span, Timestamp, Window};
 use hashbrown::HashMap;
 
-/// The most tenants: about 3 MiB.
-const MAX_TENANTS: usize = 8192;
-const SPAN: Span = Span::from_secs(60);
+/// The most windows: about 3 MiB.
+const MAX_WINDOWS: usize = 8192;
+/// The window of every limit that a VM keeps.
+pub(crate) const SPAN: Span = Span::from_secs(60);
 
-/// Windows by tenant, in the order of use.
-#[derive(Debug, Default)]
-pub(crate) struct LocalLimits {
-    places: HashMap<TenantId, usize>,
-    entries: Vec<Entry>,
+/// Windows by whom they count, in the order of use.
+#[derive(Debug)]
+pub(crate) struct LocalLimits<K> {
+    places: HashMap<K, usize>,
+    entries: Vec<Entry<K>>,
     /// The ends of the order, by place; equal to `entries.len()` or beyond for none.
     newest: Option<usize>,
     oldest: Option<usize>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    tenant: TenantId,
+struct Entry<K> {
+    key: K,
     window: Window,
     charged_at: Duration,
     newer: Option<usize>,
@@ -36,84 +36,123 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Local {
     pub(crate) allowed: bool,
-    pub(crate) limit: u32,
-    pub(crate) window_s: u32,
     pub(crate) remaining: u32,
     /// Seconds until one more passes, rounded up; 0 when one does now.
     pub(crate) reset_s: u32,
 }
 
-/// No place for another tenant: nothing is decided.
+/// No place for another window: nothing is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
-impl LocalLimits {
-    /// Weighs one request of `tenant` against `per_minute` at `now`, the time since the Unix epoch, and charges it
-    /// when it passes. A tenant that is known costs no allocation.
+impl<K> Default for LocalLimits<K> {
+    fn default() -> Self {
+        Self { places: HashMap::new(), entries: Vec::new(), newest: None, oldest: None }
+    }
+}
+
+impl<K: Hash + Eq + Copy> LocalLimits<K> {
+    /// Weighs `cost` for `key` against `limit` per [`SPAN`] at `now`, the time since the Unix epoch, and charges it
+    /// when it passes. A key that is known costs no allocation.
     ///
     /// # Errors
     /// [`Full`].
     pub(crate) fn check(
         &mut self,
-        tenant: TenantId,
-        per_minute: u32,
+        key: K,
+        limit: u32,
+        cost: u32,
         now: Duration,
     ) -> Result<Local, Full> {
-        self.check_within(tenant, per_minute, now, MAX_TENANTS)
+        self.check_within(key, (limit, cost), now, MAX_WINDOWS)
+    }
+
+    /// Charges `cost` whether it fits or not: it is known only after the fact. Where there is no place, it is lost.
+    pub(crate) fn charge(&mut self, key: K, cost: u32, now: Duration) -> bool {
+        if self.check(key, 0, 1, now).is_err() {
+            return false;
+        }
+        let entry = self.places.get(&key).and_then(|place| self.entries.get_mut(*place));
+        let Some(entry) = entry else { return false };
+        entry.window.charge(cost);
+        entry.charged_at = now;
+        true
+    }
+
+    /// Seconds until one more passes for a key that has used up `limit`; charges nothing and takes no place.
+    pub(crate) fn used_up(&mut self, key: K, limit: u32, now: Duration) -> Option<u32> {
+        let entry = self.entries.get_mut(*self.places.get(&key)?)?;
+        let at = timestamp(now);
+        entry.window.advance(SPAN, at);
+        let wait = entry.window.wait(SPAN, at, limit, 1);
+        (entry.window.used() >= limit).then(|| wait.map_or(SPAN.seconds(), whole_seconds))
+    }
+
+    /// Whether nothing is counted for anyone.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Forgets everything once nothing counts any more, so that [`Self::is_empty`] is true again.
+    pub(crate) fn forget_the_idle(&mut self, now: Duration) {
+        let idle = |entry: &Entry<K>| idle_for(entry.charged_at, now) >= SPAN.lifetime();
+        if !self.entries.is_empty() && self.entries.iter().all(idle) {
+            *self = Self::default();
+        }
     }
 
     fn check_within(
         &mut self,
-        tenant: TenantId,
-        per_minute: u32,
+        key: K,
+        (limit, cost): (u32, u32),
         now: Duration,
         most: usize,
     ) -> Result<Local, Full> {
-        let place = match self.places.get(&tenant) {
+        let place = match self.places.get(&key) {
             Some(place) => *place,
-            None => self.admit(tenant, now, most)?,
+            None => self.admit(key, now, most)?,
         };
         self.touch(place);
         let entry = self.entries.get_mut(place).ok_or(Full)?;
-        let at = Timestamp::from_ms(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let at = timestamp(now);
         entry.window.advance(SPAN, at);
-        let allowed = entry.window.used() < per_minute;
+        let allowed = entry.window.used().checked_add(cost).is_some_and(|used| used <= limit);
         if allowed {
-            entry.window.charge(1);
+            entry.window.charge(cost);
             entry.charged_at = now;
         }
-        let remaining = per_minute.saturating_sub(entry.window.used());
-        let reset_s = if remaining > 0 {
+        let remaining = limit.saturating_sub(entry.window.used());
+        // Whoever is denied waits for its own cost, and whoever passed learns when one more does.
+        let weight = if allowed { 1 } else { cost };
+        let reset_s = if remaining >= weight {
             0
         } else {
-            let wait = entry.window.wait(SPAN, at, per_minute, 1);
+            let wait = entry.window.wait(SPAN, at, limit, weight);
             wait.map_or(SPAN.seconds(), whole_seconds)
         };
-        Ok(Local { allowed, limit: per_minute, window_s: SPAN.seconds(), remaining, reset_s })
+        Ok(Local { allowed, remaining, reset_s })
     }
 
-    /// A place for a tenant that has none: a new one, or that of the tenant that was idle for longest.
-    fn admit(&mut self, tenant: TenantId, now: Duration, most: usize) -> Result<usize, Full> {
+    /// A place for a key that has none: a new one, or that of the key that was idle for longest.
+    fn admit(&mut self, key: K, now: Duration, most: usize) -> Result<usize, Full> {
         let fresh =
-            Entry { tenant, window: Window::default(), charged_at: now, newer: None, older: None };
+            Entry { key, window: Window::default(), charged_at: now, newer: None, older: None };
         let place = if self.entries.len() < most {
             self.entries.push(fresh);
             self.entries.len().saturating_sub(1)
         } else {
             let place = self.oldest.ok_or(Full)?;
             let entry = self.entries.get(place).ok_or(Full)?;
-            // A clock that was set back says nothing of how long ago that was.
-            let idle_for = now.checked_sub(entry.charged_at).unwrap_or(Duration::ZERO);
-            if idle_for < SPAN.lifetime() {
+            if idle_for(entry.charged_at, now) < SPAN.lifetime() {
                 return Err(Full);
             }
-            let evicted = entry.tenant;
+            let evicted = entry.key;
             self.detach(place);
             self.places.remove(&evicted);
             *self.entries.get_mut(place).ok_or(Full)? = fresh;
             place
         };
-        self.places.insert(tenant, place);
+        self.places.insert(key, place);
         Ok(place)
     }
 
@@ -150,12 +189,24 @@ impl LocalLimits {
     }
 }
 
+/// A clock that was set back says nothing of how long ago that was.
+fn idle_for(charged_at: Duration, now: Duration) -> Duration {
+    now.checked_sub(charged_at).unwrap_or(Duration::ZERO)
+}
+
+/// The time since the Unix epoch as windows count it.
+pub(crate) fn timestamp(now: Duration) -> Timestamp {
+    Timestamp::from_ms(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn whole_seconds(wait: Duration) -> u32 {
     u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use gatehouse_contract::TenantId;
+
     use super::*;
 
     fn tenant(number: u16) -> TenantId {
@@ -170,7 +221,7 @@ mod tests {
     fn denies_after_the_limit_and_says_when_to_return() {
         let mut limits = LocalLimits::default();
         let mut check = |ms, expected| {
-            let got = limits.check(tenant(1), 2, at(ms)).unwrap();
+            let got = limits.check(tenant(1), 2, 1, at(ms)).unwrap();
             assert_eq!((got.allowed, got.remaining, got.reset_s), expected, "at {ms} ms");
         };
         check(0, (true, 1, 0));
@@ -179,7 +230,11 @@ mod tests {
         // The nearest deny: a slot is freed at most a second late, never early.
         check(60_999, (false, 0, 1));
         check(61_000, (true, 0, 30));
-        assert_eq!(limits.check(tenant(2), 2, at(61_000)).unwrap().remaining, 1, "its own window");
+        assert_eq!(
+            limits.check(tenant(2), 2, 1, at(61_000)).unwrap().remaining,
+            1,
+            "its own window"
+        );
     }
 
     #[test]
@@ -191,7 +246,7 @@ mod tests {
         for _ in 0..20_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             ms += random >> 53;
-            if limits.check(tenant(1), 25, at(ms)).unwrap().allowed {
+            if limits.check(tenant(1), 25, 1, at(ms)).unwrap().allowed {
                 passed.push(ms);
             }
         }
@@ -203,15 +258,44 @@ mod tests {
 
     #[test]
     fn a_limit_of_none_blocks() {
-        let got = LocalLimits::default().check(tenant(1), 0, at(0)).unwrap();
+        let got = LocalLimits::default().check(tenant(1), 0, 1, at(0)).unwrap();
         assert_eq!((got.allowed, got.remaining, got.reset_s), (false, 0, 60));
+    }
+
+    #[test]
+    fn r24_a_cost_is_charged_whole_or_not_at_all() {
+        let mut limits = LocalLimits::default();
+        let mut check = |cost, expected| {
+            let got = limits.check(tenant(1), 5, cost, at(0)).unwrap();
+            assert_eq!((got.allowed, got.remaining, got.reset_s), expected, "{cost}");
+        };
+        check(3, (true, 2, 0));
+        check(3, (false, 2, 61));
+        check(2, (true, 0, 61));
+        check(1, (false, 0, 61));
+        assert_eq!(limits.used_up(tenant(1), 5, at(0)), Some(61));
+        assert_eq!(limits.used_up(tenant(1), 6, at(0)), None);
+        assert_eq!(limits.used_up(tenant(1), 5, at(61_000)), None);
+        assert_eq!(limits.used_up(tenant(2), 0, at(0)), None, "takes no place");
+        assert!(limits.charge(tenant(1), 9, at(61_000)), "what is known afterwards");
+        assert_eq!(limits.used_up(tenant(1), 9, at(61_000)), Some(61));
+    }
+
+    #[test]
+    fn what_is_idle_is_forgotten_all_at_once() {
+        let mut limits = LocalLimits::default();
+        assert!(limits.check(tenant(1), 5, 1, at(0)).unwrap().allowed);
+        limits.forget_the_idle(at(30_000));
+        assert!(!limits.is_empty());
+        limits.forget_the_idle(at(200_000));
+        assert!(limits.is_empty());
     }
 
     #[test]
     fn tenants_are_bounded_and_a_live_window_is_never_evicted() {
         let mut limits = LocalLimits::default();
         let mut check = |number, ms, expected: Option<u32>| {
-            let got = limits.check_within(tenant(number), 9, at(ms), 3);
+            let got = limits.check_within(tenant(number), (9, 1), at(ms), 3);
             assert_eq!(got.ok().map(|got| got.remaining), expected, "tenant {number} at {ms} ms");
             let LocalLimits { places, entries, .. } = &limits;
             assert!(entries.len() <= 3 && places.len() == entries.len());
@@ -222,12 +306,12 @@ mod tests {
         check(4, 1000, None);
         check(1, 30_000, Some(7));
         // 2 and 3 are dead now, 1 is not: the idlest go first.
-        check(4, 62_000, Some(8));
-        check(5, 62_000, Some(8));
-        check(6, 62_000, None);
-        check(1, 62_000, Some(7));
-        check(4, 62_000, Some(7));
-        check(5, 62_000, Some(7));
+        check(4, 65_000, Some(8));
+        check(5, 65_000, Some(8));
+        check(6, 65_000, None);
+        check(1, 65_000, Some(7));
+        check(4, 65_000, Some(7));
+        check(5, 65_000, Some(7));
     }
 
     #[test]
@@ -235,10 +319,10 @@ mod tests {
         let hour = 3_600_000;
         let mut limits = LocalLimits::default();
         for ms in [hour, 2 * hour, 0, hour] {
-            let got = limits.check_within(tenant(1), 1, at(ms), 1).unwrap();
+            let got = limits.check_within(tenant(1), (1, 1), at(ms), 1).unwrap();
             assert!(got.allowed, "at {ms} ms");
-            assert!(!limits.check_within(tenant(1), 1, at(ms), 1).unwrap().allowed);
+            assert!(!limits.check_within(tenant(1), (1, 1), at(ms), 1).unwrap().allowed);
         }
-        assert_eq!(limits.check_within(tenant(2), 1, at(0), 1), Err(Full));
+        assert_eq!(limits.check_within(tenant(2), (1, 1), at(0), 1), Err(Full));
     }
 }

@@ -64,6 +64,12 @@ impl Routes {
         }
     }
 
+    /// The place of the route that the matrix names so.
+    pub(crate) fn named(&self, method: &str, template: &str) -> Option<usize> {
+        let mut routes = self.matrix.routes().iter();
+        routes.position(|route| route.method == method && route.template == template)
+    }
+
     pub(crate) fn get(&self, index: usize) -> Option<&Route> {
         self.matrix.routes().get(index)
     }

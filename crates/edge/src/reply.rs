@@ -88,7 +88,7 @@ impl Refusal {
         if record.no_store && !headers.iter().any(|(name, _)| *name == "cache-control") {
             headers.push(("cache-control", "no-store".into()));
         }
-        headers.extend(record.headers());
+        headers.extend(record.headers().chain(record.rate_headers()));
         let status = GrpcStatus { code: grpc_code(reason), message: reason.title() };
         let message = percent_encoded(status.message);
         let (content_type, body) = match (dialect, host) {

@@ -18,14 +18,19 @@ use gatehouse_contract::sidecar::{Change, Denied, PrincipalFacts};
 
 pub(crate) use self::{
     changes::Asked,
+    halves::Halves,
     identity::{Identity, Kind, Principal, PrincipalKey},
 };
 use self::{
     changes::{Changes, Touched},
     denied::DenyList,
-    halves::Halves,
 };
-use crate::{feed::Feed, local::LocalLimits, remote_keys::RemoteKeys, request_id::Ids};
+use crate::{
+    feed::Feed,
+    limits::{Clock, Limits},
+    remote_keys::RemoteKeys,
+    request_id::Ids,
+};
 
 /// How much of verified tokens is kept.
 const TOKENS: Bounds = Bounds {
@@ -50,7 +55,7 @@ const KEY_ID_COOL_DOWN: Duration = Duration::from_secs(1);
 pub struct VmState {
     pub(crate) ids: Ids,
     pub(crate) feed: Feed,
-    pub(crate) local: LocalLimits,
+    pub(crate) limits: Limits,
     pub(crate) remote: RemoteKeys,
     tokens: Cache<Rc<Identity>>,
     /// Changes when any issuer's keys do, and with it every verified token is forgotten.
@@ -111,10 +116,12 @@ pub(crate) struct FreshKeys {
 impl VmState {
     /// Remembers nothing yet. `seed` is 128 bits that no other VM has; request ids are made from it.
     pub fn new(seed: [u64; 2]) -> Self {
+        let mut ids = Ids::new(seed);
+        let holder = ids.next_id();
         Self {
-            ids: Ids::new(seed),
+            ids,
             feed: Feed::default(),
-            local: LocalLimits::default(),
+            limits: Limits::new(holder),
             remote: RemoteKeys::new(seed.iter().fold(1, |all, part| all ^ part.rotate_left(7))),
             tokens: Cache::new(TOKENS),
             generation: 0,
@@ -125,6 +132,14 @@ impl VmState {
             denied: DenyList::default(),
             changes: Changes::default(),
         }
+    }
+
+    /// With a monotonic clock, read at most once per callback and only by a limiter that needs it. Without one nothing
+    /// is leased from the sidecar.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.limits.set_clock(clock);
+        self
     }
 
     fn issuer(&mut self, issuer: usize) -> Option<&mut IssuerKeys> {

@@ -3,9 +3,15 @@
 
 use std::{borrow::Cow, rc::Rc};
 
-use gatehouse_contract::{Reason, header, sidecar::LimitState};
+use gatehouse_contract::{Reason, header};
 
-use crate::{config::Target, decision::Decision, flow::Pending, text::Text};
+use crate::{
+    config::Target,
+    decision::Decision,
+    flow::Pending,
+    limits::{Key, Standing},
+    text::Text,
+};
 
 /// What comes next for a request. Each variant ends the shell's turn: resume, reply or call, never two of them.
 #[derive(Debug)]
@@ -125,8 +131,11 @@ pub struct RequestRecord {
     pub version: Option<Rc<str>>,
     /// The tightest limit's standing, once it was asked for.
     pub limit: Option<Standing>,
-    /// Whether the limiter was away and let the request pass.
+    /// Whether it was decided without the shared count: the limiter was away.
     pub degraded: bool,
+    /// What was charged, where the response may name another cost (acceptance R24); taken by
+    /// [`crate::Suite::settle`].
+    pub(crate) charged: Option<Box<Key>>,
     /// Whether no cache may keep the response, as the request's URL held a credential (acceptance J26).
     pub no_store: bool,
     /// What the role matrix said, once it was asked; see [`crate::Suite::rule`].
@@ -137,25 +146,17 @@ pub struct RequestRecord {
     pub handover: Option<Rc<str>>,
 }
 
-/// What a client may know of a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// Requests per window.
-    pub limit: u32,
-    /// What is left.
-    pub remaining: u32,
-    /// Seconds until at least one more passes, rounded up.
-    pub reset_s: u32,
-}
-
-impl From<&LimitState> for Standing {
-    fn from(state: &LimitState) -> Self {
-        Self { limit: state.limit, remaining: state.remaining, reset_s: state.reset_s }
-    }
-}
-
 /// Response header that says that the limiter was away ([`RequestRecord::degraded`]).
 pub(crate) const RATE_DEGRADED: &str = "x-ratelimit-degraded";
+/// Response header that says that most of the day's quota is used, e.g. `"day";used=85` in percent.
+pub(crate) const RATE_WARNING: &str = "x-ratelimit-warning";
+/// The policies that weighed (draft-ietf-httpapi-ratelimit-headers).
+pub(crate) const RATE_POLICY: &str = "ratelimit-policy";
+/// The standing of the tightest.
+pub(crate) const RATE_STATE: &str = "ratelimit";
+/// What an upstream may set, too.
+pub(crate) const RATE_HEADERS: [&str; 5] =
+    [header::RATE_LIMIT, header::RATE_REMAINING, header::RATE_RESET, RATE_POLICY, RATE_STATE];
 
 impl RequestRecord {
     pub(crate) fn new(request_id: Rc<str>, version: Option<Rc<str>>) -> Self {
@@ -164,6 +165,7 @@ impl RequestRecord {
             version,
             limit: None,
             degraded: false,
+            charged: None,
             no_store: false,
             decision: None,
             shadowed: None,
@@ -171,20 +173,33 @@ impl RequestRecord {
         }
     }
 
+    /// Whether the response may say that the request cost more than was charged: [`crate::Suite::settle`] is due.
+    pub fn is_unsettled(&self) -> bool {
+        self.charged.is_some()
+    }
+
     /// The headers that every response carries, local ones included.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&'static str, Text)> {
         let version = self.version.as_ref().map(|version| (header::API_VERSION, version.into()));
-        let limits = self.limit.map(|limit| {
-            [
-                (header::RATE_LIMIT, limit.limit.into()),
-                (header::RATE_REMAINING, limit.remaining.into()),
-                (header::RATE_RESET, limit.reset_s.into()),
-            ]
-        });
+        let warning = self.limit.as_ref().and_then(|limit| limit.shown.warning.as_ref());
         std::iter::once((header::REQUEST_ID, (&self.request_id).into()))
             .chain(version)
-            .chain(limits.into_iter().flatten())
+            .chain(warning.map(|warning| (RATE_WARNING, warning.into())))
             .chain(self.degraded.then_some((RATE_DEGRADED, "true".into())))
+    }
+
+    /// The headers of the tightest limit.
+    pub(crate) fn rate_headers(&self) -> impl Iterator<Item = (&'static str, Text)> {
+        let limits = self.limit.as_ref().map(|limit| {
+            [
+                (header::RATE_LIMIT, limit.limit().into()),
+                (header::RATE_REMAINING, limit.remaining.into()),
+                (header::RATE_RESET, limit.reset_shown.into()),
+                (RATE_POLICY, (&limit.shown.policy).into()),
+                (RATE_STATE, limit.item().into()),
+            ]
+        });
+        limits.into_iter().flatten()
     }
 }
 

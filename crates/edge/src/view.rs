@@ -2,19 +2,18 @@
 //! must go, and what makes the request ambiguous. Names and values are bytes of a client: nothing is assumed.
 //! Knows neither policies nor hosts.
 
-use std::{
-    borrow::Cow,
-    fmt,
-    net::{IpAddr, SocketAddr},
-};
+use std::{borrow::Cow, fmt, net::IpAddr};
 
 use gatehouse_contract::header;
+
+use crate::client;
 
 /// The headers of one request, as pairs of bytes from one read of the host's header map.
 #[derive(Clone)]
 pub struct RequestView<'a> {
     headers: Cow<'a, [Pair<'a>]>,
     client: Option<&'a dyn Fn() -> Option<String>>,
+    peer: Option<&'a dyn Fn() -> Option<String>>,
 }
 
 /// A header's name and value.
@@ -24,12 +23,12 @@ impl<'a> RequestView<'a> {
     /// Borrows the pairs in their order.
     pub fn new<N: AsRef<[u8]>, V: AsRef<[u8]>>(headers: &'a [(N, V)]) -> Self {
         let pairs = headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
-        Self { headers: pairs.collect(), client: None }
+        Self { headers: pairs.collect(), client: None, peer: None }
     }
 
     /// Borrows pairs that are borrowed already.
     pub fn of(headers: &'a [(&'a [u8], &'a [u8])]) -> Self {
-        Self { headers: Cow::Borrowed(headers), client: None }
+        Self { headers: Cow::Borrowed(headers), client: None, peer: None }
     }
 
     /// With a way to ask for the client's address as the host writes it, `address:port`. Asked at most once, and
@@ -39,14 +38,31 @@ impl<'a> RequestView<'a> {
         Self { client: Some(client), ..self }
     }
 
-    /// The client's address without its port.
-    pub(crate) fn client(&self) -> Option<String> {
-        let text = self.client?()?;
-        let address = text.parse::<SocketAddr>().map(|socket| socket.ip());
-        let address = address.or_else(|_no_port| text.parse::<IpAddr>()).ok()?;
-        Some(address.to_canonical().to_string())
+    /// With a way to ask who the peer of this connection proved to be: the URI of a certificate that was verified, on
+    /// this connection, and `None` for whoever proved nothing. Asked at most once, and only where somebody may pass
+    /// by it.
+    #[must_use]
+    pub fn with_peer(self, peer: &'a dyn Fn() -> Option<String>) -> Self {
+        Self { peer: Some(peer), ..self }
+    }
+
+    /// The client's address without its port. `hops` is how many proxies before this one are believed.
+    pub(crate) fn client(&self, hops: usize) -> Option<IpAddr> {
+        let forwarded = self
+            .headers
+            .iter()
+            .filter_map(|(name, value)| name.eq_ignore_ascii_case(FORWARDED_FOR).then_some(*value));
+        client::address(&self.client?()?, forwarded, hops)
+    }
+
+    /// Who the peer of this connection proved to be.
+    pub(crate) fn peer(&self) -> Option<String> {
+        self.peer?()
     }
 }
+
+/// Where proxies note whom they forward for.
+const FORWARDED_FOR: &[u8] = b"x-forwarded-for";
 
 impl fmt::Debug for RequestView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,6 +136,9 @@ const METHOD_OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "
 /// Names under this prefix are ours, but for the one that clients may send.
 const OWN_PREFIX: &str = "x-gatehouse-";
 
+/// What a proxy before this one says of its peer's certificate: anybody can say it (acceptance R15).
+const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
+
 /// Whether a client's header of this name must not pass: an identity header, or one of our own names.
 fn is_protected(name: &[u8]) -> bool {
     let ours = |name: &[u8]| {
@@ -127,7 +146,8 @@ fn is_protected(name: &[u8]) -> bool {
             && !name.eq_ignore_ascii_case(header::IMPERSONATION_REASON.as_bytes())
     };
     // Every protected name begins with an `x`.
-    matches!(name.first(), Some(b'x' | b'X')) && (header::is_identity(name) || ours(name))
+    matches!(name.first(), Some(b'x' | b'X'))
+        && (header::is_identity(name) || ours(name) || header::spells(name, CLIENT_CERTIFICATE))
 }
 
 /// Names of `headers` that must not pass, e.g. in trailers; each as often as it stands there.

@@ -77,12 +77,25 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, metric: *mut u32) -> u32;
+    fn proxy_increment_metric(metric: u32, by: i64) -> u32;
+}
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    // `std::time::Instant` panics where a host has no such clock.
+    fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
 }
 
 /// The status for "done".
 const OK: u32 = 0;
 /// What a stream of requests is called.
 const HTTP_REQUEST: u32 = 0;
+
+/// A metric that only grows.
+const COUNTER: u32 = 0;
+/// WASI's clock that never runs back.
+const MONOTONIC: u32 = 1;
 
 /// The levels of log lines that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +144,29 @@ pub(crate) fn now_ns() -> Option<u64> {
     // SAFETY: the host writes one number to a place that lives until it returns.
     let status = unsafe { proxy_get_current_time_nanoseconds(&raw mut now) };
     (status == OK).then_some(now)
+}
+
+/// Nanoseconds by a clock that never runs back; its zero means nothing.
+pub(crate) fn monotonic_ns() -> Option<u64> {
+    let mut now = 0;
+    // SAFETY: the host writes one number to a place that lives until it returns.
+    let error = unsafe { clock_time_get(MONOTONIC, 1, &raw mut now) };
+    (error == 0).then_some(now)
+}
+
+/// The id of a counter; the same name is the same counter.
+pub(crate) fn define_counter(name: &str) -> Option<u32> {
+    let mut metric = 0;
+    // SAFETY: the host reads `name` and writes one number, which live until it returns.
+    let status =
+        unsafe { proxy_define_metric(COUNTER, name.as_ptr(), name.len(), &raw mut metric) };
+    (status == OK).then_some(metric)
+}
+
+/// A counter that cannot be raised concerns nobody.
+pub(crate) fn count(metric: u32, by: u64) {
+    // SAFETY: numbers.
+    unsafe { proxy_increment_metric(metric, i64::try_from(by).unwrap_or(i64::MAX)) };
 }
 
 /// Only for the root context that a callback is for; 0 ends the ticks.

@@ -24,6 +24,11 @@ pub(crate) fn now() -> Duration {
     abi::now_ns().map_or(Duration::MAX, Duration::from_nanos)
 }
 
+/// By a clock that never runs back. Without one every lease has ended.
+pub(crate) fn monotonic() -> Duration {
+    abi::monotonic_ns().map_or(Duration::MAX, Duration::from_nanos)
+}
+
 /// 128 bits that no other VM has. `RandomState` is keyed by the host's `random_get`.
 pub(crate) fn seed() -> [u64; 2] {
     [0_u8, 1].map(|which| {
@@ -41,6 +46,19 @@ pub(crate) fn configuration() -> Option<Vec<u8>> {
 pub(crate) fn client() -> Option<String> {
     String::from_utf8(abi::property("source\0address")?).ok()
 }
+
+/// Who the peer of this very connection proved to be: the URI of a certificate that the host has verified. A certificate
+/// that is shown and not verified (Envoy's `ACCEPT_UNTRUSTED`) proves nothing, and what a header says neither.
+pub(crate) fn peer() -> Option<String> {
+    let holds = |property: &str| abi::property(property).as_deref() == Some(TRUE);
+    if !holds("connection\0mtls") || !holds("connection\0peer_certificate_valid") {
+        return None;
+    }
+    String::from_utf8(abi::property("connection\0uri_san_peer_certificate")?).ok()
+}
+
+/// How Envoy writes that something holds.
+const TRUE: &[u8] = &[1];
 
 /// An environment variable of the VM, as the host was configured to show it.
 pub(crate) fn variable(name: &str) -> Option<String> {

@@ -21,6 +21,8 @@ pub(crate) struct Engine {
     pub(crate) verifier: Box<dyn Verifier>,
     pub(crate) vm: RefCell<VmState>,
     unshared: Unshared,
+    /// The host's counters, by the policy's places; `None` where it takes none.
+    counters: Vec<Option<u32>>,
 }
 
 pub(crate) struct Root {
@@ -61,9 +63,11 @@ impl Root {
                 }
                 tick_every(suite.tick_period());
                 let verifier = verifier(suite.signatures());
-                let vm = RefCell::new(VmState::new(host::seed()));
+                let clock = Box::new(host::monotonic);
+                let vm = RefCell::new(VmState::new(host::seed()).with_clock(clock));
                 let unshared = Unshared::default();
-                self.engine = Some(Rc::new(Engine { suite, verifier, vm, unshared }));
+                let counters = counters(suite.host());
+                self.engine = Some(Rc::new(Engine { suite, verifier, vm, unshared, counters }));
                 true
             }
             Err(mistakes) => {
@@ -83,6 +87,11 @@ impl Root {
         let Some(engine) = self.engine.clone() else { return };
         let Ok(mut vm) = engine.vm.try_borrow_mut() else { return };
         let now = host::now();
+        for (place, by) in engine.suite.take_counts(&mut vm) {
+            if let Some(Some(counter)) = engine.counters.get(place) {
+                abi::count(*counter, by);
+            }
+        }
         for RootCall { call, purpose } in engine.suite.on_tick(&mut vm, engine.shared(), now) {
             match host::call(&call) {
                 Some(token) => self.waiting.push((token, purpose)),
@@ -118,6 +127,14 @@ impl Engine {
             Host::Envoy => &SharedData,
             Host::Kong => &self.unshared,
         }
+    }
+}
+
+/// The counters of the policy as the host knows them. On Kong they would need a zone that its operator declares.
+fn counters(host: Host) -> Vec<Option<u32>> {
+    match host {
+        Host::Envoy => Suite::counter_names().map(|name| abi::define_counter(&name)).collect(),
+        Host::Kong => Vec::new(),
     }
 }
 

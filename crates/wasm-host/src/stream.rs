@@ -91,12 +91,17 @@ impl Stream {
             // The host answered by itself; whatever the call-out brings now comes too late.
             self.phase = Phase::Answered(Some(pending.record().clone()));
         }
-        let (Phase::Passed(record) | Phase::Answered(Some(record))) = &self.phase else {
+        let (Phase::Passed(record) | Phase::Answered(Some(record))) = &mut self.phase else {
             return Action::Continue;
         };
         if let Some(engine) = &self.engine {
             let headers = HeaderMap::read(Map::Response);
             let headers = headers.as_ref().and_then(HeaderMap::pairs).unwrap_or_default();
+            if record.is_unsettled()
+                && let Ok(mut vm) = engine.vm.try_borrow_mut()
+            {
+                engine.suite.settle(&mut vm, record, &headers, host::now());
+            }
             let edits = engine.suite.on_response(record, &headers);
             host::apply(Map::Response, &edits);
         }
@@ -165,6 +170,6 @@ fn judged(engine: &Engine) -> Option<Step> {
     let headers = headers.pairs()?;
     let mut vm = engine.vm.try_borrow_mut().ok()?;
     let verifier = engine.verifier.as_ref();
-    let view = RequestView::of(&headers).with_client(&host::client);
+    let view = RequestView::of(&headers).with_client(&host::client).with_peer(&host::peer);
     Some(engine.suite.on_request(&mut vm, &view, host::now(), verifier))
 }

@@ -34,6 +34,11 @@ pub struct Sidecar {
 pub(super) const MAX_TIMEOUT_MS: u64 = 10_000;
 
 impl Sidecar {
+    /// How long a rate decision may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
     /// How often each VM asks for changes.
     pub fn poll(&self) -> Duration {
         self.poll

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod limiter;
+
 const EXAMPLE: &str = include_str!("../../../../examples/gateway/suite.json");
 
 /// Compiles the example after `change` and compares the mistakes.
@@ -274,25 +276,6 @@ fn without_a_sidecar_everything_must_be_at_hand_and_what_is_lost_is_told() {
 }
 
 #[test]
-fn limits_in_the_vm_are_read_strictly() {
-    let limiter = |value: Value| move |document: &mut Value| document["limiter"] = value;
-    check(limiter(json!({"local": {"per_minute": 1}})), &[]);
-    let expected = "write \"closed\", \"open\" or {\"local\": {\"per_minute\": 600}}";
-    check(limiter("local".into()), &[&format!("$.limiter: \"local\" does not fit; {expected}")]);
-    check(
-        limiter(json!({"local": {"per_minute": 0}})),
-        &["$.limiter.local.per_minute: 0 does not fit; write a whole number from 1 to 1000000"],
-    );
-    check(
-        limiter(json!({"local": {"per_second": 1}})),
-        &[
-            "$.limiter.local.per_minute: missing; write a whole number from 1 to 1000000",
-            "$.limiter.local.per_second: unknown field; remove it; known here: per_minute",
-        ],
-    );
-}
-
-#[test]
 fn credentials_places_are_names_that_have_one_spelling() {
     let sources = |value: Value| move |document: &mut Value| document["sources"] = value;
     check(sources(json!({"cookie": "access-token", "query": "access_token"})), &[]);
@@ -471,6 +454,11 @@ fn every_key_that_is_read_is_documented() {
         (none, "/issuers/0/jwks"),
         (none, "/issuers/0/roles"),
         (none, "/limiter/local"),
+        (every, "/limiter"),
+        (every, "/limiter/local_share"),
+        (every, "/limiter/away"),
+        (every, "/limiter/costs/0"),
+        (every, "/limiter/bypass"),
     ] {
         for key in known(text, Parts::Suite, pointer) {
             let row = documentation.contains(&format!("| `{key}` |"));

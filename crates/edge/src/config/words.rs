@@ -49,6 +49,40 @@ words! {
     }
 }
 
+words! {
+    /// What happens to a request while the limiter is away.
+    pub(crate) Away {
+        /// This VM lets its share of the tenant's limit pass.
+        Local = "local",
+        /// It passes, and the response says so.
+        Open = "open",
+        /// It is refused.
+        Closed = "closed",
+    }
+}
+
+words! {
+    /// What `X-RateLimit-Reset` counts from.
+    pub(crate) Reset {
+        /// From now.
+        Delta = "delta",
+        /// From the Unix epoch.
+        Epoch = "epoch",
+    }
+}
+
+words! {
+    /// What becomes of an upstream's own rate headers where ours are due.
+    pub(crate) UpstreamHeaders {
+        /// Ours replace them.
+        Override = "override",
+        /// Its own stay.
+        Keep = "keep",
+        /// Those with less left.
+        Lowest = "lowest",
+    }
+}
+
 /// Which steps of the request path a module takes. Not of the document: the module says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parts {

@@ -388,6 +388,9 @@ fn a_list_that_does_not_fit_lets_every_token_ask_until_it_does() {
 fn without_a_sidecar_nothing_is_polled_and_nothing_is_doubted() {
     let mut world = World::new();
     world.suite.sidecar = None;
+    // A tick is for the host's counters alone.
+    assert_eq!(world.suite.tick_period(), Some(COUNTED));
+    world.suite.limiter.decides = Decides::Nobody;
     assert_eq!(world.suite.tick_period(), None);
     assert!(world.asks(0).is_none());
     world.stands(0, Standing::Live);

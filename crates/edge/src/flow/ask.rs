@@ -3,7 +3,9 @@
 
 use std::rc::Rc;
 
-use gatehouse_contract::sidecar::{CHECK_PATH, CheckAsk, JWKS_PATH, PRINCIPAL_PATH, PrincipalAsk};
+use gatehouse_contract::sidecar::{
+    CHECK_PATH, CheckAsk, JWKS_PATH, LEASE_PATH, LeaseAsk, PRINCIPAL_PATH, PrincipalAsk,
+};
 use serde::Serialize;
 
 use super::{Pending, Request, WaitsFor};
@@ -27,8 +29,14 @@ impl Sidecar {
         self.post(PRINCIPAL_PATH, ask, self.identity_timeout_ms)
     }
 
-    pub(super) fn check(&self, ask: &CheckAsk) -> Call {
-        self.post(CHECK_PATH, ask, self.timeout_ms)
+    /// A charge of what passed already: nobody waits for it.
+    pub(crate) fn charge(&self, ask: &CheckAsk) -> Call {
+        self.post(CHECK_PATH, ask, self.identity_timeout_ms)
+    }
+
+    /// A decision, passes to take along, and passes that are handed back.
+    pub(crate) fn lease(&self, ask: &LeaseAsk) -> Call {
+        self.post(LEASE_PATH, ask, self.timeout_ms)
     }
 
     fn post(&self, path: &str, ask: &impl Serialize, timeout_ms: u64) -> Call {

@@ -69,7 +69,7 @@ impl Suite {
                 Rbac::Shadow => request.record.shadowed = Some(Reason::PermissionDenied),
             }
         }
-        self.limit(vm, request, route, caller, now)
+        self.limit(vm, request, (index, route), caller, now)
     }
 }
 

@@ -87,6 +87,8 @@ impl Suite {
             edits,
             identity: Vec::new(),
             baggage: None,
+            client: None,
+            internal: false,
         }
     }
 

@@ -8,10 +8,11 @@ use gatehouse_contract::{Reason, header};
 use super::{Request, caller::Caller};
 use crate::{
     baggage,
-    config::Suite,
+    config::{Suite, UpstreamHeaders},
+    limits::Standing,
     prepared::NoKey,
     reply::Refusal,
-    step::{Edit, RequestRecord, Step},
+    step::{Edit, RATE_HEADERS, RequestRecord, Step},
     view::protected_names,
 };
 
@@ -67,8 +68,19 @@ impl Suite {
         record: &RequestRecord,
         headers: &[(N, V)],
     ) -> Vec<Edit> {
-        let mut edits: Vec<Edit> =
-            record.headers().map(|(name, value)| Edit::Set(name.into(), value)).collect();
+        let mut edits: Vec<Edit> = Vec::with_capacity(RESPONSE_EDITS);
+        edits.extend(record.headers().map(|(name, value)| Edit::Set(name.into(), value)));
+        if let Some(standing) = &record.limit {
+            self.show(record, standing, headers, &mut edits);
+        }
+        if let Some(name) = &self.limiter.cost_header
+            && headers
+                .iter()
+                .any(|(theirs, _)| theirs.as_ref().eq_ignore_ascii_case(name.as_bytes()))
+        {
+            // What a request cost is between the upstream and this gateway.
+            edits.push(Edit::Remove(name.clone().into()));
+        }
         let status = headers.iter().find(|(name, _)| name.as_ref() == b":status");
         let refused =
             status.is_some_and(|(_, status)| matches!(status.as_ref(), b"401" | b"403" | b"429"));
@@ -81,4 +93,45 @@ impl Suite {
         }
         edits
     }
+
+    /// The standing of the limits, beside or instead of what the upstream says of its own (acceptance R13). Never both
+    /// of one name.
+    fn show<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        record: &RequestRecord,
+        standing: &Standing,
+        headers: &[(N, V)],
+        edits: &mut Vec<Edit>,
+    ) {
+        let values = |wanted: &'static str| {
+            headers.iter().filter_map(move |(name, value)| {
+                name.as_ref().eq_ignore_ascii_case(wanted.as_bytes()).then_some(value.as_ref())
+            })
+        };
+        let theirs_stay = match self.limiter.upstream_headers {
+            UpstreamHeaders::Override => false,
+            UpstreamHeaders::Keep => RATE_HEADERS.iter().any(|name| values(name).next().is_some()),
+            UpstreamHeaders::Lowest => {
+                let left = values(header::RATE_REMAINING).filter_map(|value| {
+                    std::str::from_utf8(value).ok()?.trim().parse::<u32>().ok()
+                });
+                left.min().is_some_and(|left| left < standing.remaining)
+            }
+        };
+        if !theirs_stay {
+            let ours = record.rate_headers();
+            edits.extend(ours.map(|(name, value)| Edit::Set(name.into(), value)));
+            return;
+        }
+        for name in RATE_HEADERS {
+            let mut theirs = values(name);
+            if let (Some(first), Some(_second)) = (theirs.next(), theirs.next()) {
+                let first = String::from_utf8_lossy(first).into_owned();
+                edits.push(Edit::Set(name.into(), first.into()));
+            }
+        }
+    }
 }
+
+/// Changes of a response with limits and nothing unusual.
+const RESPONSE_EDITS: usize = 8;

@@ -51,7 +51,8 @@ impl Suite {
         {
             return self.with_recorded(vm, request, kind, principal, now);
         }
-        let question = Question { kind, text: text.into(), client: view.client(), again: false };
+        let client = view.client(self.limiter.trusted_hops).map(|client| client.to_string());
+        let question = Question { kind, text: text.into(), client, again: false };
         self.ask_recorded(vm, request, question)
     }
 

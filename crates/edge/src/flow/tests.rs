@@ -2,7 +2,9 @@
 //! is what the upstream or the client would see in the host that the document names.
 
 mod callers;
+mod failures;
 mod hosts;
+mod leases;
 mod limits;
 mod modes;
 mod recorded;
@@ -12,7 +14,7 @@ mod standing;
 mod tenants;
 mod tokens;
 
-use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, rc::Rc, sync::OnceLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gatehouse_authn::Portable;
@@ -55,6 +57,14 @@ struct World {
     generation: u64,
     principal: (u16, PrincipalFacts),
     check: Value,
+    /// What the answer to a limit's question says beside the decision.
+    lease: Value,
+    /// The monotonic time.
+    clock: Rc<Cell<Duration>>,
+    /// Who the peer of the connection proved to be.
+    peer: Option<&'static str>,
+    /// The client's address and port.
+    client: String,
     /// Whether the relay lives, and what it has to say since it was last heard.
     alive: bool,
     changes: Vec<Change>,
@@ -63,6 +73,8 @@ struct World {
     away: Vec<&'static str>,
     /// What was asked, as `path body`, since the last look.
     calls: Vec<String>,
+    /// What the root context told, but for polls, as `path body`.
+    told: Vec<String>,
 }
 
 /// How a request ended.
@@ -89,10 +101,18 @@ impl World {
         change(&mut document);
         let (suite, _warnings) =
             Suite::compile(&document.to_string(), crate::Parts::Suite).unwrap();
+        let clock = Rc::new(Cell::new(Duration::from_secs(77)));
         Self {
             suite,
-            vm: VmState::new([1, 2]),
+            vm: VmState::new([1, 2]).with_clock({
+                let clock = Rc::clone(&clock);
+                Box::new(move || clock.get())
+            }),
             now: NOW,
+            lease: json!({}),
+            clock,
+            peer: None,
+            client: "[2001:db8::7]:4711".to_owned(),
             published: vec!["rsa"],
             generation: 1,
             principal: (
@@ -116,6 +136,7 @@ impl World {
             sequence: 0,
             away: Vec::new(),
             calls: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -125,10 +146,27 @@ impl World {
         self
     }
 
-    /// The VM asks for changes and hears what there is.
+    /// The VM asks for changes and hears what there is; whatever else it has to tell is heard, too.
     fn tick(&mut self) {
-        let due = self.suite.on_tick(&mut self.vm, &Unshared::default(), self.now).pop();
-        let Some(RootCall { call, purpose }) = due else { return };
+        for RootCall { call, purpose } in
+            self.suite.on_tick(&mut self.vm, &Unshared::default(), self.now)
+        {
+            let away = self.away.iter().any(|away| call.path.starts_with(away));
+            let body = if call.path.starts_with("/v1/changes") {
+                self.changes_answer(&call.path)
+            } else {
+                let body = String::from_utf8(call.body).unwrap();
+                self.told.push(format!("{} {body}", call.path));
+                self.check.to_string().into_bytes()
+            };
+            let marked = [(":status", "200"), (header::SIDECAR_MARKER, "1")];
+            let headers: &[_] = if away { &[] } else { &marked };
+            let answer = RootAnswer { purpose, headers, body: &body };
+            self.suite.on_root_answer(&mut self.vm, &answer, &Unshared::default(), self.now);
+        }
+    }
+
+    fn changes_answer(&mut self, path: &str) -> Vec<u8> {
         let changes = std::mem::take(&mut self.changes);
         self.sequence += changes.len() as u64;
         let answer = ChangesAnswer {
@@ -136,15 +174,16 @@ impl World {
             sequence: self.sequence,
             alive: self.alive,
             changes,
-            snapshot: (!call.path.contains("epoch=e")).then(Vec::new),
+            snapshot: (!path.contains("epoch=e")).then(Vec::new),
             keys: BTreeMap::new(),
         };
-        let body = serde_json::to_vec(&answer).unwrap();
-        let away = self.away.iter().any(|away| call.path.starts_with(away));
-        let marked = [(":status", "200"), (header::SIDECAR_MARKER, "1")];
-        let headers: &[_] = if away { &[] } else { &marked };
-        let answer = RootAnswer { purpose, headers, body: &body };
-        self.suite.on_root_answer(&mut self.vm, &answer, &Unshared::default(), self.now);
+        serde_json::to_vec(&answer).unwrap()
+    }
+
+    /// Lets time pass by both clocks.
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.clock.set(self.clock.get() + time);
     }
 
     fn answer(&self, path: &str) -> Option<(u16, Vec<u8>)> {
@@ -160,7 +199,9 @@ impl World {
         } else if path == "/v1/principal" {
             (self.principal.0, serde_json::to_value(&self.principal.1).unwrap())
         } else {
-            (200, self.check.clone())
+            let mut answer = self.lease.clone();
+            answer["check"] = self.check.clone();
+            (200, answer)
         };
         Some((status, body.to_string().into_bytes()))
     }
@@ -172,10 +213,17 @@ impl World {
     }
 
     fn send_raw<N: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, headers: &[(N, V)]) -> End {
-        self.calls.clear();
         self.tick();
-        let client = || Some("[2001:db8::7]:4711".to_owned());
-        let view = RequestView::new(headers).with_client(&client);
+        self.send_between_ticks(headers)
+    }
+
+    fn send_between_ticks<N: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, headers: &[(N, V)]) -> End {
+        self.calls.clear();
+        let address = self.client.clone();
+        let client = || Some(address.clone());
+        let proved = self.peer;
+        let peer = || proved.map(str::to_owned);
+        let view = RequestView::new(headers).with_client(&client).with_peer(&peer);
         let mut step = self.suite.on_request(&mut self.vm, &view, self.now, &Portable);
         // Keys twice (the set, then an unknown id), principal, limit: nothing may ask more often.
         for _ in 0..=4 {

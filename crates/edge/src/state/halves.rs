@@ -7,19 +7,19 @@ use hashbrown::HashMap;
 
 /// At most twice as many entries as one half takes.
 #[derive(Debug)]
-pub(super) struct Halves<K, V> {
+pub(crate) struct Halves<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     per_half: usize,
 }
 
 impl<K: Hash + Eq, V> Halves<K, V> {
-    pub(super) fn new(per_half: usize) -> Self {
+    pub(crate) fn new(per_half: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), per_half }
     }
 
     /// What is kept under `key`, which counts as use.
-    pub(super) fn get<Q>(&mut self, key: &Q) -> Option<&V>
+    pub(crate) fn get<Q>(&mut self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -32,7 +32,7 @@ impl<K: Hash + Eq, V> Halves<K, V> {
         self.young.get(key)
     }
 
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    pub(crate) fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.per_half && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
@@ -56,7 +56,7 @@ impl<K: Hash + Eq, V> Halves<K, V> {
     }
 
     /// Forgets everything; the memory stays for what comes next.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.young.clear();
         self.old.clear();
     }

@@ -106,7 +106,7 @@ fn roles_open_what_the_matrix_says_and_nothing_else() {
             let mut world = World::new().roles(&[role], false);
             let expected = if allowed { "passed" } else { "403 permission_denied" };
             check(&mut world, method, path, expected);
-            assert_eq!(world.asked().contains(&"/v1/check"), allowed, "a denial is not charged");
+            assert_eq!(world.asked().contains(&"/v1/lease"), allowed, "a denial is not charged");
         }
     }
     check(&mut World::new().roles(&[], false), "GET", AGENTS, "403 permission_denied");

@@ -113,8 +113,8 @@ fn r4_the_local_limit_counts_in_the_vm_and_says_so() {
     let mut remaining = Vec::new();
     for _ in 0..3 {
         let end = post(&mut world, json!(["devs"]));
-        let limit = end.record().limit.unwrap();
-        remaining.push((end.verdict(), limit.limit, limit.remaining));
+        let limit = end.record().limit.as_ref().unwrap();
+        remaining.push((end.verdict(), limit.limit(), limit.remaining));
     }
     let passed = |left| ("passed".to_owned(), 3, left);
     assert_eq!(remaining, [passed(2), passed(1), passed(0)]);

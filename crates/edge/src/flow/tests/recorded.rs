@@ -46,7 +46,7 @@ fn a_key_is_asked_about_once_in_the_body_with_the_clients_address() {
         let body: Value = serde_json::from_str(body).unwrap();
         assert_eq!((path, &body["client"]), ("/v1/principal", &json!("2001:db8::7")));
         assert_eq!(world.send("GET", AGENTS, &[(name, &value)]).verdict(), "passed");
-        assert_eq!(world.asked(), ["/v1/check"]);
+        assert_eq!(world.asked(), ["/v1/lease"]);
     }
 }
 
@@ -83,7 +83,7 @@ fn a_credential_that_the_record_does_not_know_is_worth_nothing_and_one_that_ende
         assert_eq!(world.send("GET", AGENTS, &[(name, &value)]).verdict(), "passed");
         world.now = NOW + Duration::from_secs(1);
         assert_eq!(world.send("GET", AGENTS, &[(name, &value)]).verdict(), "passed");
-        assert_eq!(world.asked(), ["/v1/check"]);
+        assert_eq!(world.asked(), ["/v1/lease"]);
         world.now = NOW + Duration::from_secs(2);
         let end = world.send("GET", AGENTS, &[(name, &value)]);
         assert_eq!(end.verdict(), "401 token_invalid", "expires_at == now has ended");
@@ -131,7 +131,7 @@ fn a_changed_key_is_asked_about_again_and_a_record_that_is_away_opens_nothing() 
     world.alive = false;
     world.now = NOW + Duration::from_secs(31);
     assert_eq!(send(&mut world), "passed");
-    assert_eq!(world.asked(), ["/v1/principal", "/v1/check"]);
+    assert_eq!(world.asked(), ["/v1/principal", "/v1/lease"]);
     world.away = vec!["/v1/principal"];
     assert_eq!(send(&mut world), "503 identity_unavailable");
     world.away.clear();

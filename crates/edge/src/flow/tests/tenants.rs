@@ -44,7 +44,7 @@ fn t8_another_tenant_in_path_or_query_is_the_404_of_a_missing_one() {
     ] {
         assert_eq!(get(&mut world, &format!("{AGENTS}?{query}"), &[]), expected, "{query}");
     }
-    assert!(!world.asked().contains(&"/v1/check") || world.calls.len() == 1);
+    assert!(!world.asked().contains(&"/v1/lease") || world.calls.len() == 1);
 }
 
 #[test]

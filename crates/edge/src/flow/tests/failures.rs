@@ -1,0 +1,1 @@
+//! Clients that fail to authenticate, and peers that need no limit.

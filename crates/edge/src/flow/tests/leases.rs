@@ -1,0 +1,1 @@
+//! Passes that a VM takes along, and what it tells of them.
