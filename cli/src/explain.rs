@@ -8,7 +8,7 @@ use gatehouse_authn::{Algorithm, Key, Unavailable, Verifier};
 use gatehouse_contract::{
     Reason, Role, Roles, TenantId,
     rbac::{Access, Found, Matrix, Route},
-    sidecar::{self, CheckAnswer, PrincipalAsk, PrincipalFacts},
+    sidecar::{self, CheckAnswer, LeaseAnswer, LeaseAsk, PrincipalAsk, PrincipalFacts},
 };
 use gatehouse_edge::{
     Answer, Call, Decision, Edit, Parts, Reply, RequestView, Ruling, Step, Suite, VmState, path,
@@ -112,8 +112,8 @@ pub fn run(args: &Args) -> Outcome {
         Err(invalid) => outcome.say(format_args!("path       {invalid}")),
     }
     outcome.say(format_args!("caller     {}", caller(args)));
-    let step = walk(&suite, args, credential.as_ref());
-    verdict(&mut outcome, &suite, step);
+    let (step, asked) = walk(&suite, args, credential.as_ref());
+    verdict(&mut outcome, &suite, step, asked);
     outcome
 }
 
@@ -125,16 +125,24 @@ fn asked_tenant(call: &Call) -> Option<TenantId> {
     }
 }
 
-/// Feeds the policy what a willing sidecar would answer, until it has decided.
-fn walk(suite: &Suite, args: &Args, credential: Option<&(&str, String)>) -> Step {
+/// Feeds the policy what a willing sidecar would answer, until it has decided; and what was asked of the limiter.
+fn walk(
+    suite: &Suite,
+    args: &Args,
+    credential: Option<&(&str, String)>,
+) -> (Step, Option<LeaseAsk>) {
     let mut headers =
         vec![(":method", args.method.as_str()), (":path", &args.path), (":authority", "gateway")];
     headers.extend(credential.map(|(name, value)| (*name, value.as_str())));
     let mut vm = VmState::new([0, 0]);
     let mut step = suite.on_request(&mut vm, &RequestView::new(&headers), NOW, &Assumed);
+    let mut limiter = None;
     // Principal, limit: a third question would be one that this command does not know.
     for _ in 0..2 {
         let Step::Call { call, pending } = step else { break };
+        if call.path == sidecar::LEASE_PATH {
+            limiter = serde_json::from_slice(&call.body).ok();
+        }
         let body = answer(&call, args);
         let answer = match &body {
             Some(body) => Answer::Sidecar { status: 200, body: body.as_bytes() },
@@ -142,7 +150,29 @@ fn walk(suite: &Suite, args: &Args, credential: Option<&(&str, String)>) -> Step
         };
         step = suite.on_answer(&mut vm, *pending, answer, NOW, &Assumed);
     }
-    step
+    (step, limiter)
+}
+
+/// What the limiter was asked to charge, and what happens without it.
+fn limits(outcome: &mut Outcome, suite: &Suite, step: &Step, asked: Option<LeaseAsk>) {
+    let kept_here = match step {
+        Step::Continue { record, .. } | Step::Reply(Reply { record, .. }) => record.limit.as_ref(),
+        Step::Call { .. } => None,
+    };
+    if let Some(check) = asked.and_then(|ask| ask.check) {
+        outcome.say(format_args!(
+            "limiter    asks the sidecar: {} {}, cost {}",
+            check.method, check.route, check.cost
+        ));
+        outcome.say(format_args!("  away     {}", suite.limiter_away(check.tier)));
+    } else if let Some(limit) = kept_here {
+        outcome.say(format_args!(
+            "limiter    {} per tenant and minute, in each worker",
+            limit.limit()
+        ));
+    } else if matches!(step, Step::Continue { .. }) {
+        outcome.say("limiter    not asked");
+    }
 }
 
 fn answer(call: &Call, args: &Args) -> Option<String> {
@@ -155,12 +185,16 @@ fn answer(call: &Call, args: &Args) -> Option<String> {
             epoch: 1,
             ..PrincipalFacts::member(asked_tenant(call)?, CALLER)
         }),
-        sidecar::CHECK_PATH => serde_json::to_string(&CheckAnswer {
-            allowed: true,
-            retry_after_s: None,
-            degraded: false,
-            day_used_percent: None,
-            limits: Vec::new(),
+        sidecar::LEASE_PATH => serde_json::to_string(&LeaseAnswer {
+            check: Some(CheckAnswer {
+                allowed: true,
+                retry_after_s: None,
+                degraded: false,
+                day_used_percent: None,
+                limits: Vec::new(),
+            }),
+            lease: None,
+            share: None,
         }),
         _ => return None,
     };
@@ -236,10 +270,13 @@ fn because(outcome: &mut Outcome, suite: &Suite, decision: Option<Decision>) {
     }
 }
 
-fn verdict(outcome: &mut Outcome, suite: &Suite, step: Step) {
+fn verdict(outcome: &mut Outcome, suite: &Suite, step: Step, asked: Option<LeaseAsk>) {
+    if let Step::Continue { record, .. } | Step::Reply(Reply { record, .. }) = &step {
+        because(outcome, suite, record.decision);
+    }
+    limits(outcome, suite, &step, asked);
     match step {
         Step::Continue { edits, record } => {
-            because(outcome, suite, record.decision);
             if let Some(version) = &record.version {
                 outcome.say(format_args!("version    {version}"));
             }
@@ -264,8 +301,7 @@ fn verdict(outcome: &mut Outcome, suite: &Suite, step: Step) {
                 }
             }
         }
-        Step::Reply(Reply { reason, record, .. }) => {
-            because(outcome, suite, record.decision);
+        Step::Reply(Reply { reason, .. }) => {
             outcome.say(format_args!("verdict    refused: {}", told(reason)));
             outcome.fail(EXIT_REFUSED, format_args!("refused: {}", reason.title()));
         }
