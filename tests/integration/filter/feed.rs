@@ -14,7 +14,7 @@ use super::gate::{
 };
 
 const AGENTS: &str = "/api/v1/registry/agents";
-const ASKS: [&str; 2] = ["POST /v1/principal", "POST /v1/check"];
+const ASKS: [&str; 2] = ["POST /v1/principal", "POST /v1/lease"];
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -46,7 +46,7 @@ impl Caller {
         caller.passes();
         caller.gate.take_asked();
         caller.passes();
-        assert_eq!(caller.gate.take_asked(), ["POST /v1/check"], "remembered");
+        assert_eq!(caller.gate.take_asked(), ["POST /v1/lease"], "remembered");
         caller
     }
 

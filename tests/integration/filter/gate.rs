@@ -9,7 +9,7 @@ use gatehouse_contract::{
     Role, Roles, header,
     sidecar::{
         CHANGES_PATH, CHECK_PATH, ChangesAnswer, CheckAnswer, CheckAsk, JWKS_PATH, JwksAnswer,
-        LimitState, PRINCIPAL_PATH, PrincipalAsk, PrincipalFacts,
+        LEASE_PATH, LeaseAsk, LimitState, PRINCIPAL_PATH, PrincipalAsk, PrincipalFacts,
     },
 };
 use gatehouse_tests::{
@@ -77,6 +77,8 @@ pub struct Sidecar {
     pub keys: Fate,
     pub principal: Fate,
     pub check: Fate,
+    /// What the answer to a limit's question says beside the decision: a lease, a share.
+    pub lease: Value,
 }
 
 impl Default for Sidecar {
@@ -86,6 +88,7 @@ impl Default for Sidecar {
             keys: Fate::Says(keys_answer(&[key()])),
             principal: Fate::Says(facts(&[Role::Developer])),
             check: Fate::Says(allowed(59)),
+            lease: json!({}),
         }
     }
 }
@@ -95,6 +98,8 @@ pub struct Gate {
     pub sidecar: Sidecar,
     /// `METHOD /path body` of every call-out so far.
     pub asked: Vec<Call>,
+    /// The call-outs of the root context, but for polls.
+    pub told: Vec<Call>,
 }
 
 impl Gate {
@@ -118,10 +123,10 @@ impl Gate {
     /// That VM with this document.
     pub fn of(mut vm: Vm, document: &Value) -> Self {
         assert!(vm.configure(&document.to_string()).unwrap(), "refused: {:?}", vm.take_log());
-        Self { vm, sidecar: Sidecar::default(), asked: Vec::new() }
+        Self { vm, sidecar: Sidecar::default(), asked: Vec::new(), told: Vec::new() }
     }
 
-    /// Lets time pass, tick by tick; the root context's call-outs are answered as the sidecar fares, and not noted.
+    /// Lets time pass, tick by tick; the root context's call-outs are answered as the sidecar fares, polls not noted.
     pub fn pass(&mut self, mut time: Duration) {
         while !time.is_zero() {
             let step = time.min(TICK);
@@ -138,6 +143,10 @@ impl Gate {
                         let said = said.as_object_mut().unwrap();
                         said.retain(|_, value| !value.is_null());
                     }
+                } else if call.target == SIDECAR && call.line().starts_with("POST ") {
+                    let answer = self.fate(&call).answer();
+                    self.vm.answer(call.token, answer).unwrap();
+                    self.told.push(call);
                 }
             }
         }
@@ -183,6 +192,16 @@ impl Gate {
         } else if line == format!("POST {PRINCIPAL_PATH}") {
             serde_json::from_slice::<PrincipalAsk>(&call.body).unwrap();
             self.sidecar.principal.clone()
+        } else if line == format!("POST {LEASE_PATH}") {
+            let ask = serde_json::from_slice::<LeaseAsk>(&call.body).unwrap();
+            match (&self.sidecar.check, ask.check) {
+                (Fate::Says(check), Some(_)) => {
+                    let mut answer = self.sidecar.lease.clone();
+                    answer["check"] = check.clone();
+                    Fate::Says(answer)
+                }
+                (fate, _) => fate.clone(),
+            }
         } else if line == format!("POST {CHECK_PATH}") {
             serde_json::from_slice::<CheckAsk>(&call.body).unwrap();
             self.sidecar.check.clone()

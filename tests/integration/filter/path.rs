@@ -85,7 +85,7 @@ fn a_good_token_asks_for_keys_principal_and_limit_in_this_order() {
         [
             "GET /v1/jwks?issuer=https%3A%2F%2Fauth.greenlang.local",
             "POST /v1/principal",
-            "POST /v1/check"
+            "POST /v1/lease"
         ]
     );
     for (name, value) in [
@@ -104,10 +104,10 @@ fn a_good_token_asks_for_keys_principal_and_limit_in_this_order() {
 
     // What is known is not asked again; the limit is, each time. Then the principal's five seconds pass.
     forwarded(gate.send(&headers));
-    assert_eq!(gate.take_asked(), ["POST /v1/check"]);
+    assert_eq!(gate.take_asked(), ["POST /v1/lease"]);
     gate.pass(Duration::from_millis(5000));
     forwarded(gate.send(&headers));
-    assert_eq!(gate.take_asked(), ["POST /v1/principal", "POST /v1/check"]);
+    assert_eq!(gate.take_asked(), ["POST /v1/principal", "POST /v1/lease"]);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn roles_decide_and_deny_is_the_default() {
             forwarded(standing);
         } else {
             assert_eq!(refusal(standing), expected, "{role:?} {method} {path}");
-            assert!(!asked.contains(&"POST /v1/check".to_owned()), "a refusal is not charged");
+            assert!(!asked.contains(&"POST /v1/lease".to_owned()), "a refusal is not charged");
         }
     };
     check(Some(Role::Viewer), "GET", AGENTS, "forwarded");

@@ -2,9 +2,10 @@
 
 use gatehouse_contract::{
     Role,
-    sidecar::{CheckAnswer, JwksAnswer, PrincipalFacts},
+    sidecar::{JwksAnswer, LeaseAnswer, PrincipalFacts},
 };
 use gatehouse_tests::vm::{Answer, Headers, Standing};
+use serde_json::json;
 
 use super::gate::{Gate, facts, forwarded, keys_answer, request, token};
 
@@ -128,7 +129,7 @@ fn arbitrary_answers_of_the_sidecar_never_trap_nor_let_pass() {
     let good = [
         keys_answer(&[super::gate::key()]).to_string(),
         facts(&[Role::Developer]).to_string(),
-        super::gate::allowed(3).to_string(),
+        json!({"check": super::gate::allowed(3)}).to_string(),
     ];
     let mut passed = 0;
     for round in 0..TRIES {
@@ -168,7 +169,8 @@ fn arbitrary_answers_of_the_sidecar_never_trap_nor_let_pass() {
             let typed = match surface {
                 0 => serde_json::from_str::<JwksAnswer>(&text).is_ok(),
                 1 => serde_json::from_str::<PrincipalFacts>(&text).is_ok(),
-                _ => serde_json::from_str::<CheckAnswer>(&text).is_ok_and(|a| a.allowed),
+                _ => serde_json::from_str::<LeaseAnswer>(&text)
+                    .is_ok_and(|answer| answer.check.is_some_and(|check| check.allowed)),
             };
             assert!(
                 (status, marker) == ("200", "1") && typed,

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use gatehouse_contract::{
     Role, TenantId, Tier, header,
     sidecar::{
-        CHANGES_PATH, CHECK_PATH, ChangesAnswer, CheckAnswer, JWKS_PATH, JwksAnswer, LimitState,
-        PRINCIPAL_PATH, PrincipalFacts,
+        CHANGES_PATH, ChangesAnswer, CheckAnswer, JWKS_PATH, JwksAnswer, LEASE_PATH, LeaseAnswer,
+        LimitState, PRINCIPAL_PATH, PrincipalFacts,
     },
 };
 use serde_json::Value;
@@ -55,18 +55,22 @@ impl Sidecar {
                 snapshot: (!query.contains(&format!("epoch={EPOCH}"))).then(Vec::new),
                 keys: [(self.issuer.clone(), 1)].into(),
             }),
-            CHECK_PATH => serde_json::to_value(CheckAnswer {
-                allowed: true,
-                retry_after_s: None,
-                degraded: false,
-                day_used_percent: None,
-                limits: vec![LimitState {
-                    name: "tenant".to_owned(),
-                    limit: 1_000_000,
-                    window_s: 60,
-                    remaining: 999_999,
-                    reset_s: 0,
-                }],
+            LEASE_PATH => serde_json::to_value(LeaseAnswer {
+                check: Some(CheckAnswer {
+                    allowed: true,
+                    retry_after_s: None,
+                    degraded: false,
+                    day_used_percent: None,
+                    limits: vec![LimitState {
+                        name: "tenant".to_owned(),
+                        limit: 1_000_000,
+                        window_s: 60,
+                        remaining: 999_999,
+                        reset_s: 0,
+                    }],
+                }),
+                lease: None,
+                share: None,
             }),
             _ => return None,
         };
