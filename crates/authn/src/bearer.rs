@@ -1,7 +1,7 @@
 //! Takes the token out of an `Authorization` header's value (RFC 6750 §2.1).
 //! Knows nothing of tokens but their characters.
 
-use crate::Refusal;
+use crate::{Refusal, octets};
 
 /// The token of a `Bearer` credential; `None` for another scheme, which is no credential of ours.
 ///
@@ -18,7 +18,7 @@ pub fn token(value: &[u8]) -> Result<Option<&[u8]>, Refusal> {
         _ => return Err(Refusal::BearerMalformed),
     };
     // b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
-    let body = token.iter().take_while(|byte| is_token_byte(**byte)).count();
+    let body = octets::leading(token, usual, is_token_byte);
     let padding = token.get(body..).unwrap_or_default();
     if body == 0 || padding.iter().any(|byte| *byte != b'=') {
         return Err(Refusal::BearerMalformed);
@@ -34,6 +34,11 @@ const fn is_scheme_byte(byte: u8) -> bool {
 
 const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+}
+
+/// Of eight ASCII bytes those that base64url and a JWT's dots consist of, and `/`: all but the rare ones above.
+const fn usual(word: u64) -> u64 {
+    octets::letters(word) | octets::within(word, b'-', b'9') | octets::within(word, b'_', b'_')
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use crate::{
     Algorithm, Key, KeySet, Portable, Refusal,
     algorithm::Family,
-    der, portable,
+    der, octets, portable,
     strict::{Document, Fault, Object, Value},
 };
 
@@ -134,7 +134,7 @@ impl<'t> Compact<'t> {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(Refusal::TooLong);
         }
-        let mut dots = text.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
+        let mut dots = Dots { text, from: 0 };
         let (first, second) = match (dots.next(), dots.next(), dots.count()) {
             (Some(first), Some(second), 0) => (first, second),
             (Some(_), Some(_), 2) => return Err(Refusal::JweUnsupported),
@@ -146,6 +146,22 @@ impl<'t> Compact<'t> {
         let signature = decode(part(second.saturating_add(1), text.len()))?;
         let header = Header::read(object(header)?.root())?;
         Ok(Self { header, signed: part(0, second), signature, payload })
+    }
+}
+
+/// The places of the dots.
+struct Dots<'t> {
+    text: &'t [u8],
+    from: usize,
+}
+
+impl Iterator for Dots<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let at = self.from.saturating_add(octets::find(self.text.get(self.from..)?, b'.')?);
+        self.from = at.saturating_add(1);
+        Some(at)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod context;
 pub mod cookie;
 pub mod jwks;
 pub mod jws;
+pub mod octets;
 pub mod portable;
 pub mod probe;
 pub mod query;

@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
+use gatehouse_authn::octets;
 use gatehouse_contract::header;
 
 use crate::client;
@@ -232,7 +233,8 @@ fn note_extension<'a>(found: &mut Scan<'a>, name: &'a [u8], value: &'a [u8]) {
 /// Whether two `Authorization` headers were joined by a comma on the way, as Envoy's HTTP/1 codec does it: a token
 /// has no comma, so that a second `Bearer` behind one is a second credential (acceptance J4).
 fn is_joined(value: &[u8]) -> bool {
-    value.split(|byte| *byte == b',').skip(1).any(|part| {
+    let Some(comma) = octets::find(value, b',') else { return false };
+    value.get(comma..).unwrap_or_default().split(|byte| *byte == b',').skip(1).any(|part| {
         let part = part.trim_ascii_start();
         part.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
     })

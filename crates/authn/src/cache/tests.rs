@@ -91,7 +91,8 @@ fn j31_holds_its_bytes_with_tokens_of_any_size() {
     for round in 0..500_usize {
         put(&mut cache, &format!("{round}.{}", "x".repeat(round * 7 % 900)), 1, 200);
         assert!(cache.bytes() <= 4096, "{} bytes in round {round}", cache.bytes());
-        assert_eq!(cache.order.len(), cache.len());
+        let taken = cache.slots.iter().flatten().count();
+        assert_eq!((taken, cache.slots.len() - taken), (cache.len(), cache.free.len()));
     }
     assert!(cache.len() > 1);
     put(&mut cache, "again", 1, 200);
@@ -110,11 +111,29 @@ fn x11_its_memory_is_settled_before_it_is_full() {
         for token in 0..1024 {
             put(cache, &format!("token {filling} {token}"), 7, 200);
         }
-        (cache.len(), cache.entries.allocation_size())
+        (cache.len(), cache.places.allocation_size())
     };
     let first = fill(&mut cache, 0);
     assert_eq!(first.0, 1024);
     for filling in 1..40 {
         assert_eq!(fill(&mut cache, filling), first, "filling {filling}");
     }
+}
+
+#[test]
+fn j31_tokens_with_one_end_are_told_apart() {
+    let mut cache = cache(64, 100_000);
+    let end = "the same sixteen and more";
+    for value in 0..64 {
+        put(&mut cache, &format!("{value:03}.{end}"), value, 200);
+    }
+    for value in 0..64 {
+        check(&mut cache, &format!("{value:03}.{end}"), 1, 100, Some(value));
+        check(&mut cache, &format!("{:03}.{end}", value + 64), 1, 100, None);
+    }
+    // Eviction takes the right one out of many with one hash.
+    put(&mut cache, &format!("064.{end}"), 64, 200);
+    assert_eq!(cache.len(), 64);
+    check(&mut cache, &format!("000.{end}"), 1, 100, None);
+    check(&mut cache, &format!("064.{end}"), 1, 100, Some(64));
 }
