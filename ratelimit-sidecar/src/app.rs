@@ -5,15 +5,10 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::State,
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
-use gatehouse_contract::{
-    header as names,
-    sidecar::{self, Change},
-};
+use gatehouse_contract::{Tier, header as names, sidecar::Change};
 use gatehouse_outbound::Client;
 use gatehouse_redis_kit::{
     cred::{Keys, Permissions},
@@ -27,18 +22,17 @@ use tokio::{
 };
 
 use crate::{
-    check,
-    config::{Config, StoreKind},
+    config::{Away, Config, StoreKind},
     control::Control,
-    engine::Engine,
-    feed::{self, Feed, Heard},
+    engine::{self, Engine},
+    feed::{Feed, Heard},
     grpc,
-    keysets::{self, KeySets},
+    keysets::KeySets,
     last_used::Seen,
-    lease,
     metrics::{Gauges, Metrics},
-    principal::{self, Principals, Projection},
+    principal::{Principals, Projection},
     public::Public,
+    routes,
     store::Store,
 };
 
@@ -52,7 +46,7 @@ const BOUNDS: service_app::Bounds =
 
 /// What the handlers share.
 pub struct App<S> {
-    pub store: Arc<S>,
+    store: Arc<S>,
     pub engine: Engine,
     pub metrics: Arc<Metrics>,
     pub keysets: KeySets,
@@ -63,6 +57,8 @@ pub struct App<S> {
     control: Control,
     reader: Option<Reader>,
     last_used_every: Duration,
+    /// Some tier is answered without the store.
+    answers_alone: bool,
 }
 
 /// An app cannot be made.
@@ -95,6 +91,7 @@ impl<S> Clone for App<S> {
             control: self.control.clone(),
             reader: self.reader.clone(),
             last_used_every: self.last_used_every,
+            answers_alone: self.answers_alone,
         }
     }
 }
@@ -103,21 +100,25 @@ impl<S: Store> App<S> {
     pub fn new(store: Arc<S>, config: &Config) -> Result<Self, Unmade> {
         let metrics = Arc::new(Metrics::default());
         let control = Control::new(config.control_internal.as_ref()).map_err(Unmade::Http)?;
-        let redis = match &config.store {
-            StoreKind::Memory => None,
-            StoreKind::Redis { address, deadline } => {
+        let feed_at = match (&config.feed, &config.store) {
+            (Some(address), _) | (None, StoreKind::Redis(address)) => Some(address),
+            (None, StoreKind::Memory | StoreKind::RedisCluster(_)) => None,
+        };
+        let deadline = config.bounds.deadline;
+        let redis = match feed_at {
+            None => None,
+            Some(address) => {
                 let reader = Reader::new(address, READ).map_err(Unmade::Redis)?;
-                let keys = Keys::new(address, *deadline).map_err(Unmade::Redis)?;
-                let permissions = Permissions::new(address, *deadline).map_err(Unmade::Redis)?;
+                let keys = Keys::new(address, deadline).map_err(Unmade::Redis)?;
+                let permissions = Permissions::new(address, deadline).map_err(Unmade::Redis)?;
                 Some((reader, Projection { keys, permissions }))
             }
         };
         let (reader, projection) = redis.unzip();
         let (feed, seen) = (Feed::default(), Seen::default());
         let stranger = Client::new(config.trust.clone(), AGENT);
-        let policy = Arc::new(config.policy.clone());
         Ok(Self {
-            engine: Engine::new(&store, &policy, &metrics),
+            engine: Engine::new(&config.limits, config.bounds, &metrics, chance()),
             store,
             keysets: KeySets::new(&stranger, &config.issuers, config.ages, &metrics),
             principals: Principals::new(
@@ -135,6 +136,7 @@ impl<S: Store> App<S> {
             control,
             reader,
             last_used_every: config.last_used_every,
+            answers_alone: Tier::ALL.iter().any(|tier| config.limits.away(*tier) != Away::Closed),
         })
     }
 
@@ -159,6 +161,7 @@ impl<S: Store> App<S> {
             self.feed.begin(&reader, &tell).await;
             tasks.spawn(self.feed.clone().follow(reader, tell, shutdown.clone()));
         }
+        engine::run(&self.engine, &self.store, &self.control, &mut tasks);
         self.keysets.keep_fresh(&mut tasks, shutdown);
         let seen = self.seen.clone();
         tasks.spawn(seen.report(self.control.clone(), self.last_used_every, shutdown.clone()));
@@ -167,6 +170,7 @@ impl<S: Store> App<S> {
 
     /// After the listeners have drained: what is noted and not yet told, and the end of what [`Self::start`] began.
     pub async fn end(&self, mut tasks: JoinSet<()>) {
+        self.engine.stop();
         self.seen.flush(&self.control).await;
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
@@ -175,16 +179,16 @@ impl<S: Store> App<S> {
         }
     }
 
+    /// Whether checks are answered: by the store; or, when that decided once since the start, by the policy of a tier
+    /// for an outage. Before that nobody knows how many sidecars there are, and a share of a limit would be a guess.
+    pub fn is_ready(&self) -> bool {
+        self.metrics.limits.reached() && (self.engine.is_up() || self.answers_alone)
+    }
+
     /// The filters' routes. Every answer is marked as ours, those of a refusal among them: a filter takes anything
     /// else for a host's own 503.
     fn router(&self) -> Router {
-        let routes = Router::new()
-            .route(sidecar::CHECK_PATH, post(check::check::<S>))
-            .route(sidecar::LEASE_PATH, post(lease::lease::<S>))
-            .route(sidecar::JWKS_PATH, get(keysets::jwks::<S>))
-            .route(sidecar::PRINCIPAL_PATH, post(principal::principal::<S>))
-            .route(sidecar::CHANGES_PATH, get(feed::changes::<S>))
-            .with_state(self.clone());
+        let routes = routes::router(routes::public::<S>(), self.clone());
         // Outside of `finish`, since it must stand around the answers that `finish` makes, too.
         service_app::finish(routes, BOUNDS)
             .layer(axum::middleware::map_response(async |response: Response| mark(response)))
@@ -195,20 +199,21 @@ impl<S: Store> App<S> {
         Public { router: self.router(), engine: self.engine.clone(), grpc: Arc::clone(&self.grpc) }
     }
 
-    /// `/metrics`, for the admin listener.
-    pub fn metrics_router(&self) -> Router {
-        let text = async |State(app): State<Self>| {
-            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            ([(header::CONTENT_TYPE, kind)], app.metrics.render(&app.gauges()))
-        };
-        Router::new().route("/metrics", get(text)).with_state(self.clone())
+    /// The admin listener's routes, beside those of readiness.
+    pub fn admin(&self) -> Router {
+        routes::router(routes::admin::<S>(), self.clone())
     }
 
-    fn gauges(&self) -> Gauges {
+    pub fn gauges(&self) -> Gauges {
         let (issuers, issuers_ready) = self.keysets.ready();
         let (feed_alive, denied, feed_heartbeat_age_s) = self.feed.figures();
         Gauges { issuers, issuers_ready, feed_alive, denied, feed_heartbeat_age_s }
     }
+}
+
+/// A number that no process before this one had.
+fn chance() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
 }
 
 fn mark(mut response: Response) -> Response {

@@ -2,7 +2,9 @@
 //! Knows Redis, issuers' key sets and the control API's internal listener; never PostgreSQL.
 
 mod app;
+mod asked;
 mod check;
+mod command;
 mod config;
 mod control;
 mod engine;
@@ -13,10 +15,13 @@ mod last_used;
 mod lease;
 mod lru;
 mod metrics;
+mod openapi;
 mod peppers;
 mod principal;
 mod public;
+mod routes;
 mod store;
+mod top;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -44,9 +49,18 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(10);
 #[command(
     name = "gatehouse-ratelimit-sidecar",
     version,
-    after_help = "Examples:\n  gatehouse-ratelimit-sidecar serve --config sidecar.json\n  \
-                  gatehouse-ratelimit-sidecar load-functions --url redis://admin:PASSWORD@127.0.0.1:6379\n\n\
-                  A whole configuration is in examples/gateway/ratelimit-sidecar.json."
+    after_help = "Examples:\n  \
+        Serve the filters of this machine:\n    \
+          gatehouse-ratelimit-sidecar serve --config sidecar.json\n  \
+        Load the limits' functions as a user who may (the sidecar's own may not have to):\n    \
+          gatehouse-ratelimit-sidecar load-functions --url redis://admin:PASSWORD@127.0.0.1:6379\n  \
+        How does a tenant stand? Charges nothing:\n    \
+          gatehouse-ratelimit-sidecar check --tenant 0191d6b0-7c3e-7aaa-8bbb-0123456789ab --tier pro\n  \
+        Charge one call of an endpoint, answer as JSON:\n    \
+          gatehouse-ratelimit-sidecar check --tenant 0191d6b0-7c3e-7aaa-8bbb-0123456789ab --tier pro \\\n      \
+            --method POST --route /api/v1/registry/agents --cost 1 --json\n\n\
+        A whole configuration is in examples/gateway/ratelimit-sidecar.json, every key in\n\
+        docs/ratelimit-sidecar.md, what to do when in docs/runbooks/rate-limits.md."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -61,7 +75,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Puts the rate limit function into Redis, for installations whose sidecar may not do so itself.
+    /// Asks a running sidecar how a tenant stands, or charges one request. Ends with 0 when it passes, 1 when not.
+    Check(command::Check),
+    /// Puts the rate limit functions into Redis, for installations whose sidecar may not do so itself. Functions of
+    /// other versions stay: nothing is replaced, and windows go on.
     LoadFunctions {
         /// Where Redis is, as a user who may load functions.
         #[arg(long, value_name = "URL", env = "GATEHOUSE_REDIS_URL", hide_env_values = true)]
@@ -74,6 +91,7 @@ fn main() -> ExitCode {
     exit::run(NAME, async {
         match command {
             Command::Serve { config } => serve(service_config::load(&config, config::read)?).await,
+            Command::Check(check) => command::check(check).await,
             Command::LoadFunctions { url } => load_functions(&url).await,
         }
     })
@@ -97,11 +115,15 @@ async fn serve(config: Config) -> Result<(), Stop> {
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     match &config.store {
         StoreKind::Memory => run(Arc::new(MemoryStore::new()), config).await,
-        StoreKind::Redis { address, deadline } => {
-            let limiter = Limiter::new(address, *deadline)
+        StoreKind::Redis(address) => {
+            let limiter = Limiter::new(address, config.bounds.deadline)
                 .map_err(|error| Stop::refused(format!("$.store.url: {error}")))?;
             prepare(&limiter, address).await?;
-            run(Arc::new(RedisStore::new(limiter)), config).await
+            let name = uuid::Uuid::new_v4();
+            run(Arc::new(RedisStore::new(limiter, name)), config).await
+        }
+        StoreKind::RedisCluster(_) => {
+            Err(Stop::refused("$.store.kind: redis_cluster is not built in yet; write \"redis\""))
         }
     }
 }
@@ -139,17 +161,16 @@ async fn run<S: Store>(store: Arc<S>, config: Config) -> Result<(), Stop> {
         Listen::Unix(path) => Listener::Unix(app::bind_unix("listen", path).await?),
     };
     let admin_listener = listen::bind("admin_listen", config.admin_listen).await?;
-    let app = App::new(Arc::clone(&store), &config)
-        .map_err(|error| Stop::unavailable(exit::chain(&error)))?;
+    let app = App::new(store, &config).map_err(|error| Stop::unavailable(exit::chain(&error)))?;
     if config.peppers.is_none() {
         warn!("no $.peppers_file: API keys cannot be checked and are answered with 503");
     }
     let tasks = app.start(&shutdown).await;
-    let readiness = admin::Readiness::new(shutdown.clone()).check("limits", move || {
-        let store = Arc::clone(&store);
-        async move { store.is_up().await }
-    });
-    let admin_router = admin::router(readiness).merge(app.metrics_router());
+    let (ready, engine) = (app.clone(), app.engine.clone());
+    let readiness = admin::Readiness::new(shutdown.clone())
+        .check("limits", move || std::future::ready(ready.is_ready()))
+        .note("store", move || if engine.is_up() { "decides" } else { "away" });
+    let admin_router = admin::router(readiness).merge(app.admin());
     let admin_router = service_app::finish(
         admin_router,
         service_app::Bounds { quiet: true, ..service_app::Bounds::default() },

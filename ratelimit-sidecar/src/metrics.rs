@@ -1,24 +1,13 @@
 //! Counters, in Prometheus' text form. Labels are bounded: never a tenant, a route or an issuer.
 //! Knows no listener.
 
-use std::{
-    fmt::Write,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+mod limits;
+mod text;
 
-use gatehouse_contract::Tier;
-use gatehouse_ratelimit::Decision;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Upper bounds of the store's histogram, in microseconds.
-const BUCKETS_US: [u64; 8] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Allowed,
-    Denied,
-    Unavailable,
-}
+pub use self::limits::{Level, Limits, Outcome, Passes};
+use self::text::Text;
 
 /// How a question to somebody else ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +19,7 @@ pub enum Asked {
 
 #[derive(Debug, Default)]
 pub struct Metrics {
-    checks: [[AtomicU64; Outcome::ALL.len()]; Tier::ALL.len()],
-    store_buckets: [AtomicU64; BUCKETS_US.len()],
-    store_count: AtomicU64,
-    store_sum_us: AtomicU64,
-    store_away: AtomicBool,
+    pub limits: Limits,
     key_fetches: [AtomicU64; Asked::ALL.len()],
     principals: [AtomicU64; Asked::ALL.len()],
     principals_from_memory: AtomicU64,
@@ -66,22 +51,6 @@ pub struct Gauges {
     pub feed_alive: bool,
     pub feed_heartbeat_age_s: Option<f64>,
     pub denied: usize,
-}
-
-impl Outcome {
-    const ALL: [Self; 3] = [Self::Allowed, Self::Denied, Self::Unavailable];
-
-    pub fn of(decision: &Decision) -> Self {
-        if decision.allowed { Self::Allowed } else { Self::Denied }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::Denied => "denied",
-            Self::Unavailable => "unavailable",
-        }
-    }
 }
 
 impl Asked {
@@ -119,34 +88,6 @@ impl Refused {
 }
 
 impl Metrics {
-    pub fn checked(&self, tier: Tier, outcome: Outcome) {
-        let row = Tier::ALL.iter().zip(&self.checks).find(|(known, _)| **known == tier);
-        if let Some((_, row)) = row {
-            count(&Outcome::ALL, row, outcome);
-        }
-    }
-
-    pub fn store_took(&self, time: Duration) {
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.store_count.fetch_add(1, Relaxed);
-        self.store_sum_us.fetch_add(us, Relaxed);
-        for (bound, bucket) in BUCKETS_US.iter().zip(&self.store_buckets) {
-            if us <= *bound {
-                bucket.fetch_add(1, Relaxed);
-            }
-        }
-    }
-
-    /// Notes that the store works; true when it was away before.
-    pub fn store_is_up(&self) -> bool {
-        self.store_away.load(Relaxed) && self.store_away.swap(false, Relaxed)
-    }
-
-    /// Notes that the store is away; true when it worked before.
-    pub fn store_is_away(&self) -> bool {
-        !self.store_away.swap(true, Relaxed)
-    }
-
     pub fn keys_fetched(&self, how: Asked) {
         count(&Asked::ALL, &self.key_fetches, how);
     }
@@ -169,15 +110,8 @@ impl Metrics {
 
     /// The text form (Prometheus exposition format 0.0.4).
     pub fn render(&self, gauges: &Gauges) -> String {
-        let mut text = Text(String::with_capacity(4096));
-        text.head("gatehouse_ratelimit_checks_total", "counter", "Checks by tier and outcome");
-        for (tier, row) in Tier::ALL.iter().zip(&self.checks) {
-            for (outcome, value) in Outcome::ALL.iter().zip(row) {
-                let labels = format!("{{tier=\"{tier}\",outcome=\"{}\"}}", outcome.as_str());
-                text.line("gatehouse_ratelimit_checks_total", &labels, value.load(Relaxed));
-            }
-        }
-        self.render_store(&mut text);
+        let mut text = Text(String::with_capacity(8192));
+        self.limits.render(&mut text);
         for (name, help, values) in [
             ("gatehouse_jwks_fetches_total", "Key set fetches by outcome", &self.key_fetches),
             ("gatehouse_principal_asks_total", "Questions to the control API", &self.principals),
@@ -200,22 +134,6 @@ impl Metrics {
         }
         gauges.render(&mut text);
         text.0
-    }
-
-    fn render_store(&self, text: &mut Text) {
-        let name = "gatehouse_ratelimit_store_seconds";
-        text.head(name, "histogram", "Time of a decision in the store");
-        let count = self.store_count.load(Relaxed);
-        for (bound_us, value) in BUCKETS_US.iter().zip(&self.store_buckets) {
-            let labels = format!("{{le=\"{}\"}}", Seconds(*bound_us));
-            text.line(&format!("{name}_bucket"), &labels, value.load(Relaxed));
-        }
-        text.line(&format!("{name}_bucket"), "{le=\"+Inf\"}", count);
-        text.line(&format!("{name}_sum"), "", Seconds(self.store_sum_us.load(Relaxed)));
-        text.line(&format!("{name}_count"), "", count);
-        let away = "gatehouse_ratelimit_store_away";
-        text.head(away, "gauge", "1 while limits cannot be decided");
-        text.line(away, "", u8::from(self.store_away.load(Relaxed)));
     }
 }
 
@@ -241,27 +159,5 @@ impl Gauges {
 fn count<T: PartialEq>(names: &[T], values: &[AtomicU64], name: T) {
     if let Some((_, value)) = names.iter().zip(values).find(|(known, _)| **known == name) {
         value.fetch_add(1, Relaxed);
-    }
-}
-
-struct Text(String);
-
-impl Text {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing into a String cannot fail.
-        write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n").unwrap_or_default();
-    }
-
-    fn line(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        writeln!(self.0, "{name}{labels} {value}").unwrap_or_default();
-    }
-}
-
-/// Microseconds, shown as seconds.
-struct Seconds(u64);
-
-impl std::fmt::Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
     }
 }

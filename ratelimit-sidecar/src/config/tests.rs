@@ -1,7 +1,8 @@
 //! Documents and what they mean or why they are refused.
 
+use gatehouse_contract::{Tier, document, rbac};
+
 use super::*;
-use gatehouse_contract::document;
 
 const GOOD: &str = r#"{
     "listen": "127.0.0.1:8083",
@@ -35,7 +36,7 @@ const ISSUER: &str =
 fn the_short_document_means_the_limits_of_the_design() {
     let config = load(GOOD).unwrap();
     let limits = |method: &str, route: &str| {
-        let rules = config.policy.rules(Tier::Free, method, route);
+        let rules = config.limits.policy.rules(Tier::Free, method, route);
         rules.iter().map(|rule| rule.max).collect::<Vec<_>>()
     };
     assert_eq!(limits("POST", "/api/v1/registry/agents"), [60, 10, 5]);
@@ -43,7 +44,7 @@ fn the_short_document_means_the_limits_of_the_design() {
     assert_eq!(limits("DELETE", "/api/v1/registry/agents/{agent}"), [60, 5, 5]);
     assert_eq!(limits("GET", "/api/v1/registry/agents"), [60, 1000, 5]);
     assert!(!format!("{:?}", config.store).contains("hunter2"));
-    let enterprise = config.policy.rules(Tier::Enterprise, "GET", "/x");
+    let enterprise = config.limits.policy.rules(Tier::Enterprise, "GET", "/x");
     assert_eq!(enterprise[0].max, 6000);
 }
 
@@ -57,7 +58,9 @@ fn the_example_is_a_whole_configuration_with_the_defaults_written_out() {
     let text = text.replace("/etc/gatehouse/peppers.json", peppers.to_str().unwrap());
     let (example, short) = (load(&text).unwrap(), load(GOOD).unwrap());
     assert_eq!((example.ages, example.last_used_every), (short.ages, short.last_used_every));
-    assert_eq!(format!("{:?}", example.policy), format!("{:?}", short.policy));
+    assert_eq!(format!("{:?}", example.limits), format!("{:?}", short.limits));
+    assert_eq!(example.bounds, short.bounds);
+    assert_eq!(format!("{:?}", example.grpc), format!("{:?}", short.grpc));
     assert_eq!(example.issuers.len(), 3);
     assert!(example.peppers.is_some() && short.peppers.is_none());
 }
@@ -65,7 +68,7 @@ fn the_example_is_a_whole_configuration_with_the_defaults_written_out() {
 #[test]
 fn the_designs_endpoints_are_routes_of_the_matrix() {
     let matrix = rbac::Matrix::builtin().unwrap();
-    for (method, template, _) in ENDPOINTS {
+    for (method, template, _) in limits::ENDPOINTS {
         let known = |route: &&rbac::Route| route.method == *method && route.template == *template;
         assert!(matrix.routes().iter().any(|route| known(&route)), "{method} {template}");
     }
@@ -80,7 +83,7 @@ fn limits_can_be_written_out_and_the_burst_guard_switched_off() {
     );
     let config = load(&text).unwrap();
     let limits = |tier, method: &str, route: &str| {
-        let rules = config.policy.rules(tier, method, route);
+        let rules = config.limits.policy.rules(tier, method, route);
         rules.iter().map(|rule| (rule.max, rule.span.seconds())).collect::<Vec<_>>()
     };
     assert_eq!(limits(Tier::Free, "GET", "/x"), [(3, 5), (2, 5)]);
@@ -117,7 +120,10 @@ fn the_memory_store_must_be_asked_for_and_serves_one_sidecar() {
         &[(STORE, r#""kind": "memory""#)],
         &["$.store.sidecars: missing; write a whole number from 1 to 10000"],
     );
-    check(&[(STORE, "")], &["$.store.kind: missing; write \"redis\" or \"memory\""]);
+    check(
+        &[(STORE, "")],
+        &["$.store.kind: missing; write \"redis\", \"redis_cluster\" or \"memory\""],
+    );
 }
 
 #[test]
