@@ -11,4 +11,6 @@ mod host;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod ratelimit;
+#[cfg(test)]
 mod stack;

@@ -28,7 +28,7 @@ pub struct Gateway {
 }
 
 /// What an Envoy is started with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Configuration {
     /// The bootstrap.
     pub file: PathBuf,

@@ -57,6 +57,12 @@ pub struct Settings {
     pub endpoints: Vec<(&'static str, &'static str, u32)>,
     /// The limit of every other endpoint.
     pub endpoint_default: u32,
+    /// Requests per UTC day of every tier.
+    pub per_day: Option<u32>,
+    /// What every tier's requests are answered while the store is away: `local`, `open` or `closed`.
+    pub away: &'static str,
+    /// `auto`, `lease` or `strict`.
+    pub mode: &'static str,
     /// How long a sidecar waits for its store.
     pub deadline: Duration,
     /// Further members of the document, or other values of these.
@@ -72,6 +78,9 @@ impl Default for Settings {
             burst: 0,
             endpoints: Vec::new(),
             endpoint_default: 10_000_000,
+            per_day: None,
+            away: "local",
+            mode: "auto",
             deadline: Duration::from_millis(25),
             more: json!({}),
         }
@@ -80,7 +89,13 @@ impl Default for Settings {
 
 impl Settings {
     fn limits(&self) -> Value {
-        let [free, pro, enterprise] = self.tiers;
+        let [free, pro, enterprise] = self.tiers.map(|max| {
+            let mut tier = json!({"per_window": max, "away": self.away});
+            if let (Some(per_day), Some(members)) = (self.per_day, tier.as_object_mut()) {
+                members.insert("per_day".to_owned(), per_day.into());
+            }
+            tier
+        });
         let endpoint = |(method, route, max): &(&str, &str, u32)| json!({"method": method, "route": route, "per_minute": max});
         json!({
             "tiers": {"free": free, "pro": pro, "enterprise": enterprise},
@@ -88,6 +103,7 @@ impl Settings {
             "endpoint_default": self.endpoint_default,
             "window_s": self.window.as_secs(),
             "burst_multiplier": self.burst,
+            "mode": self.mode,
         })
     }
 }
@@ -122,7 +138,7 @@ impl Store {
         match self {
             Self::Redis(redis) => json!({"kind": "redis", "url": redis.url("sidecar")}),
             Self::Cluster(cluster) => {
-                json!({"kind": "redis-cluster", "urls": cluster.urls("sidecar")})
+                json!({"kind": "redis_cluster", "urls": cluster.urls("sidecar")})
             }
         }
     }
@@ -213,7 +229,7 @@ fn serve(dir: &Path, name: &str, config: &Path, admin: SocketAddr) -> Result<Pro
 }
 
 /// Puts the members of `more` over those of `document`, objects member by member.
-fn merge(document: &mut Value, more: &Value) {
+pub fn merge(document: &mut Value, more: &Value) {
     match (document, more) {
         (Value::Object(document), Value::Object(more)) => {
             for (name, value) in more {

@@ -3,10 +3,12 @@
 //! Knows nothing of how the product decides: it sees bytes in and bytes out.
 
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 pub mod env;
 pub mod envoy;
 pub mod fleet;
+pub mod front;
 pub mod h2;
 pub mod http;
 pub mod process;

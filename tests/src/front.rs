@@ -1,0 +1,114 @@
+//! Gateways in front of a fleet: real Envoys with the compiled module, and around them who is not ours: an identity
+//! provider that publishes one key, a record in which every tenant has one member, and an upstream.
+//! Knows nothing of how a limit is counted.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use gatehouse_contract::{
+    Role, TenantId, Tier,
+    sidecar::{INTERNAL_PRINCIPAL_PATH, PrincipalAsk, PrincipalFacts},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    env,
+    envoy::{self, Configuration},
+    fleet::ROUTE,
+    http::{
+        Message, Request,
+        serve::{self, Server, json_response},
+    },
+    load::{self, Way},
+    token::{Key, jwks},
+};
+
+/// As which the provider issues.
+pub const ISSUER: &str = "https://auth.greenlang.local";
+const AUDIENCE: &str = "https://api.greenlang.local";
+/// The one member of every tenant.
+const SUBJECT: &str = "7d7c9c5e-4f62-4b4e-9d0e-6d1f4f3c0001";
+/// Longer than the product's own: a machine that builds at the same time must not turn slowness into refusals.
+const IDENTITY_MS: u64 = 10_000;
+
+/// Who is outside.
+pub struct Outside {
+    key: Key,
+    keys: Server,
+    record: Server,
+    upstream: Server,
+}
+
+impl Outside {
+    /// Every tenant is of `tier`.
+    pub fn start(tier: Tier) -> Result<Self> {
+        let key = Key::generate("key-1")?;
+        let set = jwks(&[&key])?;
+        let keys = Server::start(Arc::new(move |_| json_response(200, &set)))?;
+        let record = Server::start(Arc::new(move |request| answer(tier, request)))?;
+        let upstream = Server::start(Arc::new(|_| serve::response(200, &[], "ok")))?;
+        Ok(Self { key, keys, record, upstream })
+    }
+
+    /// What the sidecars must know of them ([`crate::fleet::Settings::more`]).
+    pub fn members(&self) -> Value {
+        json!({
+            "issuers": [{"issuer": ISSUER, "jwks": format!("http://{}/keys", self.keys.address)}],
+            "control_api": {"internal": format!("http://{}", self.record.address)},
+        })
+    }
+
+    /// An Envoy's configuration with the module in front of this sidecar. `changes` go over the repository's document.
+    pub fn gateway(
+        &self,
+        dir: &Path,
+        sidecar: SocketAddr,
+        changes: &Value,
+    ) -> Result<Configuration> {
+        std::fs::create_dir_all(dir)?;
+        let mut document: Value =
+            serde_json::from_str(include_str!("../../examples/gateway/suite.json"))?;
+        crate::fleet::merge(
+            &mut document,
+            &json!({"sidecar": {"identity_timeout_ms": IDENTITY_MS}}),
+        );
+        crate::fleet::merge(&mut document, changes);
+        let suite = env::path(env::SUITE)?;
+        envoy::configuration(dir, &suite, &document, self.upstream.address, sidecar)
+    }
+
+    /// A request of a tenant's member, as clients under load send it again and again.
+    pub fn way(&self, key: u32, tenant: TenantId) -> Result<Way> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs();
+        let claims = json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "client_id": SUBJECT,
+            "tenant_id": tenant, "iat": now - 10, "exp": now + 3000, "jti": tenant,
+        });
+        let token = self.key.jwt(&self.key.header(), &claims)?;
+        let request = Request::new("GET", ROUTE).bearer(&token).bytes();
+        Ok(Way { key, request: Arc::from(request), read: load::gateway_answer })
+    }
+}
+
+fn answer(tier: Tier, request: &Message) -> Message {
+    if !request.start.starts_with(&format!("POST {INTERNAL_PRINCIPAL_PATH} ")) {
+        return json_response(204, &json!({}));
+    }
+    match serde_json::from_slice::<PrincipalAsk>(&request.body) {
+        Ok(PrincipalAsk::Subject { tenant, subject, .. }) => {
+            let facts = PrincipalFacts {
+                roles: [Role::Developer].into_iter().collect(),
+                tier,
+                epoch: 1,
+                ..PrincipalFacts::member(tenant, subject)
+            };
+            json_response(200, &serde_json::to_value(facts).unwrap_or_default())
+        }
+        _ => json_response(401, &json!({})),
+    }
+}
