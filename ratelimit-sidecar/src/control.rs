@@ -6,10 +6,12 @@ use std::{sync::Arc, time::Duration};
 use gatehouse_contract::{
     problem::MEDIA_TYPE,
     sidecar::{
-        INTERNAL_LAST_USED_PATH, INTERNAL_PRINCIPAL_PATH, LastUsed, PrincipalAsk, PrincipalFacts,
+        INTERNAL_LAST_USED_PATH, INTERNAL_PRINCIPAL_PATH, INTERNAL_QUOTA_WARNING_PATH, LastUsed,
+        PrincipalAsk, PrincipalFacts, QuotaWarning,
     },
 };
 use reqwest::{StatusCode, Url, header};
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 /// Less than the filter waits (1 s by default), so that it hears our 503 and not its own timeout.
@@ -107,9 +109,17 @@ impl Control {
     }
 
     pub async fn last_used(&self, seen: &LastUsed) -> Result<(), Unanswered> {
-        let url = self.url(INTERNAL_LAST_USED_PATH)?;
+        self.tell(INTERNAL_LAST_USED_PATH, seen).await
+    }
+
+    pub async fn quota_warning(&self, warning: &QuotaWarning) -> Result<(), Unanswered> {
+        self.tell(INTERNAL_QUOTA_WARNING_PATH, warning).await
+    }
+
+    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<(), Unanswered> {
+        let url = self.url(path)?;
         self.within(async {
-            let sent = self.client.post(url).json(seen).send().await;
+            let sent = self.client.post(url).json(body).send().await;
             match sent.map_err(Unanswered::Unreachable)?.status() {
                 status if status.is_success() => Ok(()),
                 status => Err(Unanswered::Status(status)),
