@@ -59,6 +59,8 @@ struct World {
     check: Value,
     /// What the answer to a limit's question says beside the decision.
     lease: Value,
+    /// The status of that answer.
+    limiter_status: u16,
     /// The monotonic time.
     clock: Rc<Cell<Duration>>,
     /// Who the peer of the connection proved to be.
@@ -110,6 +112,7 @@ impl World {
             }),
             now: NOW,
             lease: json!({}),
+            limiter_status: 200,
             clock,
             peer: None,
             client: "[2001:db8::7]:4711".to_owned(),
@@ -201,7 +204,7 @@ impl World {
         } else {
             let mut answer = self.lease.clone();
             answer["check"] = self.check.clone();
-            (200, answer)
+            (self.limiter_status, answer)
         };
         Some((status, body.to_string().into_bytes()))
     }

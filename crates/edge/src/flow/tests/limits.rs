@@ -75,6 +75,96 @@ fn r10_a_denial_says_when_a_retry_passes() {
 }
 
 #[test]
+fn r11_every_policy_and_the_standing_of_the_tightest_are_told() {
+    let mut world = World::new();
+    let end = send(&mut world);
+    let headers = seen(&world.suite, &end, 200);
+    assert_eq!(headers["ratelimit-policy"], "\"tenant\";q=600;w=60, \"endpoint\";q=1000;w=60");
+    assert_eq!(headers["ratelimit"], "\"tenant\";r=599;t=0");
+}
+
+#[test]
+fn r12_a_denied_grpc_call_ends_with_status_8_and_its_headers() {
+    let mut world = World::new();
+    world.check = json!({"allowed": false, "retry_after_s": 7, "limits": [
+        {"name": "tenant", "limit": 60, "window_s": 60, "remaining": 0, "reset_s": 7},
+    ]});
+    let end = world.send(
+        "POST",
+        AGENTS,
+        &[("authorization", &good()), ("content-type", "application/grpc")],
+    );
+    assert_eq!(end.reply().grpc.as_ref().map(|grpc| grpc.code), Some(8));
+    assert_eq!(end.header("retry-after"), Some("7"));
+    assert_eq!(end.header("ratelimit"), Some("\"tenant\";r=0;t=7"));
+}
+
+#[test]
+fn r9_a_reset_since_the_epoch_is_asked_for() {
+    let mut world = World::with(|document| document["limiter"] = json!({"reset": "epoch"}));
+    world.check = json!({"allowed": false, "retry_after_s": 7, "limits": [
+        {"name": "tenant", "limit": 60, "window_s": 60, "remaining": 0, "reset_s": 7},
+    ]});
+    let end = send(&mut world);
+    assert_eq!(end.header("x-ratelimit-reset"), Some("1800000007"));
+    assert_eq!(end.header("retry-after"), Some("7"), "always from now");
+    assert_eq!(end.header("ratelimit"), Some("\"tenant\";r=0;t=7"));
+}
+
+#[test]
+fn r13_an_upstreams_own_headers_are_replaced_kept_or_weighed_and_never_doubled() {
+    let theirs = |remaining: &'static str| {
+        vec![
+            (":status", "200"),
+            ("X-RateLimit-Limit", "50"),
+            ("x-ratelimit-remaining", remaining),
+            ("x-ratelimit-remaining", remaining),
+        ]
+    };
+    for (word, remaining, expected) in [
+        ("override", "3", "599 of 600"),
+        ("keep", "3", "3 of 50"),
+        ("keep", "700", "700 of 50"),
+        ("lowest", "3", "3 of 50"),
+        ("lowest", "700", "599 of 600"),
+        ("lowest", "many", "599 of 600"),
+    ] {
+        let limiter = json!({"upstream_headers": word});
+        let mut world = World::with(|document| document["limiter"] = limiter);
+        let end = send(&mut world);
+        let theirs = theirs(remaining);
+        let edits = world.suite.on_response(end.record(), &theirs);
+        let all = world.upstream(&theirs, &edits);
+        let one = |name: &str| {
+            let mut values = all.iter().filter(|(ours, _)| ours == name).map(|(_, value)| value);
+            let value = values.next().cloned().unwrap_or_default();
+            assert_eq!(values.next(), None, "{name} twice: {word} {remaining}");
+            value
+        };
+        let seen = format!("{} of {}", one("x-ratelimit-remaining"), one("x-ratelimit-limit"));
+        assert_eq!(seen, expected, "{word} {remaining}");
+        assert_eq!(
+            one("ratelimit").is_empty(),
+            expected.ends_with("50"),
+            "one family or the other"
+        );
+        // Without headers of its own it gets ours.
+        let edits = world.suite.on_response(end.record(), &[(":status", "200")]);
+        assert!(edits.contains(&Edit::Set("x-ratelimit-remaining".into(), 599.into())));
+    }
+}
+
+#[test]
+fn r25_most_of_the_days_quota_used_is_a_warning() {
+    let mut world = World::new();
+    let end = send(&mut world);
+    assert!(!seen(&world.suite, &end, 200).contains_key("x-ratelimit-warning"));
+    world.check["day_used_percent"] = 83.into();
+    let end = send(&mut world);
+    assert_eq!(seen(&world.suite, &end, 200)["x-ratelimit-warning"], "\"day\";used=83");
+}
+
+#[test]
 fn r14_a_limiter_that_is_away_follows_the_declared_policy() {
     let away = |limiter: &str| {
         let limiter = limiter.to_owned();

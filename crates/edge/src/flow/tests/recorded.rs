@@ -4,7 +4,7 @@ use super::*;
 
 const SESSION: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-fn key() -> String {
+pub(super) fn key() -> String {
     let environment = "test".parse().unwrap();
     gatehouse_authn::api_key::compose(&environment, TENANT.parse().unwrap(), [7; 32])
 }
