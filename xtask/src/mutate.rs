@@ -4,6 +4,7 @@
 
 mod authn;
 mod edge;
+mod limits;
 mod record;
 
 use std::{
@@ -51,7 +52,11 @@ pub struct Guard {
 
 /// The whole table.
 fn guards() -> impl Iterator<Item = &'static Guard> {
-    authn::GUARDS.iter().chain(edge::GUARDS).chain(record::GUARDS)
+    authn::GUARDS
+        .iter()
+        .chain(edge::GUARDS)
+        .chain(limits::GUARDS)
+        .chain(record::GUARDS)
 }
 
 /// From an empty folder on two cores.
@@ -73,13 +78,22 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let part = args.name.as_deref().unwrap_or_default();
     let fits = |guard: &&Guard| guard.name.contains(part) || guard.file.contains(part);
     let chosen: Vec<&Guard> = guards().filter(fits).collect();
-    ensure!(!chosen.is_empty(), "no guard has {part} in its name or its file's");
+    ensure!(
+        !chosen.is_empty(),
+        "no guard has {part} in its name or its file's"
+    );
     if args.list {
-        chosen.iter().for_each(|guard| println!("{}  {}", guard.name, guard.file));
+        chosen
+            .iter()
+            .for_each(|guard| println!("{}  {}", guard.name, guard.file));
         return Ok(ExitCode::SUCCESS);
     }
     let stale = stale(&root, &chosen);
-    ensure!(stale.is_empty(), "the table does not fit the tree:\n{}", stale.join("\n"));
+    ensure!(
+        stale.is_empty(),
+        "the table does not fit the tree:\n{}",
+        stale.join("\n")
+    );
     walk(&root, &chosen)
 }
 
@@ -93,7 +107,10 @@ fn stale(root: &Path, guards: &[&Guard]) -> Vec<String> {
             .or_insert_with(|| fs::read_to_string(root.join(guard.file)).unwrap_or_default());
         let times = text.matches(guard.text).count();
         if times != 1 {
-            found.push(format!("{}: its text stands {times} times in {}", guard.name, guard.file));
+            found.push(format!(
+                "{}: its text stands {times} times in {}",
+                guard.name, guard.file
+            ));
         }
         if guard.text == guard.without {
             found.push(format!("{}: nothing is taken out", guard.name));
@@ -120,17 +137,26 @@ fn walk(root: &Path, chosen: &[&Guard]) -> anyhow::Result<ExitCode> {
         let name = format!("Build the tests of {package} and see them green");
         report.step(&name, |_| {
             // Only those that are asked: others of the package may need parts that are not started here.
-            let of_package = chosen.iter().filter(|guard| self::package(guard.file) == package);
+            let of_package = chosen
+                .iter()
+                .filter(|guard| self::package(guard.file) == package);
             let parts: BTreeSet<&str> = of_package.map(|guard| guard.tests).collect();
             for part in parts {
                 let sound = tests(&copy, package, part, BUILD)?;
                 let whole = sound == Fate::Survived;
-                ensure!(whole, "the tests {part} of {package} are not green as they are");
+                ensure!(
+                    whole,
+                    "the tests {part} of {package} are not green as they are"
+                );
             }
             Ok(())
         })?;
     }
-    let width = chosen.iter().map(|guard| guard.name.len()).max().unwrap_or_default();
+    let width = chosen
+        .iter()
+        .map(|guard| guard.name.len())
+        .max()
+        .unwrap_or_default();
     let mut survivors = Vec::new();
     for guard in chosen {
         let began = Instant::now();
@@ -140,12 +166,20 @@ fn walk(root: &Path, chosen: &[&Guard]) -> anyhow::Result<ExitCode> {
             Fate::Survived => "SURVIVED",
             Fate::DoesNotCompile => "DOES NOT COMPILE",
         };
-        println!("{:width$}  {word:8}  {:5.1} s", guard.name, began.elapsed().as_secs_f32());
+        println!(
+            "{:width$}  {word:8}  {:5.1} s",
+            guard.name,
+            began.elapsed().as_secs_f32()
+        );
         if fate != Fate::Noticed {
             survivors.push(guard.name);
         }
     }
-    println!("{} guards, {} noticed", chosen.len(), chosen.len() - survivors.len());
+    println!(
+        "{} guards, {} noticed",
+        chosen.len(),
+        chosen.len() - survivors.len()
+    );
     if survivors.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -173,13 +207,20 @@ fn package(file: &str) -> &str {
 fn tests(copy: &Path, package: &str, part: &str, limit: Duration) -> anyhow::Result<Fate> {
     let cargo = |more: &[&str]| {
         let mut cargo = repo::cargo(copy);
-        cargo.args(["test", "--quiet", "--package", &format!("gatehouse-{package}")]);
+        cargo.args([
+            "test",
+            "--quiet",
+            "--package",
+            &format!("gatehouse-{package}"),
+        ]);
         cargo.args(if copy.join(folder(package)).join("src/lib.rs").exists() {
             ["--lib"]
         } else {
             ["--bins"]
         });
-        cargo.args(more).env("CARGO_TARGET_DIR", copy.with_file_name("target"));
+        cargo
+            .args(more)
+            .env("CARGO_TARGET_DIR", copy.with_file_name("target"));
         cargo
     };
     let built = command::output(&mut cargo(&["--no-run"]), "building a mutant", BUILD)?;
@@ -205,7 +246,8 @@ fn folder(package: &str) -> PathBuf {
 /// Brings the copy up to date; what did not change keeps its time, so that it is not built again.
 fn copy_tree(root: &Path, copy: &Path) -> anyhow::Result<()> {
     let mut git = std::process::Command::new("git");
-    git.current_dir(root).args(["ls-files", "-z", "-co", "--exclude-standard"]);
+    git.current_dir(root)
+        .args(["ls-files", "-z", "-co", "--exclude-standard"]);
     let listed = command::run(&mut git, "git ls-files", TESTS)?;
     let files: BTreeSet<&str> = listed.split('\0').filter(|path| !path.is_empty()).collect();
     for path in &files {
@@ -233,14 +275,24 @@ fn mutants(root: &Path, file: Option<&str>) -> anyhow::Result<ExitCode> {
     let mut cargo = std::process::Command::new(program);
     cargo
         .current_dir(root)
-        .args(["mutants", "--package", "gatehouse-authn", "--no-shuffle", "--colors", "never"])
+        .args([
+            "mutants",
+            "--package",
+            "gatehouse-authn",
+            "--no-shuffle",
+            "--colors",
+            "never",
+        ])
         .args(["--baseline", "run", "--output"])
         .arg(&out)
         .args(["--", "--lib"]);
     if let Some(file) = file {
         cargo.args(["--file", &format!("**/{file}*")]);
     }
-    println!("cargo-mutants over crates/authn; its reports are in {}", out.display());
+    println!(
+        "cargo-mutants over crates/authn; its reports are in {}",
+        out.display()
+    );
     let done = command::output(&mut cargo, "cargo-mutants", MUTANTS)?;
     print!("{}", done.stdout);
     let missed = out.join("mutants.out/missed.txt");
@@ -250,9 +302,16 @@ fn mutants(root: &Path, file: Option<&str>) -> anyhow::Result<ExitCode> {
     // cargo-mutants: 0 is no survivor, 2 is survivors, 3 is time-outs (which are noticed).
     let sound = matches!(done.status.code(), Some(0 | 3)) && survivors.is_empty();
     if !sound && !matches!(done.status.code(), Some(2 | 3)) {
-        bail!("cargo-mutants did not run:\n{}", command::last_lines(&done.stderr, 12));
+        bail!(
+            "cargo-mutants did not run:\n{}",
+            command::last_lines(&done.stderr, 12)
+        );
     }
-    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 #[cfg(test)]
@@ -271,8 +330,13 @@ mod tests {
 
     #[test]
     fn a_text_that_is_gone_or_stands_twice_is_stale() {
-        let guard =
-            |text| Guard { name: "x", file: "xtask/src/mutate.rs", text, without: "", tests: "" };
+        let guard = |text| Guard {
+            name: "x",
+            file: "xtask/src/mutate.rs",
+            text,
+            without: "",
+            tests: "",
+        };
         let check = |text: &'static str| stale(&repo::root().unwrap(), &[&guard(text)]).len();
         assert_eq!(check(concat!("//! `cargo xtask ", "mutate`: takes")), 0);
         assert_eq!(check(concat!("this text is ", "nowhere")), 1);
