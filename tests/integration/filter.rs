@@ -6,6 +6,7 @@ mod cost;
 mod feed;
 pub(crate) mod gate;
 mod headers;
+mod limits;
 mod path;
 mod remote_keys;
 mod robust;

@@ -76,3 +76,10 @@ fn the_wasmtime_host_and_envoy_give_the_same_answers() {
         DIFFERENCES.iter().map(|(ours, theirs, _)| ((*ours).into(), (*theirs).into())).collect();
     assert_eq!(differ, declared, "wasmtime's answer beside Envoy's");
 }
+
+/// Leases end by this clock: one that stands still while a callback runs, or that is the wall's, would not do.
+#[test]
+fn envoys_monotonic_clock_moves_while_a_callback_runs() {
+    let lines = real::Real::start().send("/clock", &Headers::default());
+    assert!(lines.iter().any(|line| line == "it moves within a callback: true"), "{lines:?}");
+}

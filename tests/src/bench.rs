@@ -5,5 +5,6 @@ pub mod cpu;
 pub mod edge;
 pub mod load;
 pub mod memory;
+pub mod ratelimit;
 pub mod pairs;
 pub mod signer;

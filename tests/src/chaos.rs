@@ -6,6 +6,7 @@ use std::{fmt, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use gatehouse_contract::Tier;
+use serde_json::json;
 
 use crate::{
     checker::{self, Entry, Outcome, Promise},
@@ -20,6 +21,8 @@ const SIDECARS: usize = 2;
 /// Limits of the three tiers, one tenant each: the least is always asked for one by one, the others by leases.
 const LIMITS: [u32; 3] = [40, 200, 1000];
 const CLIENTS: usize = 32;
+/// How long the filter waits; a machine that builds at the same time must not turn slowness into refusals.
+const CALL_OUT_MS: u64 = 500;
 /// Between two requests of one client.
 const PACE: Duration = Duration::from_millis(8);
 /// How long after a fault it may take until every sidecar has seen it.
@@ -147,7 +150,12 @@ fn run(case: &Case, seed: u64, window: Duration, dir: &Path) -> Result<Line> {
     let ways = if behind {
         for (n, sidecar) in fleet.sidecars.iter().enumerate() {
             let place = dir.join(format!("envoy-{n}"));
-            let at = outside.gateway(&place, sidecar.listen, &serde_json::json!({}))?;
+            let at = outside.gateway_with(
+                &place,
+                sidecar.listen,
+                &json!({"sidecar": {"timeout_ms": CALL_OUT_MS}}),
+                &json!({"away": case.away, "leases": true}),
+            )?;
             gateways.push((Gateway::run(&place, at.clone())?, place, at));
         }
         targets = gateways.iter().map(|(gateway, ..)| gateway.listen).collect();

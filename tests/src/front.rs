@@ -63,20 +63,27 @@ impl Outside {
         })
     }
 
-    /// An Envoy's configuration with the module in front of this sidecar. `changes` go over the repository's document.
-    pub fn gateway(
+    /// Where the upstream is.
+    pub fn upstream(&self) -> SocketAddr {
+        self.upstream.address
+    }
+
+    /// An Envoy's configuration with the module in front of this sidecar, under the repository's document with
+    /// `limiter` in it. `changes` go over the document.
+    pub fn gateway_with(
         &self,
         dir: &Path,
         sidecar: SocketAddr,
         changes: &Value,
+        limiter: &Value,
     ) -> Result<Configuration> {
         std::fs::create_dir_all(dir)?;
         let mut document: Value =
             serde_json::from_str(include_str!("../../examples/gateway/suite.json"))?;
-        crate::fleet::merge(
-            &mut document,
-            &json!({"sidecar": {"identity_timeout_ms": IDENTITY_MS}}),
-        );
+        let members = document.as_object_mut().context("a document")?;
+        members.insert("limiter".to_owned(), limiter.clone());
+        let patience = json!({"sidecar": {"identity_timeout_ms": IDENTITY_MS}});
+        crate::fleet::merge(&mut document, &patience);
         crate::fleet::merge(&mut document, changes);
         let suite = env::path(env::SUITE)?;
         envoy::configuration(dir, &suite, &document, self.upstream.address, sidecar)

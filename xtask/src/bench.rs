@@ -16,7 +16,7 @@ pub mod figures;
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
+    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench ratelimit      every figure of the limits\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
 )]
 pub struct Args {
     /// Which bench.
@@ -33,6 +33,8 @@ pub struct Args {
 pub enum Name {
     /// The fused module in Envoy, and its memory.
     Edge,
+    /// Limits: exactness, what a check costs, what an outage costs.
+    Ratelimit,
 }
 
 impl Name {
@@ -40,6 +42,25 @@ impl Name {
     const fn program(self) -> (&'static str, &'static str) {
         match self {
             Self::Edge => ("gatehouse-tests", "bench-edge"),
+            Self::Ratelimit => ("gatehouse-tests", "bench-ratelimit"),
+        }
+    }
+
+    /// Packages whose programs are measured, or measure: built with optimisation.
+    const fn optimised(self) -> &'static [&'static str] {
+        match self {
+            Self::Edge => &[],
+            Self::Ratelimit => &["gatehouse-ratelimit-sidecar", "gatehouse-load"],
+        }
+    }
+
+    /// What must be installed beside the toolchain.
+    const fn parts(self) -> &'static [install::Part] {
+        match self {
+            Self::Edge => &[install::Part::WasmTarget, install::Part::Envoy],
+            Self::Ratelimit => {
+                &[install::Part::WasmTarget, install::Part::Envoy, install::Part::Redis]
+            }
         }
     }
 }
@@ -56,19 +77,30 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (package, program) = args.name.program();
     let mut report = Report::new();
     report.expect(2);
-    let parts = install::ensure(&[install::Part::WasmTarget, install::Part::Envoy], &mut report)?;
+    let parts = install::ensure(args.name.parts(), &mut report)?;
     let suite = report.step("Build the filter", |_| stack::build_filter())?;
     report.step("Build the bench", |_| {
         let mut cargo = repo::cargo(&root);
         cargo.args(["build", "--quiet", "--package", package, "--bin", program]);
-        command::run(&mut cargo, "cargo build", BUILD)
+        command::run(&mut cargo, "cargo build", BUILD)?;
+        if args.name.optimised().is_empty() {
+            return Ok(());
+        }
+        let mut cargo = repo::cargo(&root);
+        cargo.args(["build", "--quiet", "--release", "--bins"]);
+        cargo.args(args.name.optimised().iter().flat_map(|package| ["--package", package]));
+        command::run(&mut cargo, "cargo build --release", BUILD).map(drop)
     })?;
     let mut bench = Command::new(repo::target(&root).join("debug").join(program));
     bench
         .args(args.quick.then_some("--quick"))
         .args(&args.figure)
         .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
+        .env("GATEHOUSE_TEST_BIN", repo::target(&root).join("release"))
         .env("GATEHOUSE_TEST_SUITE", &suite);
+    if args.name == Name::Ratelimit {
+        bench.env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?);
+    }
     let mut child = bench.spawn().with_context(|| format!("starting {program}"))?;
     let ended = command::wait(&mut child, LIMIT);
     if !matches!(ended, Ok(Some(_))) {

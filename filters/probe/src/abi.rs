@@ -98,6 +98,11 @@ unsafe extern "C" {
     ) -> u32;
 }
 
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
+}
+
 /// A status as a word.
 pub fn word(status: u32) -> &'static str {
     match status {
@@ -138,6 +143,13 @@ pub fn now_ns() -> u64 {
     let mut now = 0;
     unsafe { proxy_get_current_time_nanoseconds(&raw mut now) };
     now
+}
+
+/// WASI's clock that never runs back; the error's number where there is none.
+pub fn monotonic_ns() -> Result<u64, u32> {
+    let mut now = 0;
+    let error = unsafe { clock_time_get(1, 1, &raw mut now) };
+    if error == 0 { Ok(now) } else { Err(error) }
 }
 
 pub fn tick_every(period_ms: u32) -> &'static str {

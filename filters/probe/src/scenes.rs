@@ -60,6 +60,7 @@ pub fn play(context: u32, end: u32) -> u32 {
         "shared" => shared(&mut lines),
         "state" => state(&mut lines),
         "signature" => signature(&mut lines),
+        "clock" => lines.push(format!("it moves within a callback: {}", clock_moves())),
         "around" => around(context, &mut lines),
         "ticks" => lines.push(format!("ticked again: {}", with(|memory| memory.ticks > 1))),
         "events" => lines = with(|memory| memory.events.clone()),
@@ -147,7 +148,19 @@ fn state(lines: &mut Vec<String>) {
     let address = abi::property("source\0address");
     say("an address", address.is_ok_and(|address| address.contains(&b':')).to_string());
     say("a certificate", shown(&abi::property("connection\0subject_peer_certificate")));
+    say("a peer with a certificate", shown(&abi::property("connection\0mtls")));
+    say("that was verified", shown(&abi::property("connection\0peer_certificate_valid")));
+    say("and names it", shown(&abi::property("connection\0uri_san_peer_certificate")));
+    let times = [abi::monotonic_ns(), abi::monotonic_ns()];
+    say("a monotonic clock", times[0].is_ok().to_string());
+    say("that never runs back", (times[0] <= times[1]).to_string());
     say("no such property", shown(&abi::property("probe\0none")));
+}
+
+/// Looks at the monotonic clock until it has moved a microsecond, and not for ever.
+fn clock_moves() -> bool {
+    let began = abi::monotonic_ns().unwrap_or_default();
+    (0..1_000_000).any(|_| abi::monotonic_ns().is_ok_and(|now| now > began + 1000))
 }
 
 fn field(message: &mut Vec<u8>, number: u8, bytes: &[u8]) {

@@ -9,14 +9,16 @@ use super::gate::{Gate, document, forwarded, request, token};
 /// Host calls of a request whose token and principal are remembered and whose limit this VM keeps: the time, the
 /// header map, one per header that is set (five of context, baggage, the request id).
 const CALLS_LOCAL: u64 = 9;
-/// With the sidecar's limit: the call-out, its answer (context, headers, body, time) and the resume come on top.
-const CALLS_REMEMBERED: u64 = 15;
-/// Of its response: the header map, and one per header that is set (request id, version, three of the limit).
-const CALLS_RESPONSE: u64 = 6;
+/// On a pass that was taken along: the monotonic clock comes on top.
+const CALLS_LEASED: u64 = 10;
+/// With the sidecar's limit: the clock, the call-out, its answer (context, headers, body, time) and the resume.
+const CALLS_REMEMBERED: u64 = 16;
+/// Of its response: the header map, and one per header that is set (request id, version, five of the limit).
+const CALLS_RESPONSE: u64 = 8;
 /// Bytes that cross for it beside the header map itself: the call-out both ways and the headers that are set.
 const BYTES_REMEMBERED: u64 = 1024;
 /// Host calls of the first request: two more call-outs and one signature.
-const CALLS_FIRST: u64 = 28;
+const CALLS_FIRST: u64 = 29;
 /// Of a refusal for want of a credential: the time, the header map, the reason, the reply; then its own response.
 const CALLS_REFUSAL: u64 = 8;
 /// Requests for the memory test.
@@ -69,6 +71,27 @@ fn a_remembered_request_that_asks_nobody_costs_what_its_headers_cost() {
     gate.vm.respond(stream, Headers::new(upstream)).unwrap();
     let (calls, counts) = sum(&mut gate);
     assert!(calls <= CALLS_RESPONSE, "{calls}: {counts:#?}");
+}
+
+#[test]
+fn a_pass_that_was_taken_along_costs_one_look_at_the_clock() {
+    let mut document = document();
+    document["limiter"] = json!({});
+    let mut gate = Gate::with(&document, true);
+    gate.sidecar.lease = json!({"lease": {"id": 1, "passes": 8, "ttl_ms": 100}});
+    let bearer = format!("Bearer {}", token());
+    let headers = request("GET", "/api/v1/registry/agents", Some(&bearer));
+    for _ in 0..2 {
+        forwarded(gate.send(&headers));
+    }
+    gate.take_asked();
+    gate.vm.take_counts();
+    forwarded(gate.send(&headers));
+    assert_eq!(gate.take_asked(), [""; 0]);
+    let counts = gate.vm.take_counts();
+    let all: u64 = counts.values().map(|count| count.calls).sum();
+    assert!(all <= CALLS_LEASED, "{all}: {counts:#?}");
+    assert_eq!(counts["clock_time_get"].calls, 1);
 }
 
 #[test]

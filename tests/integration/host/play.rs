@@ -72,6 +72,8 @@ impl Simulated {
         let mut vm = Vm::start(&filter, &around).unwrap();
         assert!(vm.configure(CONFIGURATION).unwrap());
         vm.set_property("source\0address", b"127.0.0.1:1");
+        vm.set_property("connection\0mtls", &[0]);
+        vm.set_property("connection\0peer_certificate_valid", &[0]);
         Self { vm }
     }
 
