@@ -14,7 +14,7 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    pub fn new(limiter: Limiter, name: uuid::Uuid) -> Self {
+    pub fn new(limiter: Limiter, name: impl std::fmt::Display) -> Self {
         Self { limiter, name: name.to_string() }
     }
 }
