@@ -230,6 +230,45 @@ mod tests {
         }
     }
 
+    /// Whose checksum fits is no key yet: each part has its form, and nothing else is one.
+    #[test]
+    fn a_checksum_does_not_make_a_key() {
+        let check = |head: String, expected: bool| {
+            let text = format!("{head}{}", checksum(&head));
+            assert_eq!(ApiKey::parse(&text).is_ok(), expected, "{text}");
+        };
+        let (id, secret) = ("0191d6b07c3e7aaa8bbb0123456789ab", "s".repeat(SECRET_CHARS));
+        let with = |env: &str, id: &str, secret: &str| format!("{PREFIX}{env}_{id}_{secret}");
+        for env in ["live", "l", "12345678"] {
+            check(with(env, id, &secret), true);
+        }
+        for env in ["", "123456789", "Live", "li-ve", "l\u{e9}"] {
+            check(with(env, id, &secret), false);
+        }
+        for bad in [
+            "0191D6B07C3E7AAA8BBB0123456789AB",
+            "0191d6b07c3e7aaa8bbb0123456789a",
+            "0191d6b07c3e7aaa8bbb0123456789abc",
+            "0191d6b0-7c3e-7aaa-8bbb-0123456789ab",
+            "{0191d6b07c3e7aaa8bbb0123456789ab}",
+            "0191d6b07c3e7aaa8bbb0123456789ag",
+        ] {
+            check(with("live", bad, &secret), false);
+        }
+        for bad in [&secret[1..], &format!("{secret}s"), &format!("{}-", &secret[1..])] {
+            check(with("live", id, bad), false);
+        }
+        let longest = with("12345678", id, &secret);
+        assert_eq!(longest.len() + CHECK_CHARS, MAX_BYTES);
+    }
+
+    #[test]
+    fn neither_a_key_nor_a_pepper_is_shown() {
+        let text = key([7; 32]);
+        let shown = format!("{:?} {:?}", ApiKey::parse(&text).unwrap(), peppers("a", &[("a", 77)]));
+        assert_eq!(shown, format!("ApiKey({ID}, …) Peppers([\"a\"], current \"a\")"));
+    }
+
     #[test]
     fn a_mark_knows_its_key_under_any_pepper_that_is_kept() {
         let (mine, other) = (key([1; 32]), key([2; 32]));

@@ -56,6 +56,18 @@ fn an_expired_or_oversized_verdict_is_not_stored() {
 }
 
 #[test]
+fn j31_what_fills_the_bytes_exactly_is_kept_and_one_byte_more_is_not() {
+    let one = "t".len() + 4 + OVERHEAD_BYTES;
+    for (bytes, kept) in [(one - 1, 0), (one, 1), (2 * one - 1, 1), (2 * one, 2)] {
+        let mut cache = cache(10, bytes);
+        put(&mut cache, "t", 7, 200);
+        put(&mut cache, "u", 8, 200);
+        assert_eq!((cache.len(), cache.bytes()), (kept, kept * one), "{bytes} bytes");
+        assert_eq!(cache.is_empty(), kept == 0);
+    }
+}
+
+#[test]
 fn j31_holds_its_bounds_and_drops_what_was_not_used() {
     let mut cache = cache(3, 10_000);
     for (token, value) in [("a", 1), ("b", 2), ("c", 3)] {
