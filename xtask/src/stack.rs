@@ -6,6 +6,7 @@
 //! holder left is removed by the next one. Stopping ends exactly what was started.
 
 pub mod child;
+mod cluster;
 pub mod envoy;
 pub mod instance;
 mod policy;
@@ -225,10 +226,24 @@ impl Stack {
                 data: &self.data,
                 port: self.instance.ports.redis,
                 secrets: &self.instance.secrets,
+                bus: None,
             };
             self.parts.push(server.start(&self.run)?);
             Ok(())
         })
+    }
+
+    /// Starts a Redis Cluster of three servers beside what runs; says their URLs for `user`, with commas between.
+    pub fn redis_cluster(&mut self, user: &str, report: &mut Report) -> anyhow::Result<String> {
+        let tools = install::ensure(&[install::Part::Redis], report)?;
+        let secrets = &self.instance.secrets;
+        let (parts, ports) = report.step("Redis Cluster", |_| {
+            cluster::start(&tools, self.user, &self.data, secrets, &self.run)
+        })?;
+        self.parts.extend(parts);
+        let one = self.instance.redis(user);
+        let own = format!(":{}", self.instance.ports.redis);
+        Ok(ports.map(|port| one.replace(&own, &format!(":{port}"))).join(","))
     }
 
     /// Why a part ended on its own, if one did.

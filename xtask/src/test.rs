@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let root = repo::root()?;
     let mut report = Report::new();
-    report.expect(4);
+    report.expect(5);
     let wanted = [install::Part::ALL, &[install::Part::OidcProvider]].concat();
     let parts = install::ensure(&wanted, &mut report)?;
     let Prepared { nextest, suite, probe, agent } = prepare(&mut report)?;
@@ -69,13 +69,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut options = Options::new("test");
     options.reset = true;
     options.password = Some(PASSWORD.to_owned());
-    let stores = Stack::stores(&options, &mut report)?;
+    let mut stores = Stack::stores(&options, &mut report)?;
+    let cluster = stores.redis_cluster("admin", &mut report)?;
 
     let bin = repo::target(&root).join("debug");
     let environment = |command: &mut Command| -> anyhow::Result<()> {
         command
             .env("GATEHOUSE_TEST_POSTGRES", with_database(&stores.instance.database("postgres")))
             .env("GATEHOUSE_TEST_REDIS", stores.instance.redis("admin"))
+            .env("GATEHOUSE_TEST_REDIS_CLUSTER", &cluster)
             .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)
             .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
             .env("GATEHOUSE_TEST_RUNSC", parts.runsc()?)

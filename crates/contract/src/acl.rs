@@ -19,11 +19,13 @@ pub struct Service {
 ///
 /// It may load functions, because it must do so after a Redis came back empty (`FUNCTION LOAD` is in `@write` and
 /// `@scripting`, not in `@admin`). A function runs with the rights of whoever calls it, so that this opens no key
-/// and no command to the sidecar that it has not already. It may not delete or list functions, nor run `EVAL`.
+/// and no command to the sidecar that it has not already: what the function of limits runs is therefore listed here.
+/// It may not delete or list functions, nor run `EVAL`. Of a cluster it may ask who keeps which slots.
 pub const SIDECAR: Service = Service {
     user: "sidecar",
     keys: "~rl:* %R~cred:* %R~feed:*",
-    commands: "+ping +fcall +function|load +time +get +set +mget +multi +exec +xrange +xrevrange +zrange",
+    commands: "+ping +fcall +function|load +cluster|slots +asking +time +get +getrange +set +setrange +mget +pexpire +multi \
+               +exec +xrange +xrevrange +zadd +zcard +zrange +zrem +zremrangebyrank +zremrangebyscore +zscore",
 };
 
 /// The control API: credentials, the change feed, caches.
@@ -110,7 +112,7 @@ mod tests {
             file(&passwords).unwrap(),
             "user default reset off\n\
              user admin reset on >a ~* &* +@all\n\
-             user sidecar reset on >s ~rl:* %R~cred:* %R~feed:* +ping +fcall +function|load +time +get +set +mget +multi +exec +xrange +xrevrange +zrange\n\
+             user sidecar reset on >s ~rl:* %R~cred:* %R~feed:* +ping +fcall +function|load +cluster|slots +asking +time +get +getrange +set +setrange +mget +pexpire +multi +exec +xrange +xrevrange +zadd +zcard +zrange +zrem +zremrangebyrank +zremrangebyscore +zscore\n\
              user control reset on >c ~cred:* ~feed:* ~cache:* +ping +time +watch +unwatch +multi +exec +get +mget +set +del +xadd +xrevrange +zadd +zremrangebyscore\n\
              user worker reset on >w ~queue:* +ping +multi +exec +xadd +xack +xdel +xlen +xreadgroup +xautoclaim +xgroup|create\n"
         );

@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+mod cluster;
 pub mod cred;
 pub mod feed;
 pub mod limiter;

@@ -9,9 +9,12 @@
 mod wire;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
+    future::poll_fn,
+    pin::Pin,
     sync::{Arc, LazyLock},
+    task::Poll,
     time::Duration,
 };
 
@@ -23,7 +26,10 @@ use redis::{Cmd, FromRedisValue, cmd};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use crate::link::{Address, Error, Link, NO_FUNCTION};
+use crate::{
+    cluster::{Cluster, slot},
+    link::{Address, Error, Link, NO_FUNCTION},
+};
 
 /// The most takes of one call: some tenths of a millisecond of Redis' time.
 pub const MOST_TAKES: usize = 64;
@@ -68,9 +74,15 @@ static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
 /// Limits in Redis.
 #[derive(Clone)]
 pub struct Limiter {
-    link: Link,
+    server: Server,
     /// Held by whoever loads the function: those who miss it at the same time wait and find it.
     loading: Arc<Mutex<()>>,
+}
+
+#[derive(Clone)]
+enum Server {
+    Single(Link),
+    Cluster(Cluster),
 }
 
 /// What a pulse tells.
@@ -97,22 +109,29 @@ impl Limiter {
     /// # Errors
     /// [`Error::Address`].
     pub fn new(address: &Address, deadline: Duration) -> Result<Self, Error> {
-        Ok(Self { link: Link::new(address, deadline)?, loading: Arc::default() })
+        let server = Server::Single(Link::new(address, deadline)?);
+        Ok(Self { server, loading: Arc::default() })
     }
 
-    /// Puts this build's function beside those of other builds, where it is not there yet.
+    /// Limits in the Redis Cluster of which `seeds` are some servers. A tenant's windows are on one of them; those of
+    /// several tenants are asked for at the same time.
+    ///
+    /// # Errors
+    /// [`Error::Address`].
+    pub fn cluster(seeds: &[Address], deadline: Duration) -> Result<Self, Error> {
+        let server = Server::Cluster(Cluster::new(seeds, deadline)?);
+        Ok(Self { server, loading: Arc::default() })
+    }
+
+    /// Puts this build's function beside those of other builds, on every server where it is not there yet.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn load(&self) -> Result<(), Error> {
-        let mut load = cmd("FUNCTION");
-        load.arg("LOAD").arg(&LIBRARY.source);
-        match self.link.query::<String>(&load).await {
-            Err(error) if error.refusal().is_some_and(|text| text.contains(ALREADY_THERE)) => {
-                Ok(())
-            }
-            outcome => outcome.map(drop),
+        for link in self.servers().await? {
+            load(&link).await?;
         }
+        Ok(())
     }
 
     /// Weighs and charges, at most [`MOST_TAKES`] in one call and each call within one deadline. The answers are in
@@ -122,20 +141,18 @@ impl Limiter {
     /// # Errors
     /// See [`Error`]; where it [`Error::may_have_run`] the charge may have been made. It is never repeated.
     pub async fn take(&self, takes: &[Take]) -> Vec<Result<Result<Taken, Refused>, Error>> {
-        let mut answers = vec![];
-        // Neighbours of one run go together; a sidecar knows one run of a server, but for a moment.
-        for same in takes.chunk_by(|one, next| one.run == next.run) {
-            for some in same.chunks(MOST_TAKES) {
-                let run = some.first().and_then(|take| take.run);
-                let call = wire::take(&LIBRARY.take, run, some);
-                let reply: Result<Vec<i64>, Error> = self.call(&call).await;
-                match reply.and_then(|reply| wire::answers(some, &reply).ok_or(Error::Foreign)) {
-                    Ok(read) => answers.extend(read.into_iter().map(Ok)),
-                    Err(error) => answers.extend(some.iter().map(|_| Err(error.clone()))),
-                }
+        let groups = self.groups(takes, |take| (take.tenant, take.run));
+        let asked = groups.into_iter().map(async |((slot, run), group)| {
+            let some: Vec<&Take> = group.iter().filter_map(|i| takes.get(*i)).collect();
+            let call = wire::take(&LIBRARY.take, run, &some);
+            let reply: Result<Vec<i64>, Error> = self.call(slot, &call).await;
+            let read = reply.and_then(|reply| wire::answers(&some, &reply).ok_or(Error::Foreign));
+            match read {
+                Ok(read) => group.into_iter().zip(read.into_iter().map(Ok)).collect(),
+                Err(error) => group.into_iter().map(|i| (i, Err(error.clone()))).collect(),
             }
-        }
-        answers
+        });
+        in_order(join(asked).await)
     }
 
     /// Hands back what leases did not use. Sent once.
@@ -143,45 +160,70 @@ impl Limiter {
     /// # Errors
     /// See [`Error`], the first of them; nothing is to be done about it.
     pub async fn give_back(&self, gives: &[Return]) -> Result<(), Error> {
-        let mut outcome = Ok(());
-        for same in gives.chunk_by(|one, next| one.run == next.run) {
-            for some in same.chunks(MOST_TAKES) {
-                let Some(run) = some.first().map(|give| give.run) else { continue };
-                let call = wire::give_back(&LIBRARY.give_back, run, some);
-                outcome = outcome.and(self.call::<i64>(&call).await.map(drop));
-            }
-        }
-        outcome
+        let groups = self.groups(gives, |give| (give.tenant, give.run));
+        let asked = groups.into_iter().map(async |((slot, run), group)| {
+            let some: Vec<&Return> = group.iter().filter_map(|i| gives.get(*i)).collect();
+            let call = wire::give_back(&LIBRARY.give_back, run, &some);
+            self.call::<i64>(slot, &call).await.map(drop)
+        });
+        join(asked).await.into_iter().collect()
     }
 
     /// Declares what was charged to a run that is over. The answers are in the order of `all`: whether the store is
-    /// still in the run that it was declared to.
+    /// in the run that it was declared to; another one ignores it. In a cluster every server has a run of its own.
     ///
     /// # Errors
     /// See [`Error`]; where it [`Error::may_have_run`] another declaration of the same may count twice.
     pub async fn declare(&self, all: &[Declaration]) -> Vec<Result<bool, Error>> {
-        let mut answers = vec![];
-        for same in all.chunk_by(|one, next| one.run == next.run) {
-            for some in same.chunks(MOST_TAKES) {
-                let Some(run) = some.first().map(|one| one.run) else { continue };
-                let call = wire::declare(&LIBRARY.declare, run, some);
-                let heard = self.call::<i64>(&call).await.map(|heard| heard == 1);
-                answers.extend(some.iter().map(|_| heard.clone()));
-            }
-        }
-        answers
+        let groups = self.groups(all, |one| (one.tenant, one.run));
+        let asked = groups.into_iter().map(async |((slot, run), group)| {
+            let some: Vec<&Declaration> = group.iter().filter_map(|i| all.get(*i)).collect();
+            let call = wire::declare(&LIBRARY.declare, run, &some);
+            let heard = self.call::<i64>(slot, &call).await.map(|heard| heard == 1);
+            group.into_iter().map(|i| (i, heard.clone())).collect()
+        });
+        in_order(join(asked).await)
     }
 
     /// Says that the sidecar `name` lives, and asks for the runs of the servers and for how many live. To be called
-    /// every 250 ms.
+    /// every 250 ms. In a cluster those that are away are left out; `live` is 0 where the server that counts is.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`], when no server answers.
     pub async fn pulse(&self, name: &str) -> Result<Pulse, Error> {
-        let mut call = cmd("FCALL");
-        call.arg(&LIBRARY.pulse).arg(1).arg(LIVING).arg(name);
-        let (_, run, live): (u64, u64, u32) = self.call(&call).await?;
-        Ok(Pulse { runs: [Run(run)].into(), live })
+        let mut counted = cmd("FCALL");
+        counted.arg(&LIBRARY.pulse).arg(1).arg(LIVING).arg(name);
+        let mut plain = cmd("FCALL");
+        plain.arg(&LIBRARY.pulse).arg(0).arg(name);
+        let (counts, others) = match &self.server {
+            Server::Single(link) => (link.clone(), vec![]),
+            Server::Cluster(cluster) => {
+                let counts = cluster.keeper(slot(LIVING)).await?;
+                let mut others = cluster.masters().await?;
+                others.retain(|link| !link.is(&counts));
+                (counts, others)
+            }
+        };
+        let servers = std::iter::once((counts, &counted));
+        let servers = servers.chain(others.into_iter().map(|link| (link, &plain)));
+        let asked = servers
+            .map(async |(link, call)| self.call_on(&link, call, link.query(call).await).await);
+        let mut pulse = Pulse { runs: BTreeSet::new(), live: 0 };
+        let mut last = None;
+        for told in join(asked).await {
+            let told: Result<(u64, u64, u32), Error> = told;
+            match told {
+                Ok((_, run, live)) => {
+                    pulse.runs.insert(Run(run));
+                    pulse.live = pulse.live.max(live);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        match last {
+            Some(error) if pulse.runs.is_empty() => Err(error),
+            _ => Ok(pulse),
+        }
     }
 
     /// Weighs one request of `cost` and charges it when it passes.
@@ -199,31 +241,111 @@ impl Limiter {
         Ok(Decided { decision: taken.decision, at: taken.at })
     }
 
-    /// Whether Redis answers.
+    /// Whether every server answers.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn ping(&self) -> Result<(), Error> {
-        self.link.ping().await
+        let servers = self.servers().await?;
+        join(servers.iter().map(Link::ping)).await.into_iter().collect()
     }
 
-    /// Calls a function; one that is missing is loaded and called again, once.
-    async fn call<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, Error> {
-        let mut reply = self.link.query(call).await;
+    async fn servers(&self) -> Result<Vec<Link>, Error> {
+        match &self.server {
+            Server::Single(link) => Ok(vec![link.clone()]),
+            Server::Cluster(cluster) => cluster.masters().await,
+        }
+    }
+
+    /// The places of items that one call can carry: of one run, in a cluster of one slot, at most [`MOST_TAKES`].
+    fn groups<T, R: Ord + Copy>(&self, items: &[T], of: impl Fn(&T) -> (TenantId, R)) -> Groups<R> {
+        let mut open: BTreeMap<(u16, R), Vec<usize>> = BTreeMap::new();
+        let mut groups = vec![];
+        for (i, item) in items.iter().enumerate() {
+            let (tenant, run) = of(item);
+            let slot = match &self.server {
+                Server::Single(_) => 0,
+                Server::Cluster(_) => slot(&tenant.to_string()),
+            };
+            let group = open.entry((slot, run)).or_default();
+            group.push(i);
+            if group.len() == MOST_TAKES {
+                groups.push(((slot, run), std::mem::take(group)));
+            }
+        }
+        groups.extend(open.into_iter().filter(|(_, group)| !group.is_empty()));
+        groups
+    }
+
+    /// Calls a function on the server that keeps `slot`.
+    async fn call<T: FromRedisValue>(&self, slot: u16, call: &Cmd) -> Result<T, Error> {
+        match &self.server {
+            Server::Single(link) => self.call_on(link, call, link.query(call).await).await,
+            Server::Cluster(cluster) => match cluster.query(slot, call).await {
+                Ok((_, value)) => Ok(value),
+                Err((Some(link), error)) => self.call_on(&link, call, Err(error)).await,
+                Err((None, error)) => Err(error),
+            },
+        }
+    }
+
+    /// What a server answered; where the function was missing, it is loaded and called again, once.
+    async fn call_on<T: FromRedisValue>(
+        &self,
+        link: &Link,
+        call: &Cmd,
+        mut reply: Result<T, Error>,
+    ) -> Result<T, Error> {
         if is_missing(&reply) {
             let _turn = self.loading.lock().await;
-            reply = self.link.query(call).await;
+            reply = link.query(call).await;
             if is_missing(&reply) {
                 tracing::warn!("the rate limit function is missing in Redis, loading it");
-                self.load().await?;
-                reply = self.link.query(call).await;
+                load(link).await?;
+                reply = link.query(call).await;
             }
         }
         reply
     }
 }
 
+/// What one call carries: its slot and run, and the places of its items.
+type Groups<R> = Vec<((u16, R), Vec<usize>)>;
+
+async fn load(link: &Link) -> Result<(), Error> {
+    let mut load = cmd("FUNCTION");
+    load.arg("LOAD").arg(&LIBRARY.source);
+    match link.query::<String>(&load).await {
+        Err(error) if error.refusal().is_some_and(|text| text.contains(ALREADY_THERE)) => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
 fn is_missing<T>(reply: &Result<T, Error>) -> bool {
     let refusal = reply.as_ref().err().and_then(Error::refusal);
     refusal.is_some_and(|text| text.contains(NO_FUNCTION))
+}
+
+/// Runs all at the same time; their values are in their order.
+async fn join<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut all: Vec<(Pin<Box<F>>, Option<F::Output>)> =
+        all.map(|one| (Box::pin(one), None)).collect();
+    poll_fn(|context| {
+        let mut waits = false;
+        for (one, value) in all.iter_mut().filter(|(_, value)| value.is_none()) {
+            match one.as_mut().poll(context) {
+                Poll::Ready(ready) => *value = Some(ready),
+                Poll::Pending => waits = true,
+            }
+        }
+        if waits { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    all.into_iter().filter_map(|(_, value)| value).collect()
+}
+
+fn in_order<T>(groups: Vec<Vec<(usize, T)>>) -> Vec<T> {
+    let mut all: Vec<(usize, T)> = groups.into_iter().flatten().collect();
+    all.sort_unstable_by_key(|(place, _)| *place);
+    all.into_iter().map(|(_, value)| value).collect()
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
     IntoConnectionInfo, Pipeline, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use tokio::{
@@ -113,6 +113,14 @@ impl Error {
         }
     }
 
+    /// The server, `host:port`, that `MOVED` or `ASK` names.
+    pub(crate) fn elsewhere(&self) -> Option<&str> {
+        match self {
+            Self::Refused(source) => source.redirect_node().map(|(name, _)| name),
+            _ => None,
+        }
+    }
+
     /// As [`Self::from_redis`], before anything was sent.
     fn connecting(source: redis::RedisError) -> Self {
         match Self::from_redis(source) {
@@ -189,6 +197,15 @@ impl fmt::Display for Address {
     }
 }
 
+impl Address {
+    /// The same login on another server, `host:port`.
+    pub(crate) fn on(&self, name: &str) -> Option<Self> {
+        let (host, port) = name.rsplit_once(':')?;
+        let addr = ConnectionAddr::Tcp(host.to_owned(), port.parse().ok()?);
+        Some(Self(self.0.clone().set_addr(addr)))
+    }
+}
+
 // === impl Link ===
 
 impl Link {
@@ -233,6 +250,11 @@ impl Link {
     /// See [`Error`].
     pub async fn ping(&self) -> Result<(), Error> {
         self.query(&redis::cmd("PING")).await
+    }
+
+    /// Whether both share one connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(crate) fn deadline(&self) -> Duration {

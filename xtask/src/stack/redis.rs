@@ -27,6 +27,8 @@ pub struct Server<'a> {
     pub port: u16,
     /// Its passwords.
     pub secrets: &'a Secrets,
+    /// The port on which it talks to the others of a cluster; none when it is alone.
+    pub bus: Option<u16>,
 }
 
 impl Server<'_> {
@@ -43,7 +45,9 @@ impl Server<'_> {
             run,
             Start {
                 title: "Redis",
-                log: "redis",
+                log: &self
+                    .bus
+                    .map_or_else(|| "redis".to_owned(), |_| format!("redis-{}", self.port)),
                 stop: Signal::TERM,
                 mend: "begin anew with --reset",
                 command,
@@ -71,8 +75,11 @@ impl Server<'_> {
             control: &self.secrets.redis_control,
             worker: &self.secrets.redis_worker,
         })?;
+        let cluster = self.bus.map_or_else(String::new, |bus| {
+            format!("cluster-enabled yes\ncluster-port {bus}\ncluster-config-file nodes.conf\n")
+        });
         Ok(format!(
-            "bind 127.0.0.1\nport {}\ndir {}\nsave \"\"\nappendonly no\nmaxmemory-policy noeviction\n{users}",
+            "bind 127.0.0.1\nport {}\ndir {}\nsave \"\"\nappendonly no\nmaxmemory-policy noeviction\n{cluster}{users}",
             self.port,
             dir.display()
         ))
