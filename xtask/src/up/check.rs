@@ -8,6 +8,7 @@ mod capture;
 mod execution;
 mod identity;
 mod limits;
+mod overrides;
 mod revocation;
 mod token;
 
@@ -116,6 +117,7 @@ pub fn run(instance: &Instance) -> anyhow::Result<ExitCode> {
         revocation::rows(&world, &mut table);
         execution::rows(&mut world, &mut table);
         limits::rows(&world, used_up, &mut table);
+        overrides::rows(&world, &mut table);
     }
     let Table { rows, failed, colour } = table;
     let verdict = if failed == 0 {

@@ -17,7 +17,7 @@ use crate::{
 const AGENTS: &str = "/api/v1/registry/agents";
 const EXECUTIONS: &str = "/api/v1/runtime/executions";
 /// The promise (design §3.1): from the answer of the call that revokes to the last request that passes.
-const PROMISE: Duration = Duration::from_secs(1);
+pub(super) const PROMISE: Duration = Duration::from_secs(1);
 /// When a row gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Two workers are both met by this many connections but once in a thousand times.
@@ -25,7 +25,7 @@ const IN_A_ROW: usize = 11;
 /// Slow enough for the limits of the tenant.
 const PACE: Duration = Duration::from_millis(20);
 /// Why the platform acts.
-const REASON: &str = "cargo xtask up --check";
+pub(super) const REASON: &str = "cargo xtask up --check";
 
 pub fn rows(world: &World, table: &mut Table) {
     keys(world, table);
@@ -55,7 +55,7 @@ fn fresh(world: &World, admin: &str) -> anyhow::Result<Key> {
 }
 
 /// How long ago the last of the answers was that are not as wanted, once a row of them is; never a time that was slept.
-fn settles(mut as_wanted: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<Duration> {
+pub(super) fn settles(mut as_wanted: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let (mut settled, mut in_a_row) = (Duration::ZERO, 0);
     while in_a_row < IN_A_ROW {
