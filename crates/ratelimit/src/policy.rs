@@ -72,6 +72,8 @@ pub struct Endpoint {
     pub route: String,
     /// Requests per window.
     pub max: u32,
+    /// How it is counted, where that is not [`Settings::algorithm`]. [`Algorithm::Day`] is none.
+    pub algorithm: Option<Algorithm>,
 }
 
 /// The limits of a tier's tenants.
@@ -270,47 +272,54 @@ impl Policy {
             per_day: own.per_day.or(of_tier.per_day),
         };
         let multiplier = own.burst_multiplier.unwrap_or(self.settings.burst_multiplier);
-        let (max, route) = self.endpoint(own, asked.method, asked.route);
-        let mut rules = rules(&self.settings, limits, multiplier, max, &route);
+        let (endpoint, route) = self.endpoint(own, asked.method, asked.route);
+        let mut rules = rules(&self.settings, limits, multiplier, endpoint, &route);
         if let (Some(max), Some(subject)) = (limits.per_subject, asked.subject) {
             rules.push(windowed(&self.settings, Name::Subject, max, &keys::subject(subject)));
         }
         rules.into()
     }
 
-    /// The endpoint's limit, and its part of the key.
-    fn endpoint(&self, own: &Overrides, method: &str, route: &str) -> (Option<u32>, String) {
-        let mut listed = own.endpoints.iter();
-        if let Some(found) = listed.find(|e| e.method == method && e.route == route) {
-            return (Some(found.per_window), keys::route(method, route));
+    /// The endpoint's limit and how it is counted, and its part of the key.
+    fn endpoint(
+        &self,
+        own: &Overrides,
+        method: &str,
+        route: &str,
+    ) -> (Option<(u32, Algorithm)>, String) {
+        let settings = &self.settings;
+        let mut listed = settings.endpoints.iter();
+        let listed = listed.find(|e| e.method == method && e.route == route);
+        let algorithm = listed.and_then(|e| e.algorithm).unwrap_or(settings.algorithm);
+        let mut owns = own.endpoints.iter();
+        let of_tenant = owns.find(|e| e.method == method && e.route == route);
+        if let Some(max) = of_tenant.map(|e| e.per_window).or(listed.map(|e| e.max)) {
+            return (Some((max, algorithm)), keys::route(method, route));
         }
-        let mut listed = self.settings.endpoints.iter();
-        if let Some(found) = listed.find(|e| e.method == method && e.route == route) {
-            return (Some(found.max), keys::route(method, route));
-        }
-        let known = self.settings.known.iter().any(|(m, r)| m == method && r == route);
+        let known = settings.known.iter().any(|(m, r)| m == method && r == route);
         let part = if known { keys::route(method, route) } else { keys::ANY.to_owned() };
-        (self.settings.endpoint_default, part)
+        (settings.endpoint_default.map(|max| (max, algorithm)), part)
     }
 }
 
 impl Rules {
     fn new(settings: &Settings, own: TierLimits) -> Self {
-        let with_endpoint = |max: Option<u32>, route: &str| -> Arc<[Rule]> {
-            rules(settings, own, settings.burst_multiplier, max, route).into()
+        let with_endpoint = |endpoint: Option<(u32, Algorithm)>, route: &str| -> Arc<[Rule]> {
+            rules(settings, own, settings.burst_multiplier, endpoint, route).into()
         };
+        let by_default = settings.endpoint_default.map(|max| (max, settings.algorithm));
         let mut methods: BTreeMap<String, BTreeMap<String, Arc<[Rule]>>> = BTreeMap::new();
-        let mut add = |method: &str, route: &str, max: Option<u32>| {
-            let rules = with_endpoint(max, &keys::route(method, route));
+        let mut add = |method: &str, route: &str, endpoint| {
+            let rules = with_endpoint(endpoint, &keys::route(method, route));
             methods.entry(method.to_owned()).or_default().insert(route.to_owned(), rules);
         };
         for (method, route) in &settings.known {
-            add(method, route, settings.endpoint_default);
+            add(method, route, by_default);
         }
-        for Endpoint { method, route, max } in &settings.endpoints {
-            add(method, route, Some(*max));
+        for Endpoint { method, route, max, algorithm } in &settings.endpoints {
+            add(method, route, Some((*max, algorithm.unwrap_or(settings.algorithm))));
         }
-        Self { methods, other: with_endpoint(settings.endpoint_default, keys::ANY) }
+        Self { methods, other: with_endpoint(by_default, keys::ANY) }
     }
 }
 
@@ -319,11 +328,13 @@ fn rules(
     settings: &Settings,
     own: TierLimits,
     multiplier: u32,
-    endpoint_max: Option<u32>,
+    endpoint: Option<(u32, Algorithm)>,
     route: &str,
 ) -> Vec<Rule> {
     let tenant = own.per_window.map(|max| windowed(settings, Name::Tenant, max, keys::ANY));
-    let endpoint = endpoint_max.map(|max| windowed(settings, Name::Endpoint, max, route));
+    let endpoint = endpoint.map(|(max, algorithm)| {
+        Rule::counted(Name::Endpoint, max, settings.window, algorithm, route)
+    });
     let burst = own.per_window.and_then(|max| burst(settings, multiplier, max));
     let day = own.per_day.map(|max| Rule::new(Name::Day, max, settings.window, keys::ANY));
     [tenant, endpoint, burst, day].into_iter().flatten().collect()
@@ -354,6 +365,7 @@ mod tests {
             method: method.into(),
             route: route.into(),
             max,
+            algorithm: None,
         };
         Settings {
             tiers: [(Tier::Free, 60), (Tier::Pro, 600), (Tier::Enterprise, 6000)]
@@ -380,6 +392,22 @@ mod tests {
             .map(|rule| format!("{}/{}s {}", rule.max, rule.span.seconds(), rule.key_tail()))
             .collect();
         assert_eq!(shown.join(" + "), expected);
+    }
+
+    #[test]
+    fn an_endpoint_may_be_counted_in_a_way_of_its_own() {
+        let mut settings = settings(0);
+        settings.endpoints[0].algorithm = Some(Algorithm::Ring);
+        let policy = Policy::new(&settings);
+        let counted = |route: &str, limits: Option<&Overrides>| {
+            let asked = Asked { tier: Tier::Free, limits, subject: None, method: "POST", route };
+            policy.with(&asked).iter().map(Rule::algorithm).collect::<Vec<_>>()
+        };
+        let raised = Overrides { per_window: Some(61), ..Overrides::default() };
+        for limits in [None, Some(&raised)] {
+            assert_eq!(counted("/agents", limits), [Algorithm::SubBuckets, Algorithm::Ring]);
+            assert_eq!(counted("/x", limits), [Algorithm::SubBuckets; 2]);
+        }
     }
 
     #[test]

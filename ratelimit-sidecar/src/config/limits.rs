@@ -150,7 +150,9 @@ fn endpoint(doc: &Document<'_>) -> Option<Endpoint> {
     let method = doc.parsed::<Method>("method", METHODS);
     let route = doc.text("route");
     let max = per_window(doc, None);
-    Some(Endpoint { method: method?.0, route: route?, max: max?? })
+    let algorithm = doc.parsed_opt::<Counted>("algorithm", ALGORITHM);
+    let algorithm = algorithm?.map(|counted| counted.0);
+    Some(Endpoint { method: method?.0, route: route?, max: max??, algorithm })
 }
 
 fn by_design() -> Vec<Endpoint> {
@@ -158,6 +160,7 @@ fn by_design() -> Vec<Endpoint> {
         method: (*method).to_owned(),
         route: (*route).to_owned(),
         max: *max,
+        algorithm: None,
     };
     ENDPOINTS.iter().map(endpoint).collect()
 }

@@ -90,6 +90,109 @@ fn limits_can_be_written_out_and_the_burst_guard_switched_off() {
     assert_eq!(limits(Tier::Pro, "POST", "/api/v1/registry/agents"), [(600, 5), (7, 5)]);
 }
 
+/// `members` of `$.limits`; what weighs on `GET /x` of a tier as `name max/seconds algorithm`.
+fn weighs(members: &str, tier: Tier) -> Vec<String> {
+    let text = GOOD.replace("\"issuers\"", &format!("\"limits\": {{{members}}}, \"issuers\""));
+    let config = load(&text).unwrap();
+    let asked = gatehouse_ratelimit::Asked {
+        tier,
+        limits: None,
+        subject: Some("u"),
+        method: "GET",
+        route: "/x",
+    };
+    let rules = config.limits.policy.with(&asked);
+    let shown = |rule: &gatehouse_ratelimit::Rule| {
+        format!("{} {}/{} {:?}", rule.name, rule.max, rule.span.seconds(), rule.algorithm())
+    };
+    rules.iter().map(shown).collect()
+}
+
+#[test]
+fn r22_a_tier_may_have_a_day_a_callers_limit_or_no_limit() {
+    let none = r#""endpoint_default": "unlimited", "endpoints": [], "burst_multiplier": 0"#;
+    let tiers = r#""tiers": {"free": {"per_day": 9, "per_subject": 4}, "pro": {"per_window": "unlimited"},
+        "enterprise": {"per_minute": 7}}"#;
+    let members = format!("{none}, {tiers}");
+    assert_eq!(
+        weighs(&members, Tier::Free),
+        ["tenant 60/60 SubBuckets", "day 9/86400 Day", "subject 4/60 SubBuckets"]
+    );
+    assert_eq!(weighs(&members, Tier::Pro), [""; 0]);
+    assert_eq!(weighs(&members, Tier::Enterprise), ["tenant 7/60 SubBuckets"]);
+    let zero = r#""tiers": {"free": 0}"#;
+    assert_eq!(weighs(&format!("{none}, {zero}"), Tier::Free), ["tenant 0/60 SubBuckets"]);
+}
+
+#[test]
+fn windows_are_counted_as_it_is_written_and_an_endpoint_in_its_own_way() {
+    let endpoint = r#"{"method": "GET", "route": "/x", "per_window": 2, "algorithm": "gcra"}"#;
+    let members =
+        format!(r#""algorithm": "ring", "burst_multiplier": 0, "endpoints": [{endpoint}]"#);
+    assert_eq!(weighs(&members, Tier::Free), ["tenant 60/60 Ring", "endpoint 2/60 Gcra"]);
+}
+
+#[test]
+fn what_holds_while_the_store_is_away_is_a_tiers_own() {
+    let members = r#""limits": {"mode": "strict", "tiers": {"free": {"away": "closed"}, "pro": {"away": "open"}}}, "queue": 7,
+        "breaker": {"failures": 2, "late_percent": 50, "probe_ms": 100}, "redis_timeout_ms": 30, "issuers""#;
+    let config = load(&GOOD.replace("\"issuers\"", members)).unwrap();
+    let away = Tier::ALL.iter().map(|tier| config.limits.away(*tier)).collect::<Vec<_>>();
+    assert_eq!(away, [Away::Closed, Away::Open, Away::Local]);
+    assert_eq!(config.limits.mode, Mode::Strict);
+    let ms = Duration::from_millis;
+    let bounds =
+        Bounds { deadline: ms(30), queue: 7, failures: 2, late_percent: 50, probe: ms(100) };
+    assert_eq!(config.bounds, bounds);
+}
+
+#[test]
+fn limits_that_do_not_fit_are_mistakes() {
+    let limits = |members: &str| format!(r#""limits": {{{members}}}, "issuers""#);
+    let whole = "write a whole number from 0 to 16777215";
+    for (members, mistake) in [
+        (r#""tiers": {"free": 1.5}"#, format!("tiers.free: 1.5 does not fit; {whole}")),
+        (r#""tiers": {"free": {"per_window": -1}}"#, format!("tiers.free.per_window: -1 does not fit; {whole}")),
+        (r#""tiers": {"free": {"per_window": 16777216}}"#, format!("tiers.free.per_window: 16777216 does not fit; {whole}")),
+        (r#""tiers": {"free": {"per_window": 1, "per_minute": 1}}"#, "tiers.free.per_minute: stands beside \"per_window\"; write one of both".to_owned()),
+        (r#""tiers": {"free": {"away": "pass"}}"#, "tiers.free.away: \"pass\" does not fit; write \"local\", \"open\" or \"closed\"".to_owned()),
+        (r#""tiers": {"free": {"per_hour": 1}}"#, "tiers.free.per_hour: unknown field; remove it; known here: away, per_day, per_minute, per_subject, per_window".to_owned()),
+        (r#""endpoints": [{"method": "GET", "route": "/x", "per_window": "unlimited"}]"#, format!("endpoints[0].per_window: \"unlimited\" does not fit; {whole}")),
+        (r#""algorithm": "day""#, "algorithm: \"day\" does not fit; write \"sub_buckets\", \"ring\", \"sorted_set\" or \"gcra\"".to_owned()),
+        (r#""mode": "fast""#, "mode: \"fast\" does not fit; write \"auto\", \"lease\" or \"strict\"".to_owned()),
+    ] {
+        check(&[("\"issuers\"", &limits(members))], &[&format!("$.limits.{mistake}")]);
+    }
+    check(
+        &[("\"issuers\"", r#""queue": 0, "grpc": {"domains": []}, "issuers""#)],
+        &[
+            "$.queue: 0 does not fit; write a whole number from 1 to 1000000",
+            "$.grpc.domains: empty; write at least one name, such as [\"gatehouse\"]",
+        ],
+    );
+}
+
+#[test]
+fn a_cluster_is_named_by_some_of_its_nodes() {
+    let cluster = |urls: &str| format!(r#""kind": "redis_cluster", "urls": {urls}"#);
+    let good = GOOD
+        .replace(STORE, &cluster(r#"["redis://u:hunter2@127.0.0.1:7000", "redis://[::1]:7001"]"#));
+    let config = load(&good).unwrap();
+    let StoreKind::RedisCluster(seeds) = &config.store else { panic!("{:?}", config.store) };
+    assert_eq!(seeds.len(), 2);
+    assert!(!format!("{:?}", config.store).contains("hunter2"));
+    let mend = "write a list of 1 to 64 nodes, such as [\"redis://user:password@host:port\"]";
+    for bad in ["[]", "7"] {
+        check(&[(STORE, &cluster(bad))], &[&format!("$.store.urls: not a list of nodes; {mend}")]);
+    }
+    for bad in ["rediss//u:hunter2@x", "redis+unix:///run/redis.sock"] {
+        check(
+            &[(STORE, &cluster(&format!("[\"{bad}\"]")))],
+            &["$.store.urls[0]: not a Redis address; write \"redis://user:password@host:port\""],
+        );
+    }
+}
+
 #[test]
 fn a_listener_that_another_machine_can_reach_is_refused() {
     for good in ["\"[::1]:8083\"", "\"unix:/run/gatehouse/sidecar.sock\""] {
@@ -231,7 +334,7 @@ fn files_that_cannot_be_used_are_mistakes() {
         ("ca_file", "name a PEM file of certificates"),
         (
             "peppers_file",
-            r#"name the control API's file: {"current":"p1","peppers":{"p1":"…"}} with 64 hex digits"#,
+            r#"write {"current":"p1","peppers":{"p1":"…"}} with 64 hex digits from `openssl rand -hex 32`, the same for the control API and its sidecars"#,
         ),
     ] {
         check(
