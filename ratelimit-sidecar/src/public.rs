@@ -2,7 +2,7 @@
 //! axum's own server would put two boxes and four layers around a call that costs a few microseconds.
 //! Knows no route.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
@@ -11,7 +11,10 @@ use axum::{
     serve::{Listener, ListenerExt},
 };
 use gatehouse_service::{Shutdown, listen::DRAIN};
-use hyper::{body::Incoming, service::Service};
+use hyper::{
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -67,17 +70,19 @@ where
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(STREAMS);
     let (builder, open) = (Arc::new(builder), GracefulShutdown::new());
-    let service = Handler {
+    let handler = Arc::new(Handler {
         router: TowerToHyperService::new(public.router),
         engine: public.engine,
         grpc: public.grpc,
-    };
+    });
     loop {
         let stream = tokio::select! {
             (stream, _) = listener.accept() => stream,
             () = shutdown.requested() => break,
         };
-        let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
+        let handler = Arc::clone(&handler);
+        let service = service_fn(move |request| answer(Arc::clone(&handler), request));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         let connection = open.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -96,34 +101,24 @@ where
 }
 
 async fn bound(shutdown: &Shutdown) {
-    const LONGEST: Duration = DRAIN;
     tokio::select! {
-        () = tokio::time::sleep(LONGEST) => {}
+        () = tokio::time::sleep(DRAIN) => {}
         () = shutdown.insisted() => {}
     }
 }
 
-#[derive(Clone)]
 struct Handler {
     router: TowerToHyperService<Router>,
     engine: Engine,
     grpc: Arc<grpc::Settings>,
 }
 
-impl Service<Request<Incoming>> for Handler {
-    type Response = Reply;
-    type Error = Infallible;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        if grpc::is_call(&request) {
-            let (engine, settings) = (self.engine.clone(), Arc::clone(&self.grpc));
-            return Box::pin(async move {
-                let check = async |ask| engine.check(&ask).await;
-                Ok(grpc::call(&settings, request, check).await)
-            });
-        }
-        let answered = self.router.call(request.map(Body::new));
-        Box::pin(async move { Ok(answered.await?.map(Answer::Axum)) })
+/// Not boxed: a call costs one allocation less.
+async fn answer(handler: Arc<Handler>, request: Request<Incoming>) -> Result<Reply, Infallible> {
+    if grpc::is_call(&request) {
+        let check = async |ask| handler.engine.check(&ask).await;
+        return Ok(grpc::call(&handler.grpc, request, check).await);
     }
+    let answered = handler.router.call(request.map(Body::new));
+    Ok(answered.await?.map(Answer::Axum))
 }

@@ -10,11 +10,19 @@ mod checks;
 mod credentials;
 #[path = "sidecar/discovery.rs"]
 mod discovery;
+#[path = "sidecar/grpc.rs"]
+mod grpc;
 #[path = "sidecar/keys.rs"]
 mod keys;
+#[path = "sidecar/leases.rs"]
+mod leases;
+#[path = "sidecar/outages.rs"]
+mod outages;
 #[path = "sidecar/principals.rs"]
 mod principals;
 #[path = "sidecar/process.rs"]
 mod process;
 #[path = "sidecar/start.rs"]
 mod start;
+#[path = "sidecar/surfaces.rs"]
+mod surfaces;

@@ -1,7 +1,7 @@
 //! Starts the sidecar and what it talks to, waits for states, asks it.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -18,7 +18,7 @@ use gatehouse_redis_kit::feed::Writer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_gatehouse-ratelimit-sidecar");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_gatehouse-ratelimit-sidecar");
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn env(name: &str) -> String {
@@ -259,6 +259,16 @@ impl Redis {
 
     pub fn url(&self, user: &str, password: &str) -> String {
         format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
+    }
+
+    /// What the server answers its administrator, as it is on the wire.
+    pub fn command(&self, command: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("AUTH admin test\r\n{command}\r\nQUIT\r\n").as_bytes()).unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).unwrap();
+        answers.strip_prefix("+OK\r\n").unwrap().to_owned()
     }
 
     pub fn kill(&mut self) {
