@@ -83,6 +83,9 @@ enum Command {
         /// Where Redis is, as a user who may load functions.
         #[arg(long, value_name = "URL", env = "GATEHOUSE_REDIS_URL", hide_env_values = true)]
         url: String,
+        /// The Redis is a node of a cluster: all that take writes are loaded.
+        #[arg(long)]
+        cluster: bool,
     },
 }
 
@@ -92,18 +95,23 @@ fn main() -> ExitCode {
         match command {
             Command::Serve { config } => serve(service_config::load(&config, config::read)?).await,
             Command::Check(check) => command::check(check).await,
-            Command::LoadFunctions { url } => load_functions(&url).await,
+            Command::LoadFunctions { url, cluster } => load_functions(&url, cluster).await,
         }
     })
 }
 
-async fn load_functions(url: &str) -> Result<(), Stop> {
+async fn load_functions(url: &str, cluster: bool) -> Result<(), Stop> {
     // Never echoed: it carries a password.
     let not_a_url = |error: Error| {
         Stop::usage(vec![format!("--url: {error}; write redis://user:password@host:port")])
     };
     let address: Address = url.parse().map_err(not_a_url)?;
-    let limiter = Limiter::new(&address, LOAD_DEADLINE).map_err(not_a_url)?;
+    let limiter = if cluster {
+        Limiter::cluster(std::slice::from_ref(&address), LOAD_DEADLINE)
+    } else {
+        Limiter::new(&address, LOAD_DEADLINE)
+    };
+    let limiter = limiter.map_err(not_a_url)?;
     limiter.load().await.map_err(|error| {
         let cause = exit::chain(&error);
         Stop::unavailable(format!("--url: {address}: {cause}; check the server and the user"))
@@ -116,21 +124,29 @@ async fn serve(config: Config) -> Result<(), Stop> {
     match &config.store {
         StoreKind::Memory => run(Arc::new(MemoryStore::new()), config).await,
         StoreKind::Redis(address) => {
-            let limiter = Limiter::new(address, config.bounds.deadline)
-                .map_err(|error| Stop::refused(format!("$.store.url: {error}")))?;
-            prepare(&limiter, address).await?;
-            let name = uuid::Uuid::new_v4();
-            run(Arc::new(RedisStore::new(limiter, name)), config).await
+            let limiter = Limiter::new(address, config.bounds.deadline);
+            let store = shared(limiter, format!("$.store.url: {address}")).await?;
+            run(store, config).await
         }
-        StoreKind::RedisCluster(_) => {
-            Err(Stop::refused("$.store.kind: redis_cluster is not built in yet; write \"redis\""))
+        StoreKind::RedisCluster(seeds) => {
+            let limiter = Limiter::cluster(seeds, config.bounds.deadline);
+            let shown = seeds.first().map(ToString::to_string).unwrap_or_default();
+            let store = shared(limiter, format!("$.store.urls: {shown}")).await?;
+            run(store, config).await
         }
     }
 }
 
-/// Puts this build's function in place. A Redis that is away is no reason not to start: checks are answered with
-/// 503 until it is there. A Redis that refuses us is one, since that does not mend itself.
-async fn prepare(limiter: &Limiter, address: &Address) -> Result<(), Stop> {
+/// The store of several sidecars, each under a name that no other process has.
+async fn shared(limiter: Result<Limiter, Error>, shown: String) -> Result<Arc<RedisStore>, Stop> {
+    let limiter = limiter.map_err(|error| Stop::refused(format!("{shown}: {error}")))?;
+    prepare(&limiter, &shown).await?;
+    Ok(Arc::new(RedisStore::new(limiter, uuid::Uuid::new_v4())))
+}
+
+/// Puts this build's function in place. A Redis that is away is no reason not to start: checks are answered by
+/// their tiers' policies until it is there. A Redis that refuses us is one, since that does not mend itself.
+async fn prepare(limiter: &Limiter, shown: &str) -> Result<(), Stop> {
     let mut outcome = limiter.load().await;
     if outcome.as_ref().is_err_and(|error| error.code() == Some("NOPERM")) {
         warn!("the Redis user may not load functions, trying what is there");
@@ -143,7 +159,7 @@ async fn prepare(limiter: &Limiter, address: &Address) -> Result<(), Stop> {
         Ok(()) => Ok(()),
         Err(error @ (Error::Login(_) | Error::Refused(_) | Error::Shape(_) | Error::Foreign)) => {
             Err(Stop::refused(format!(
-                "$.store.url: {address}: {}; check the user, its password and its rights",
+                "{shown}: {}; check the user, its password and its rights",
                 exit::chain(&error)
             )))
         }
