@@ -240,6 +240,18 @@ impl VmState {
         alive(self.principals.get(caller), now)
     }
 
+    /// What is known of a token's subject where no record says more: made once for all of its tokens.
+    pub(crate) fn member(&mut self, caller: &PrincipalKey, now: Duration) -> Rc<Principal> {
+        if let Some(known) = self.principal(caller, now) {
+            return known;
+        }
+        let facts = PrincipalFacts::member(caller.tenant, caller.subject.as_str());
+        let principal = Rc::new(Principal::from(facts));
+        let lifetime = Lifetime { from: now, length: Duration::MAX };
+        self.principals.insert(caller.clone(), Kept { principal: Rc::clone(&principal), lifetime });
+        principal
+    }
+
     /// What was last known of a token's subject, however old: for use when nobody answers and
     /// [`Standing::AskFirst`](crate::feed::Standing) still lets known tokens go on.
     pub(crate) fn last_principal(&mut self, caller: &PrincipalKey) -> Option<Rc<Principal>> {

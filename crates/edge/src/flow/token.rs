@@ -309,7 +309,7 @@ impl Suite {
                 match known.as_ref() {
                     Some((of, prepared)) if Rc::ptr_eq(of, &principal) => Rc::clone(prepared),
                     Some(_) | None => {
-                        let prepared = prepare(claimed)?;
+                        let prepared = principal.for_claimed(claimed, prepare)?;
                         *known = Some((Rc::clone(&principal), Rc::clone(&prepared)));
                         prepared
                     }
@@ -331,13 +331,7 @@ impl Suite {
         let known = identity.prepared.borrow().clone();
         let caller = match known {
             Some((principal, prepared)) => Ok(Caller { principal, prepared }),
-            None => {
-                let facts = PrincipalFacts::member(
-                    identity.caller.tenant,
-                    identity.caller.subject.as_str(),
-                );
-                self.token_caller(identity, Rc::new(facts.into()))
-            }
+            None => self.token_caller(identity, vm.member(&identity.caller, now)),
         };
         match caller {
             Ok(caller) => self.with_caller(vm, request, caller, now),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use gatehouse_authn::{Claims, revocation};
-use gatehouse_contract::{TenantId, sidecar::PrincipalFacts};
+use gatehouse_contract::{Roles, TenantId, sidecar::PrincipalFacts};
 
 use crate::prepared::Prepared;
 
@@ -36,6 +36,8 @@ pub(crate) struct Principal {
     pub(crate) facts: PrincipalFacts,
     /// Made at first use, dropped with the facts.
     pub(crate) prepared: OnceCell<Rc<Prepared>>,
+    /// The same for the roles that a token said last: most of a caller's tokens say the same.
+    claimed: RefCell<Option<(Roles, Rc<Prepared>)>>,
 }
 
 /// The kinds of credentials that only the record can tell.
@@ -77,8 +79,27 @@ const MARK_BYTES: usize = 32;
 
 // === impl Principal ===
 
+impl Principal {
+    /// What was made for these roles of a token, or what `prepare` makes now.
+    pub(crate) fn for_claimed<E>(
+        &self,
+        roles: Roles,
+        prepare: impl FnOnce(Roles) -> Result<Rc<Prepared>, E>,
+    ) -> Result<Rc<Prepared>, E> {
+        let mut known = self.claimed.borrow_mut();
+        match known.as_ref() {
+            Some((of, prepared)) if *of == roles => Ok(Rc::clone(prepared)),
+            Some(_) | None => {
+                let prepared = prepare(roles)?;
+                *known = Some((roles, Rc::clone(&prepared)));
+                Ok(prepared)
+            }
+        }
+    }
+}
+
 impl From<PrincipalFacts> for Principal {
     fn from(facts: PrincipalFacts) -> Self {
-        Self { facts, prepared: OnceCell::new() }
+        Self { facts, prepared: OnceCell::new(), claimed: RefCell::default() }
     }
 }
