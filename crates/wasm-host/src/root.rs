@@ -87,11 +87,6 @@ impl Root {
         let Some(engine) = self.engine.clone() else { return };
         let Ok(mut vm) = engine.vm.try_borrow_mut() else { return };
         let now = host::now();
-        for (place, by) in engine.suite.take_counts(&mut vm) {
-            if let Some(Some(counter)) = engine.counters.get(place) {
-                abi::count(*counter, by);
-            }
-        }
         for RootCall { call, purpose } in engine.suite.on_tick(&mut vm, engine.shared(), now) {
             match host::call(&call) {
                 Some(token) => self.waiting.push((token, purpose)),
@@ -101,6 +96,11 @@ impl Root {
                     engine.shared(),
                     now,
                 ),
+            }
+        }
+        for (place, by) in engine.suite.take_counts(&mut vm) {
+            if let Some(Some(counter)) = engine.counters.get(place) {
+                abi::count(*counter, by);
             }
         }
     }

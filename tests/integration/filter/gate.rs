@@ -143,7 +143,7 @@ impl Gate {
                         let said = said.as_object_mut().unwrap();
                         said.retain(|_, value| !value.is_null());
                     }
-                } else if call.target == SIDECAR && call.line().starts_with("POST ") {
+                } else if is_told(&call) {
                     let answer = self.fate(&call).answer();
                     self.vm.answer(call.token, answer).unwrap();
                     self.told.push(call);
@@ -214,6 +214,15 @@ impl Gate {
     pub fn take_asked(&mut self) -> Vec<String> {
         self.asked.drain(..).map(|call| call.line()).collect()
     }
+}
+
+/// Whether nobody waits for its answer but the root context: a charge, or passes that are handed back.
+fn is_told(call: &Call) -> bool {
+    let line = call.line();
+    let returns =
+        |body: &[u8]| serde_json::from_slice::<LeaseAsk>(body).is_ok_and(|ask| ask.check.is_none());
+    line == format!("POST {CHECK_PATH}")
+        || line == format!("POST {LEASE_PATH}") && returns(&call.body)
 }
 
 /// A started VM that has no configuration yet.

@@ -66,6 +66,8 @@ fn a_good_token_asks_for_keys_principal_and_limit_in_this_order() {
     // So that the record can tell a revoked token from a good one.
     assert_eq!(bodies[1]["token"].take().as_str().map(str::len), Some(22), "{bodies:#?}");
     assert!(bodies[1]["issued_at_s"].take().is_u64(), "{bodies:#?}");
+    // Names this VM, so that it alone hands back what it took along.
+    assert_eq!(bodies[2]["holder"].take().as_str().map(str::len), Some(36), "{bodies:#?}");
     assert_eq!(
         bodies,
         [
@@ -74,7 +76,12 @@ fn a_good_token_asks_for_keys_principal_and_limit_in_this_order() {
                 "kind": "subject", "issuer": super::gate::ISSUER, "tenant": TENANT,
                 "subject": SUBJECT, "token": null, "issued_at_s": null, "vouched": false,
             }),
-            json!({"tenant": TENANT, "tier": "free", "method": "POST", "route": AGENTS, "cost": 1}),
+            json!({
+                "holder": null, "want": 0,
+                "check": {
+                    "tenant": TENANT, "tier": "free", "method": "POST", "route": AGENTS, "cost": 1,
+                },
+            }),
         ]
     );
     // The document gives the limiter 50 ms; what may have to ask others has the default of a second.
