@@ -230,15 +230,15 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "t1 a name is protected",
         file: "crates/edge/src/view.rs",
-        text: "&& (header::is_identity(name) || ours(name))",
-        without: "&& ours(name)",
+        text: "header::is_identity(name) || ours(name)",
+        without: "ours(name)",
         tests: "",
     },
     Guard {
         name: "t1 every name of ours",
         file: "crates/edge/src/view.rs",
-        text: "(header::is_identity(name) || ours(name))",
-        without: "header::is_identity(name)",
+        text: " || ours(name) || ",
+        without: " || ",
         tests: "",
     },
     Guard {
