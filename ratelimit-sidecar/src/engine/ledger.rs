@@ -10,7 +10,7 @@ use std::{
 
 use gatehouse_contract::TenantId;
 use gatehouse_ratelimit::{Algorithm, Declaration, Name, Rule, Run, Timestamp};
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::{Equivalent, HashMap, HashSet};
 
 /// There is no room for another window: a charge to it could not be declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,8 @@ struct Named<'a> {
 
 #[derive(Debug, Default)]
 struct Held {
+    /// A charge may be under way since the last sweep.
+    open: bool,
     charged: Charges,
     /// Let pass without the store, not yet charged there.
     owed: Charges,
@@ -192,14 +194,15 @@ impl Ledger {
     /// [`Full`].
     pub fn open(&mut self, tenant: TenantId, rules: &Arc<[Rule]>) -> Result<(), Full> {
         for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| is_kept(rule)) {
-            if self.windows.contains_key(&Named { tenant, tail: rule.key_tail() }) {
+            if let Some(held) = self.windows.get_mut(&Named { tenant, tail: rule.key_tail() }) {
+                held.open = true;
                 continue;
             }
             if self.windows.len() >= self.capacity {
                 return Err(Full);
             }
             let key = Key { tenant, rules: Arc::clone(rules), index };
-            self.windows.insert(key, Held::default());
+            self.windows.insert(key, Held { open: true, ..Held::default() });
             self.tenants.entry(tenant).or_default().windows += 1;
         }
         Ok(())
@@ -283,8 +286,13 @@ impl Ledger {
     /// Everything of the tenants that are not in one of `runs`, for a store of which `run` is new. Each of them must
     /// be [`Self::declared`].
     pub fn declarations(&mut self, runs: &[Run], run: Run, now: Timestamp) -> Vec<Declaration> {
-        let lost = |account: &Account| account.run.is_some_and(|known| !runs.contains(&known));
-        self.declare(run, now, |_, account| lost(account))
+        let lost = |account: &Account| {
+            let known = account.run.is_some_and(|known| !runs.contains(&known));
+            known && account.declaring != Some(run)
+        };
+        let tenants = self.tenants.iter().filter(|(_, account)| lost(account));
+        let tenants: HashSet<_> = tenants.map(|(tenant, _)| *tenant).collect();
+        self.declare(run, now, &tenants)
     }
 
     /// As [`Self::declarations`], for one tenant; `None` when somebody else is at it.
@@ -301,7 +309,7 @@ impl Ledger {
         if account.declaring == Some(run) {
             return None;
         }
-        let declared = self.declare(run, now, |of, _| of == tenant);
+        let declared = self.declare(run, now, &HashSet::from([tenant]));
         if declared.is_empty() {
             self.is_in(tenant, run);
         }
@@ -322,15 +330,12 @@ impl Ledger {
         &mut self,
         run: Run,
         now: Timestamp,
-        wanted: impl Fn(TenantId, &Account) -> bool,
+        tenants: &HashSet<TenantId>,
     ) -> Vec<Declaration> {
         let mut declared = Vec::new();
         for (key, held) in &mut self.windows {
-            let Some(rule) = key.rule() else { continue };
+            let Some(rule) = key.rule().filter(|_| tenants.contains(&key.tenant)) else { continue };
             let Some(account) = self.tenants.get_mut(&key.tenant) else { continue };
-            if !wanted(key.tenant, account) {
-                continue;
-            }
             // What is owed goes with the rest: from here on it is charged.
             for (slot, amount) in std::mem::take(&mut held.owed).iter() {
                 held.charged.add(slot, amount);
@@ -352,7 +357,8 @@ impl Ledger {
         declared
     }
 
-    /// Forgets windows that hold nothing any more.
+    /// Forgets windows that hold nothing any more, and for which no take is under way: one that was opened stays for
+    /// a whole pause between two sweeps, which is longer than any call.
     pub fn sweep(&mut self, now: Timestamp) {
         let tenants = &mut self.tenants;
         self.windows.retain(|key, held| {
@@ -360,7 +366,8 @@ impl Ledger {
                 held.charged.forget_before(oldest(rule, now));
                 held.owed.forget_before(oldest(rule, now));
             }
-            let live = !held.charged.0.is_empty() || !held.owed.0.is_empty();
+            let opened = std::mem::take(&mut held.open);
+            let live = opened || !held.charged.0.is_empty() || !held.owed.0.is_empty();
             if !live && let Some(account) = tenants.get_mut(&key.tenant) {
                 account.windows = account.windows.saturating_sub(1);
                 if account.windows == 0 {

@@ -316,6 +316,18 @@ fn groups_that_nobody_asks_for_are_forgotten() {
 }
 
 #[test]
+fn a_charge_is_noted_where_it_is_booked() {
+    let (mut bench, rules) = (Bench::new(Mode::Lease), rules(600));
+    bench.at_ms = 900;
+    bench.whole(&rules, None);
+    let now = Timestamp::from_ms(EPOCH_MS + 900);
+    let declared = bench.core.ledger.declarations(&[Run(9)], Run(9), now);
+    let charges: Vec<_> =
+        declared[0].charges.iter().map(|(at, n)| (at.as_ms() - EPOCH_MS, *n)).collect();
+    assert_eq!(charges, [(0, 1), (1000, 12)], "what goes ahead, where its time ends");
+}
+
+#[test]
 fn takes_tell_the_run_that_is_known() {
     let (mut bench, rules) = (Bench::new(Mode::Strict), rules(10));
     let group = bench.ask(&rules, 0, None).unwrap_err().0;

@@ -80,6 +80,7 @@ fn a_run_is_declared_to_once() {
     assert!(ledger.declarations(&[RUN, NEXT], NEXT, at(6)).is_empty(), "its run still lives");
     assert_eq!(ledger.declarations_of(tenant(1), NEXT, at(6)).unwrap().len(), 2);
     assert!(ledger.declarations_of(tenant(1), NEXT, at(6)).is_none(), "somebody is at it");
+    assert!(ledger.declarations(&[NEXT], NEXT, at(6)).is_empty(), "somebody is at it");
     ledger.declared(tenant(1), NEXT, false);
     assert_eq!(ledger.run(tenant(1)), Some(RUN));
     assert_eq!(ledger.declarations(&[NEXT], NEXT, at(6)).len(), 2);
@@ -135,10 +136,24 @@ fn a_full_ledger_takes_no_new_window_and_old_ones_make_room() {
     assert_eq!(ledger.open(tenant(2), &rules), Err(Full));
     assert_eq!(ledger.open(tenant(1), &rules), Ok(()));
     ledger.sweep(at(6));
-    assert!(ledger.len() >= 2);
+    assert_eq!(ledger.len(), 3, "one of the second tenant's found room");
+    ledger.sweep(at(7));
+    assert_eq!(ledger.len(), 2);
     ledger.sweep(Timestamp::from_ms(at(5).as_ms() + 200_000_000));
     assert_eq!((ledger.len(), ledger.run(tenant(1))), (0, None));
     assert_eq!(ledger.open(tenant(2), &rules), Ok(()));
+}
+
+#[test]
+fn a_window_whose_take_is_under_way_outlives_a_sweep() {
+    let (mut ledger, rules) = ledger();
+    ledger.sweep(at(5));
+    ledger.charged(tenant(1), &rules, at(5), 3);
+    assert_eq!(shown(&ledger.declarations(&[NEXT], NEXT, at(6))), "day day:3, tenant 5:3");
+    let (mut ledger, _) = self::ledger();
+    ledger.sweep(at(5));
+    ledger.sweep(at(6));
+    assert_eq!(ledger.len(), 0);
 }
 
 #[test]

@@ -391,11 +391,16 @@ impl World {
             }
             Event::Tick => {
                 self.at(self.now + 20 * MS, Event::Tick);
+                let (sweeps, at) =
+                    (self.now.is_multiple_of(1_000 * MS), self.store.clock(self.now));
                 for sidecar in 0..SIDECARS {
                     let now = self.clock(sidecar);
                     let core = &mut self.sidecars[sidecar].core;
                     core.due(now);
                     core.sweep(now);
+                    if sweeps {
+                        core.ledger.sweep(at);
+                    }
                     let gives = core.returns();
                     self.handed_back += gives.len();
                     if !gives.is_empty() {
