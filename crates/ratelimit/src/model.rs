@@ -87,3 +87,6 @@ pub fn declare(
     window.advance(&declaration.rule, now);
     window.declare(&declaration.rule, declared, &declaration.charges, now);
 }
+
+#[cfg(test)]
+mod tests;

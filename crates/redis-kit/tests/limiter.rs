@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gatehouse_contract::TenantId;
-use gatehouse_ratelimit::{Decision, Name, Rule, Span, Take, Window, keys, model, state::State};
+use gatehouse_ratelimit::{Decision, Declaration, Name, Rule, Span, Take, keys};
 use gatehouse_redis_kit::{Error, Limiter, Link, acl, queue::Queue};
 use uuid::Uuid;
 
@@ -20,10 +20,15 @@ fn url() -> String {
 /// With this build's function, and past the moment in which it waits for declarations.
 async fn limiter() -> Limiter {
     let limiter = Limiter::new(&url().parse().unwrap(), DEADLINE).unwrap();
+    settle(&limiter).await;
+    limiter
+}
+
+async fn settle(limiter: &Limiter) {
     let nobody = Take::one(tenant(), Arc::from([rule(Name::Tenant, 1, 1)]), 0);
     for _ in 0..500 {
         if limiter.take(std::slice::from_ref(&nobody)).await[0].as_ref().unwrap().is_ok() {
-            return limiter;
+            return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -53,110 +58,6 @@ async fn run<T: redis::FromRedisValue>(link: &Link, line: &str) -> Result<T, Err
     let mut cmd = redis::cmd(words.next().unwrap());
     cmd.arg(words.collect::<Vec<_>>());
     link.query(&cmd).await
-}
-
-/// xorshift64*: the same costs on every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
-    }
-}
-
-/// Runs a trace for `for_ms` of Redis' time and gives the model the times that Redis reports: every verdict, count
-/// and wait must be the same. Limits change on the way.
-async fn check_against_the_model(seed: u64, limits: [u32; 3], for_ms: u64) {
-    let (limiter, tenant, mut random) = (limiter().await, tenant(), Random(seed));
-    let mut windows = vec![State::SubBuckets(Window::default()); 3];
-    let (mut first_ms, mut steps, mut denied) = (None, 0, 0);
-    loop {
-        let limit = |i: usize, random: &mut Random| match random.below(20) {
-            0 => limits[i] / 2,
-            _ => limits[i],
-        };
-        let rules = [
-            rule(Name::Tenant, limit(0, &mut random), 2),
-            rule(Name::Endpoint, limit(1, &mut random), 1),
-            rule(Name::Burst, limit(2, &mut random), 1),
-        ];
-        let cost = random.below(4) as u32;
-        let decided = limiter.decide(tenant, &rules, cost).await.unwrap();
-        let mut borrowed: Vec<&mut State> = windows.iter_mut().collect();
-        let take = Take::one(tenant, rules.into(), cost);
-        let model = model::take(&take, &mut borrowed, decided.at).decision;
-        assert_eq!(decided.decision, model, "seed {seed}, step {steps}");
-        steps += 1;
-        denied += u32::from(!model.allowed);
-        if decided.at.as_ms() > *first_ms.get_or_insert(decided.at.as_ms()) + for_ms {
-            break;
-        }
-    }
-    assert!(denied > 0 && denied < steps, "{denied} of {steps} denied: the trace shows nothing");
-}
-
-#[tokio::test]
-async fn redis_agrees_with_the_model_on_random_traces() {
-    let traces = [(1, [400, 300, 250]), (2, [9, 9, 4]), (3, [60, 1, 60]), (4, [70_000, 500, 90])];
-    let mut running = tokio::task::JoinSet::new();
-    for (seed, limits) in traces {
-        running.spawn(check_against_the_model(seed, limits, 4_500));
-    }
-    while let Some(ended) = running.join_next().await {
-        ended.unwrap();
-    }
-}
-
-/// R1.
-#[tokio::test]
-async fn of_many_at_once_exactly_the_limit_pass() {
-    for limit in [1, 5, 40, 64, 100] {
-        let (limiter, tenant) = (limiter().await, tenant());
-        let rules = Arc::new([rule(Name::Tenant, limit, 60), rule(Name::Endpoint, 1000, 60)]);
-        let mut asking = tokio::task::JoinSet::new();
-        for _ in 0..64 {
-            let (limiter, rules) = (limiter.clone(), Arc::clone(&rules));
-            asking.spawn(async move {
-                let mut passed = 0;
-                for _ in 0..3 {
-                    let decided = limiter.decide(tenant, &*rules, 1).await.unwrap();
-                    passed += u32::from(decided.decision.allowed);
-                }
-                passed
-            });
-        }
-        let mut passed = 0;
-        while let Some(one) = asking.join_next().await {
-            passed += one.unwrap();
-        }
-        assert_eq!(passed, limit.min(192));
-        let peek = limiter.decide(tenant, &*rules, 0).await.unwrap().decision;
-        let used: Vec<u32> = peek.standings.iter().map(|standing| standing.used).collect();
-        assert_eq!(used, [limit, limit], "both are charged or neither");
-    }
-}
-
-#[tokio::test]
-async fn a_key_is_small_and_dies_after_its_window() {
-    let (limiter, link, tenant) = (limiter().await, link(), tenant());
-    let longest = keys::route("DELETE", &format!("/{}", "x".repeat(300)));
-    for max in [60, 6000, gatehouse_ratelimit::policy::MAX_LIMIT] {
-        let rule = Rule::new(Name::Endpoint, max, Span::from_secs(60), &longest);
-        limiter.decide(tenant, std::slice::from_ref(&rule), 59).await.unwrap();
-        let key = key(tenant, &rule);
-        let bytes: u64 = run(&link, &format!("MEMORY USAGE {key}")).await.unwrap();
-        assert!(bytes <= 400, "{bytes} bytes at {max}");
-        let left_ms: u64 = run(&link, &format!("PTTL {key}")).await.unwrap();
-        assert!((60_000..=64_000).contains(&left_ms), "{left_ms}");
-    }
-    let denied = rule(Name::Burst, 0, 1);
-    limiter.decide(tenant, std::slice::from_ref(&denied), 1).await.unwrap();
-    limiter.decide(tenant, &[rule(Name::Tenant, 9, 1)], 0).await.unwrap();
-    let left: Vec<String> = run(&link, &format!("KEYS rl:{{{tenant}}}:*")).await.unwrap();
-    assert_eq!(left.len(), 1, "a denial and a peek write nothing: {left:?}");
 }
 
 #[tokio::test]
@@ -243,7 +144,7 @@ const DANGEROUS: &[&str] = &[
     "CONFIG GET *",
     "ACL LIST",
     "EVAL return(1) 0",
-    "FUNCTION DELETE gatehouse_rl",
+    "FUNCTION DELETE gatehouse_rl_00000000",
     "FUNCTION FLUSH",
     "SCAN 0",
     "MODULE LIST",
@@ -257,9 +158,32 @@ const DANGEROUS: &[&str] = &[
 async fn the_sidecars_user_decides_limits_and_reaches_nothing_else() {
     let user = User::new(&acl::SIDECAR).await;
     let limiter = Limiter::new(&user.url.parse().unwrap(), DEADLINE).unwrap();
-    limiter.load().await.unwrap();
-    let rules = [rule(Name::Tenant, 1, 60), rule(Name::Burst, 5, 1)];
-    assert!(limiter.decide(tenant(), &rules, 1).await.unwrap().decision.allowed);
+    settle(&limiter).await;
+    let rules = [rule(Name::Tenant, 1, 60), rule(Name::Burst, 50, 1)];
+    use gatehouse_ratelimit::Algorithm::{Day, Gcra, Ring, SortedSet};
+    let others = [Day, Gcra, Ring, SortedSet].map(|algorithm| {
+        Rule::counted(Name::Endpoint, 9, Span::from_secs(60), algorithm, keys::ANY)
+    });
+    let all = [&rules[..], &others[..]].concat();
+    let tenant = tenant();
+    // Each twice: what is there is read and written by other commands than what is new.
+    for expected in [true, false] {
+        let decided = limiter.decide(tenant, &all, 1).await.unwrap();
+        assert_eq!(decided.decision.allowed, expected);
+        let second = [&rules[1..], &others[..]].concat();
+        assert!(limiter.decide(tenant, &second, 1).await.unwrap().decision.allowed);
+    }
+    let taken = limiter.take(&[Take::one(tenant, all.as_slice().into(), 0)]).await.remove(0);
+    let (at, run_of) = taken.unwrap().map(|taken| (taken.at, taken.run)).unwrap();
+    let declared = all.iter().map(|rule| Declaration {
+        tenant,
+        rule: rule.clone(),
+        charges: vec![(at, 40)],
+        run: run_of,
+    });
+    let declared = limiter.declare(&declared.collect::<Vec<_>>()).await;
+    assert!(declared.into_iter().all(|heard| heard.unwrap()));
+    limiter.pulse("one").await.unwrap();
     limiter.ping().await.unwrap();
     let link = Link::new(&user.url.parse().unwrap(), DEADLINE).unwrap();
     for readable in ["GET cred:x", "GET feed:x"] {
@@ -269,7 +193,7 @@ async fn the_sidecars_user_decides_limits_and_reaches_nothing_else() {
     user.denied(&["GET queue:p0", "XLEN queue:p0", "GET cache:x", "GET x"]).await;
     user.denied(&["SET cred:x 1", "SET feed:x 1", "SET queue:p0 1", "DEL rl:x"]).await;
     // The function runs with the caller's rights: a key of another prefix is out of its reach, too.
-    user.denied(&["FCALL gatehouse_rl_check 1 queue:p0 1 1 1000"]).await;
+    user.denied(&["FCALL gatehouse_rl_00000000_take 1 queue:p0 1 1 1000"]).await;
     user.end().await;
 }
 
@@ -301,6 +225,6 @@ async fn the_controls_user_reaches_neither_windows_nor_queue() {
     let user = User::new(&acl::CONTROL).await;
     user.denied(DANGEROUS).await;
     user.denied(&["GET rl:x", "SET queue:p0 1", "XADD queue:p0 * a b", "GET x"]).await;
-    user.denied(&["FCALL gatehouse_rl_check 1 rl:x 1 1 1000"]).await;
+    user.denied(&["FCALL gatehouse_rl_00000000_take 1 rl:x 1 1 1000"]).await;
     user.end().await;
 }

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod contract;
+mod faults;
 mod kit;
 mod runs;
 mod traces;

@@ -13,13 +13,13 @@ use tempfile::TempDir;
 use crate::kit::{DEADLINE, key, run, take, tenant, used, window};
 
 /// A server of its own, killed when dropped. It keeps its data on disk where it is told to save.
-struct Server {
+pub struct Server {
     child: Child,
     dir: TempDir,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let dir = TempDir::new().unwrap();
         let passwords =
             acl::Passwords { admin: "test", sidecar: "test", control: "test", worker: "test" };
@@ -40,17 +40,23 @@ impl Server {
         self.child = spawn(self.dir.path());
     }
 
-    fn address(&self, user: &str) -> Address {
+    pub fn address(&self, user: &str) -> Address {
         let socket = self.dir.path().join("redis.sock");
         format!("redis+unix://{}?user={user}&pass=test", socket.display()).parse().unwrap()
     }
 
+    /// With a password that is none.
+    pub fn wrong(&self) -> Address {
+        let socket = self.dir.path().join("redis.sock");
+        format!("redis+unix://{}?user=sidecar&pass=wrong", socket.display()).parse().unwrap()
+    }
+
     /// As the service's own user.
-    fn limiter(&self) -> Limiter {
+    pub fn limiter(&self) -> Limiter {
         Limiter::new(&self.address("sidecar"), DEADLINE).unwrap()
     }
 
-    fn admin(&self) -> Link {
+    pub fn admin(&self) -> Link {
         Link::new(&self.address("admin"), DEADLINE).unwrap()
     }
 }
@@ -87,7 +93,7 @@ async fn one(limiter: &Limiter, take: &Take) -> Result<Vec<u32>, Refused> {
 }
 
 /// The run of a store, once it takes.
-async fn settled(limiter: &Limiter, take: &Take) -> Run {
+pub async fn settled(limiter: &Limiter, take: &Take) -> Run {
     let begin = Instant::now();
     let peek = Take { cost: 0, run: None, ..take.clone() };
     loop {
