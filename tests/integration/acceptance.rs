@@ -12,6 +12,7 @@ mod grpc;
 mod handover;
 mod interleaved;
 mod keys;
+mod limits;
 mod methods;
 mod paths;
 mod reload;

@@ -97,6 +97,22 @@ pub fn configuration(
     Ok(Configuration { file, listen, admin, workers: 2 })
 }
 
+/// Writes the bootstrap of an Envoy that only routes to `upstream`: somebody else's, in front of a gateway.
+pub fn bare(dir: &Path, upstream: SocketAddr) -> Result<Configuration> {
+    let (listen, admin) = (address()?, address()?);
+    let bootstrap = envoy::bare(&envoy::Gateway {
+        listen,
+        admin,
+        control_api: upstream,
+        sidecar: upstream,
+        suite: Path::new(""),
+        document: &Document::parse("{}")?,
+    });
+    let file = dir.join("front.json");
+    std::fs::write(&file, format!("{bootstrap:#}"))?;
+    Ok(Configuration { file, listen, admin, workers: 1 })
+}
+
 impl Gateway {
     /// Starts it with the filter under this document and waits until it serves.
     pub fn start(

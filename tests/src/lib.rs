@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod front;
 pub mod h2;
 pub mod http;
+pub mod pki;
 pub mod process;
 pub mod tap;
 pub mod tiny;
