@@ -28,6 +28,9 @@ const PACE: Duration = Duration::from_millis(8);
 /// How long after a fault it may take until every sidecar has seen it.
 const NOTICED: Duration = Duration::from_millis(800);
 
+/// Of a sidecar for its store: twice the breaker's five failures are over before a fault counts as noticed.
+const DEADLINE: Duration = Duration::from_millis(60);
+
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -139,6 +142,7 @@ fn run(case: &Case, seed: u64, window: Duration, dir: &Path) -> Result<Line> {
         window,
         tiers: LIMITS,
         away: case.away,
+        deadline: DEADLINE,
         more: outside.members(),
         ..Settings::default()
     };

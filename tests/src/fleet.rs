@@ -70,7 +70,8 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// The product's limits within 60 s, without the burst guard and with no limit of an endpoint in the way.
+    /// The product's limits within 60 s, without the burst guard and with no limit of an endpoint in the way. A store
+    /// that is late is waited for: a machine that builds at the same time must not turn slowness into an outage.
     fn default() -> Self {
         Self {
             window: Duration::from_secs(60),
@@ -79,9 +80,9 @@ impl Default for Settings {
             endpoints: Vec::new(),
             endpoint_default: 10_000_000,
             per_day: None,
-            away: "local",
+            away: "closed",
             mode: "auto",
-            deadline: Duration::from_millis(25),
+            deadline: Duration::from_millis(500),
             more: json!({}),
         }
     }

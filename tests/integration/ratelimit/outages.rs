@@ -3,17 +3,21 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use gatehouse_contract::{TenantId, Tier, sidecar::CHECK_PATH};
 use gatehouse_tests::{
-    fleet::{Settings, Sidecar, Stalled, ask, tenant},
+    fleet::{
+        Settings, Sidecar, Stalled, ask,
+        redis::{PASSWORD, Redis},
+        tenant,
+    },
     wait,
 };
 use serde_json::json;
@@ -100,19 +104,54 @@ fn r14_of_two_sidecars_each_counts_half_while_the_store_is_away() {
     }
 }
 
-/// A Redis that lets everybody in and then answers every other command with `reply`; how many decisions it was
-/// asked for.
-fn grumbling(reply: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-    let counted = Arc::clone(&asked);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let counted = Arc::clone(&counted);
-            std::thread::spawn(move || answer(stream, reply, &counted));
+/// Between a sidecar and its Redis: passes everything on until it is told to grumble; then every connection ends, and
+/// whoever comes back is let in and answered `reply` to every other command.
+struct Grumbler {
+    address: SocketAddr,
+    /// How many decisions it was asked for since.
+    asked: Arc<AtomicUsize>,
+    grumbles: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Grumbler {
+    fn before(redis: SocketAddr, reply: &'static str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let grumbler = Self {
+            address: listener.local_addr().unwrap(),
+            asked: Arc::default(),
+            grumbles: Arc::default(),
+            open: Arc::default(),
+        };
+        let (asked, grumbles) = (Arc::clone(&grumbler.asked), Arc::clone(&grumbler.grumbles));
+        let open = Arc::clone(&grumbler.open);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if grumbles.load(Ordering::SeqCst) {
+                    let asked = Arc::clone(&asked);
+                    std::thread::spawn(move || answer(stream, reply, &asked));
+                    continue;
+                }
+                let server = TcpStream::connect(redis).unwrap();
+                let ends = [&stream, &server].map(|end| end.try_clone().unwrap());
+                open.lock().unwrap().extend(ends);
+                let (mut back, mut from) =
+                    (stream.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut back));
+                let (mut stream, mut server) = (stream, server);
+                std::thread::spawn(move || std::io::copy(&mut stream, &mut server));
+            }
+        });
+        grumbler
+    }
+
+    fn grumble(&self) {
+        self.grumbles.store(true, Ordering::SeqCst);
+        for stream in self.open.lock().unwrap().drain(..) {
+            // Ended already is what is wanted.
+            drop(stream.shutdown(Shutdown::Both));
         }
-    });
-    (address, asked)
+    }
 }
 
 fn answer(stream: TcpStream, reply: &str, asked: &AtomicUsize) -> Option<()> {
@@ -143,23 +182,30 @@ fn answer(stream: TcpStream, reply: &str, asked: &AtomicUsize) -> Option<()> {
 }
 
 /// Whatever a store says instead of a decision is an outage, and an outage is not asked again at every request.
-fn check_grumbling(reply: &'static str) {
+fn check_grumbling(redis: &Redis, reply: &'static str) {
     let dir = tempfile::tempdir().unwrap();
-    let (address, asked) = grumbling(reply);
-    let store = json!({"kind": "redis", "url": format!("redis://sidecar:x@{address}")});
-    let settings = Settings { away: "closed", ..Settings::default() };
+    let grumbler = Grumbler::before(([127, 0, 0, 1], redis.port).into(), reply);
+    let url = format!("redis://sidecar:{PASSWORD}@{}", grumbler.address);
+    let settings = Settings { away: "closed", mode: "strict", ..Settings::default() };
+    let store = json!({"kind": "redis", "url": url});
     let sidecar = Sidecar::start(dir.path(), "sidecar", &store, &settings).unwrap();
     let tenant = tenant();
-    let before = asked.load(Ordering::SeqCst);
+    wait::until("it decides", wait::START, || {
+        Ok((says(&sidecar, tenant, 0) == "allowed").then_some(()))
+    })
+    .unwrap();
+    grumbler.grumble();
     for _ in 0..200 {
         assert_eq!(says(&sidecar, tenant, 1), "503 limiter_unavailable", "{reply}");
     }
-    let asked = asked.load(Ordering::SeqCst) - before;
+    let asked = grumbler.asked.load(Ordering::SeqCst);
     assert!(asked < 100, "{reply}: asked {asked} times for 200 requests");
 }
 
 #[test]
 fn r14_a_store_that_answers_with_errors_is_away_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let redis = Redis::start(dir.path(), "redis").unwrap();
     for reply in [
         "-LOADING Redis is loading the dataset in memory",
         "-READONLY You can't write against a read only replica.",
@@ -167,7 +213,7 @@ fn r14_a_store_that_answers_with_errors_is_away_and_left_alone() {
         "-MOVED 3999 127.0.0.1:1",
         "-CLUSTERDOWN The cluster is down",
     ] {
-        check_grumbling(reply);
+        check_grumbling(&redis, reply);
     }
 }
 
@@ -193,7 +239,7 @@ fn r14_a_wrong_password_a_read_only_store_and_a_lost_function() {
     };
     password("another");
     assert_eq!(says(sidecar, tenant, 1), "503 limiter_unavailable");
-    password(gatehouse_tests::fleet::redis::PASSWORD);
+    password(PASSWORD);
     wait::until("the store decides again", wait::START, || {
         Ok((says(sidecar, tenant, 2) == "denied").then_some(()))
     })

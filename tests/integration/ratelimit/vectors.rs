@@ -34,10 +34,11 @@ fn r5_every_tier_has_its_limit_and_its_burst() {
         );
         // One more than the burst is not let through, and not charged.
         assert!(!check(burst + 1).allowed, "{tier}");
-        assert_eq!(shown(&check(burst)), format!("+ burst 0/{burst} {}", rest(burst)), "{tier}");
+        assert_eq!(shown(&check(burst)), format!("+ {} burst 0/{burst}", rest(burst)), "{tier}");
         let denied = check(1);
         assert_eq!(shown(&denied), format!("- burst 0/{burst} {}", rest(burst)), "{tier}");
-        assert_eq!(denied.retry_after_s, Some(1), "{tier}: {denied:?}");
+        // A second, and the slot in which the charge was made.
+        assert!(denied.retry_after_s.is_some_and(|s| (1..=2).contains(&s)), "{tier}: {denied:?}");
         assert_eq!(denied.limits[0].window_s, 1);
         // Obeyed, the answer's own advice succeeds.
         let told = denied.retry_after_s.unwrap();

@@ -46,8 +46,7 @@ fn asks(count: usize) -> Vec<CheckAsk> {
 fn fleet(bench: &Bench<'_>, mode: &'static str) -> Result<Fleet> {
     let dir = bench.dir.join(mode);
     std::fs::create_dir_all(&dir)?;
-    let deadline = Duration::from_millis(250);
-    let settings = Settings { tiers: [PLENTY; 3], burst: 5, mode, deadline, ..Settings::default() };
+    let settings = Settings { tiers: [PLENTY; 3], burst: 5, mode, ..Settings::default() };
     Fleet::start(&dir, 1, Store::Redis(Redis::with(&dir, "redis", "appendonly no\n")?), &settings)
 }
 

@@ -66,9 +66,8 @@ impl Side {
 
 pub(super) fn ratios(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
     let outside = Outside::start(Tier::Enterprise)?;
-    let deadline = Duration::from_millis(250);
     let more = outside.members();
-    let settings = Settings { tiers: [PLENTY; 3], burst: 5, deadline, more, ..Settings::default() };
+    let settings = Settings { tiers: [PLENTY; 3], burst: 5, more, ..Settings::default() };
     let fleet = Fleet::over_redis(bench.dir, 1, &settings)?;
     let sidecar = fleet.sidecars.first().context("no sidecar")?;
     let tenant = tenant();

@@ -12,7 +12,11 @@ use crate::fleet::{Fleet, Settings, Stalled, ask, question, tenant};
 const WAYS: (usize, usize) = (2, 32);
 
 pub(super) fn stalled(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
-    let settings = Settings { mode: "strict", tiers: [10_000_000; 3], ..Settings::default() };
+    // The product's own deadline and policy.
+    let deadline = Duration::from_millis(25);
+    let tiers = [10_000_000; 3];
+    let settings =
+        Settings { mode: "strict", away: "local", deadline, tiers, ..Settings::default() };
     let deadline_us = settings.deadline.as_secs_f64() * 1e6;
     let fleet = Fleet::over_redis(bench.dir, 1, &settings)?;
     let sidecar = fleet.sidecars.first().context("no sidecar")?;

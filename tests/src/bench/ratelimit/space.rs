@@ -53,8 +53,7 @@ pub(super) fn redis(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
 
 /// Resident memory with many active tenants.
 pub(super) fn sidecar(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
-    let settings =
-        Settings { burst: 5, deadline: Duration::from_millis(250), ..Settings::default() };
+    let settings = Settings { burst: 5, ..Settings::default() };
     let fleet = Fleet::over_redis(bench.dir, 1, &settings)?;
     let sidecar = fleet.sidecars.first().context("no sidecar")?;
     let empty = resident_mb(sidecar.process.id())?;
