@@ -106,6 +106,7 @@ fn numbers(pair: &KeyPair) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes;
     use gatehouse_authn::{Algorithm, KeySet, Portable, Refusal, Rules, claims, jws};
 
     #[test]
@@ -128,12 +129,7 @@ mod tests {
         let token = again.issue(&tokens, &grant).unwrap();
         let keys = KeySet::parse(json!({"keys": [signer.jwk()]}).to_string().as_bytes()).unwrap();
         assert_eq!(keys.keys().len(), 1);
-        let rules = Rules {
-            audiences: vec![tokens.audience.clone()],
-            leeway: Duration::ZERO,
-            access_tokens_only: true,
-            ..Rules::new(tokens.issuer.clone())
-        };
+        let rules = Rules { leeway: Duration::ZERO, ..routes::rules(&tokens) };
         let judge = |token: &str, now| {
             let parsed = jws::parse(token.as_bytes())?;
             let verified = jws::verify_with(&parsed, &keys, &[Algorithm::Rs256], &Portable)?;
@@ -142,6 +138,15 @@ mod tests {
         let good = judge(&token, 1_000_000).unwrap();
         assert_eq!((good.tenant, good.subject), (grant.tenant, grant.client.to_string()));
         assert_eq!(judge(&token, 1_000_900), Err(Refusal::Expired));
+        for (other, refusal) in [
+            (
+                Tokens { audience: "https://x".to_owned(), ..tokens.clone() },
+                Refusal::AudienceMismatch,
+            ),
+            (Tokens { issuer: "https://x".to_owned(), ..tokens.clone() }, Refusal::IssuerUnknown),
+        ] {
+            assert_eq!(judge(&again.issue(&other, &grant).unwrap(), 1_000_000), Err(refusal));
+        }
         let other = Signer::generate().unwrap();
         assert_eq!(
             judge(&other.issue(&tokens, &grant).unwrap(), 1_000_000),

@@ -49,6 +49,7 @@ pub fn read(doc: &Document<'_>, around: &Around<'_>) -> Option<Read> {
     let roles = doc.object("roles", roles);
     let sign_in = doc.flag("sign_in", true);
     let bearer = doc.flag("bearer", false);
+    let access_tokens_only = doc.flag("access_tokens_only", true);
     let enabled = doc.flag("enabled", true);
     let (subject_claim, email_claim, required_claims) =
         claims?.unwrap_or_else(|| ("/sub".to_owned(), "/email".to_owned(), BTreeMap::new()));
@@ -72,11 +73,22 @@ pub fn read(doc: &Document<'_>, around: &Around<'_>) -> Option<Read> {
         roles_source,
         allow_sign_in: sign_in?,
         allow_bearer: bearer?,
+        access_tokens_only: access_tokens_only?,
         enabled: enabled?,
     };
     if settings.allow_bearer && settings.audiences.is_empty() {
         let cause = "empty, and \"bearer\" is true: tokens made for others would be taken";
         doc.note("audiences", cause, "list what \"aud\" of its tokens names for us");
+        return None;
+    }
+    if settings.allow_bearer
+        && !settings.access_tokens_only
+        && settings.audiences.contains(&settings.client_id)
+    {
+        let cause =
+            "names \"client_id\", for which ID tokens are, and \"access_tokens_only\" is false";
+        let mend = "register an API at the provider and name its own audience";
+        doc.note("audiences", cause, mend);
         return None;
     }
     if settings.role_map.values().any(|role| *role > settings.max_role) {
@@ -121,6 +133,7 @@ pub fn shown(settings: &Settings) -> Map<String, Value> {
         },
         "sign_in": settings.allow_sign_in,
         "bearer": settings.allow_bearer,
+        "access_tokens_only": settings.access_tokens_only,
         "enabled": settings.enabled,
     });
     match document {

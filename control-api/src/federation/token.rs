@@ -2,6 +2,8 @@
 //! that name, so that A's provider cannot sign for B, and a name that B registered with other keys opens B alone.
 //! Knows nothing of routes.
 
+use std::time::Duration;
+
 use gatehouse_authn::{
     Algorithm, Portable, Refusal, Rules,
     claims::{self, Claims, RolesClaim},
@@ -40,18 +42,27 @@ pub async fn verdict(api: &Api, token: &Parsed<'_>) -> Result<Verdict, Reply> {
     let keys = keys(sign_in, &issuer, token).await?;
     let allowed = algorithms(&issuer.settings);
     let verified = jws::verify_with(token, &keys, &allowed, &Portable).map_err(refused)?;
+    let claims = judged(&verified, &issuer, clock::since_epoch(clock::now()))?;
+    of_claims(api, &issuer, &claims).await.map_err(away)
+}
+
+/// What a token says whose signature is good, once its claims and its tenant are.
+fn judged(verified: &Verified<'_>, issuer: &Issuer, now: Duration) -> Result<Claims, Reply> {
     let rules = rules(&issuer.settings).map_err(|_| Reply::new(Reason::Internal))?;
-    let now = clock::since_epoch(clock::now());
-    let claims = claims::judge(&verified, &rules, now).map_err(refused)?;
+    let claims = claims::judge(verified, &rules, now).map_err(refused)?;
+    if !issuer.settings.access_tokens_only && is_of_a_sign_in(verified, &issuer.settings.client_id)
+    {
+        return Err(refused(Refusal::TypeNotAllowed));
+    }
     if claims.tenant != issuer.tenant {
         info!(issuer.id = %issuer.id, "a token for a tenant that its issuer does not speak for");
         return Err(Reason::TenantInvalid.into());
     }
-    if !has_required(&verified, &issuer.settings) {
+    if !has_required(verified, &issuer.settings) {
         info!(issuer.id = %issuer.id, "a token without a claim that is required");
         return Err(Reason::TenantInvalid.into());
     }
-    of_claims(api, &issuer, &claims).await.map_err(away)
+    Ok(claims)
 }
 
 async fn of_claims(api: &Api, issuer: &Issuer, claims: &Claims) -> Result<Verdict, Error> {
@@ -154,6 +165,19 @@ pub fn has_required(token: &Verified<'_>, settings: &Settings) -> bool {
     })
 }
 
+/// Whether a token that need not say what it is has the marks of an ID token (OpenID Connect Core §2, §3.1.3.6): what
+/// proves a sign-in to us opens nothing (RFC 8725 §2.8).
+fn is_of_a_sign_in(token: &Verified<'_>, client_id: &str) -> bool {
+    let claims: Value = serde_json::from_slice(token.payload()).unwrap_or_default();
+    let has = |name| claims.get(name).is_some_and(|value| !value.is_null());
+    let is_for_client = match claims.get("aud") {
+        Some(Value::String(name)) => name == client_id,
+        Some(Value::Array(names)) => names.iter().any(|name| name == client_id),
+        _ => false,
+    };
+    has("nonce") || has("at_hash") || is_for_client
+}
+
 fn rules(settings: &Settings) -> Result<Rules, claims::NotAPointer> {
     let roles = match (settings.roles_source, &settings.groups_claim) {
         (RolesSource::Token, Some(claim)) => {
@@ -164,6 +188,7 @@ fn rules(settings: &Settings) -> Result<Rules, claims::NotAPointer> {
     Ok(Rules {
         audiences: settings.audiences.clone(),
         subject_claim: settings.subject_claim.parse()?,
+        access_tokens_only: settings.access_tokens_only,
         roles,
         ..Rules::new(settings.issuer.clone())
     })
@@ -177,3 +202,6 @@ fn away(error: Error) -> Reply {
     error!(error = %chain(&error), "the principal cannot be looked up");
     Reply::new(Reason::IdentityUnavailable)
 }
+
+#[cfg(test)]
+mod tests;

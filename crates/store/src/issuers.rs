@@ -68,6 +68,8 @@ pub struct Settings {
     pub allow_sign_in: bool,
     /// Whether its tokens are taken as bearer tokens.
     pub allow_bearer: bool,
+    /// Whether a bearer token must say that it is an access token (`typ: at+jwt`, RFC 9068).
+    pub access_tokens_only: bool,
     /// Whether it may do anything.
     pub enabled: bool,
 }
@@ -114,6 +116,7 @@ struct Row {
     roles_source: String,
     allow_sign_in: bool,
     allow_bearer: bool,
+    access_tokens_only: bool,
     enabled: bool,
     by_platform: bool,
     created_at: OffsetDateTime,
@@ -127,7 +130,7 @@ macro_rules! columns {
             $before,
             " tenant_id, id, name, issuer, client_id, client_auth, jwks_uri, scopes, audiences, algorithms, max_role,
              subject_claim, email_claim, groups_claim, role_map, required_claims, roles_source,
-             allow_sign_in, allow_bearer, enabled, by_platform, created_at, epoch ",
+             allow_sign_in, allow_bearer, enabled, access_tokens_only, by_platform, created_at, epoch ",
             $after
         )
     };
@@ -140,7 +143,7 @@ macro_rules! update {
                 "UPDATE issuers SET name = $3, issuer = $4, client_id = $5, client_auth = $6, jwks_uri = $7, scopes = $8,
                 audiences = $9, algorithms = $10, max_role = $11, subject_claim = $12, email_claim = $13,
                 groups_claim = $14, role_map = $15, required_claims = $16, roles_source = $17, allow_sign_in = $18,
-                allow_bearer = $19, enabled = $20, by_platform = $21",
+                allow_bearer = $19, enabled = $20, access_tokens_only = $21, by_platform = $22",
                 $secret,
                 " WHERE tenant_id = $1 AND id = $2 RETURNING"
             ),
@@ -160,10 +163,10 @@ impl Within<'_> {
         let query = sqlx::query_as(columns!(
             "INSERT INTO issuers (tenant_id, id, name, issuer, client_id, client_auth, jwks_uri, scopes, audiences,
                 algorithms, max_role, subject_claim, email_claim, groups_claim, role_map,
-                required_claims, roles_source, allow_sign_in, allow_bearer, enabled, by_platform,
+                required_claims, roles_source, allow_sign_in, allow_bearer, enabled, access_tokens_only, by_platform,
                 sealed_client_secret)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                $22)
+                $22, $23)
              RETURNING",
             ""
         ));
@@ -195,7 +198,7 @@ impl Within<'_> {
         let changes_secret =
             settings.client_auth == ClientAuth::None || sealed_client_secret.is_some();
         let query =
-            if changes_secret { update!(", sealed_client_secret = $22") } else { update!("") };
+            if changes_secret { update!(", sealed_client_secret = $23") } else { update!("") };
         let query = bind(sqlx::query_as(query), self.tenant, id, settings).bind(by_platform);
         let query = if changes_secret { query.bind(sealed_client_secret) } else { query };
         let row: Option<Row> = query.fetch_optional(&mut *self.connection).await?;
@@ -357,6 +360,7 @@ impl TryFrom<Row> for Issuer {
                 roles_source: row.roles_source.parse()?,
                 allow_sign_in: row.allow_sign_in,
                 allow_bearer: row.allow_bearer,
+                access_tokens_only: row.access_tokens_only,
                 enabled: row.enabled,
             },
             by_platform: row.by_platform,
@@ -369,7 +373,7 @@ impl TryFrom<Row> for Issuer {
 
 type QueryAs<'q> = sqlx::query::QueryAs<'q, sqlx::Postgres, Row, sqlx::postgres::PgArguments>;
 
-/// Binds `$1` to `$20`.
+/// Binds `$1` to `$21`.
 fn bind<'q>(
     query: QueryAs<'q>,
     tenant: TenantId,
@@ -402,6 +406,7 @@ fn bind<'q>(
         .bind(settings.allow_sign_in)
         .bind(settings.allow_bearer)
         .bind(settings.enabled)
+        .bind(settings.access_tokens_only)
 }
 
 fn role_of(name: &str) -> Result<Role, Error> {

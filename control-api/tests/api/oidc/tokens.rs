@@ -10,8 +10,13 @@ use crate::{
 
 const AGENTS: &str = "/api/v1/registry/agents";
 
-/// An access token of the provider for our API: a code flow of a program that is its client.
+/// An access token of the provider for our API.
 fn access_token(world: &World, provider: &Provider, login: &str) -> String {
+    tokens(world, provider, login)["access_token"].as_str().unwrap().to_owned()
+}
+
+/// What the provider's token endpoint answers: a code flow of a program that is its client.
+fn tokens(world: &World, provider: &Provider, login: &str) -> Value {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     // RFC 7636, appendix B.
     let (verifier, challenge) = (
@@ -35,7 +40,7 @@ fn access_token(world: &World, provider: &Provider, login: &str) -> String {
         [("authorization", basic.as_str()), ("content-type", "application/x-www-form-urlencoded")];
     let answer = send("POST", &format!("{}/token", provider.issuer), &headers, Some(&form));
     assert_eq!(answer.status, 200, "{}", answer.text);
-    answer.json()["access_token"].as_str().unwrap().to_owned()
+    answer.json()
 }
 
 fn ask(world: &World, issuer: &str, tenant: &str, subject: &str, vouched: bool) -> Answer {
@@ -110,6 +115,61 @@ fn a_registered_issuers_token_speaks_for_its_own_tenant_and_known_users() {
     // Its highest role bounds what the record gives.
     change(json!({"max_role": "viewer", "roles": {"map": {"makers": null}}}));
     refused(&with(&token), 403, "permission_denied");
+}
+
+#[test]
+fn j23_an_id_token_is_no_bearer_token() {
+    let mut provider = Provider::start(json!({}));
+    let world = world(&[&provider]);
+    let tenant = world.tenant("tenant-a");
+    let person = |mut forge: Value| {
+        forge["tenant_id"] = json!(tenant.id);
+        forge["groups"] = json!(["makers"]);
+        json!({"groups": ["makers"], "tenant_id": tenant.id, "forge": forge})
+    };
+    let api = provider::API;
+    // A member that is null is as good as none.
+    provider.change(&json!({
+        "honest": person(json!({})),
+        "nonce": person(json!({"aud": api, "nonce": "n", "at_hash": null})),
+        "hash": person(json!({"aud": api, "nonce": null, "at_hash": "h"})),
+        "both": person(json!({"aud": [provider::CLIENT, api], "nonce": null, "at_hash": null})),
+        "bare": person(json!({"aud": api, "nonce": null, "at_hash": null})),
+    }));
+    let mapped = json!({"source": "token", "claim": "/groups", "map": {"makers": "developer"}});
+    let issuer = register(&world, &tenant, &provider, json!({"bearer": true, "roles": mapped}));
+    let id_token = |login| {
+        let answer = tokens(&world, &provider, login);
+        answer["id_token"].as_str().unwrap().to_owned()
+    };
+    let with = |token: &str| world.get(token, AGENTS);
+    let logins = ["honest", "nonce", "hash", "both", "bare"];
+    let id_tokens = logins.map(id_token);
+    let access = access_token(&world, &provider, "honest");
+    // An access token says so in its header (RFC 9068 §2.1).
+    assert_eq!(with(&access).status, 200);
+    for (login, token) in logins.iter().zip(&id_tokens) {
+        let answer = with(token);
+        assert_eq!(answer.status, 401, "{login}: {}", answer.text);
+        refused(&answer, 401, "token_invalid");
+    }
+    // A provider that cannot say so: what has no mark of an ID token is taken.
+    let path = format!("/api/v1/factory/tenants/{}/issuers/{issuer}", tenant.id);
+    let change = |body: Value| world.as_platform("PATCH", &path, "a test", Some(body));
+    assert_eq!(change(json!({"access_tokens_only": false})).status, 200);
+    assert_eq!(with(&access).status, 200);
+    for (login, token) in logins.iter().zip(&id_tokens) {
+        let expected = if *login == "bare" { 200 } else { 401 };
+        let answer = with(token);
+        assert_eq!(answer.status, expected, "{login}: {}", answer.text);
+    }
+    // Its audience is then never the client that people sign in with.
+    let audiences = json!({"audiences": [api, provider::CLIENT]});
+    let answer = change(audiences.clone());
+    assert_eq!(answer.status, 422, "{}", answer.text);
+    assert!(answer.text.contains("$.audiences"), "{}", answer.text);
+    assert_eq!(change(json!({"access_tokens_only": true})).status, 200);
+    assert_eq!(change(audiences).status, 200);
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn settings() -> Settings {
         required_claims: BTreeMap::from([("/hd".to_owned(), "example.com".to_owned())]),
         roles_source: RolesSource::Token,
         allow_sign_in: true,
+        access_tokens_only: true,
         allow_bearer: true,
         enabled: true,
     }
