@@ -7,6 +7,7 @@ use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
     error::Unspecified,
 };
+use gatehouse_service::peppers;
 
 /// The first byte of everything sealed by this format: `VERSION nonce(12) ciphertext tag(16)`.
 const VERSION: u8 = 1;
@@ -35,7 +36,7 @@ impl Sealer {
     /// Takes the key from a file of 64 hex digits.
     pub fn from_file(path: &Path) -> Result<Self, BadKeyFile> {
         let text = std::fs::read_to_string(path).map_err(BadKeyFile::Unreadable)?;
-        let bytes = hex(text.trim()).ok_or(BadKeyFile::Form)?;
+        let bytes = peppers::hex(text.trim()).ok_or(BadKeyFile::Form)?;
         RandomizedNonceKey::new(&AES_256_GCM, &bytes).map(Self).map_err(|_| BadKeyFile::Form)
     }
 
@@ -61,18 +62,6 @@ impl Sealer {
             .map_err(|_| CannotOpen)?;
         Ok(plain.to_vec())
     }
-}
-
-/// 256 bits from 64 hex digits.
-pub fn hex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -102,13 +91,5 @@ mod tests {
         }
         assert!(ours.open("kid-1", &[]).is_err());
         assert_ne!(ours.seal("kid-1", b"private").unwrap(), sealed, "a fresh nonce");
-    }
-
-    #[test]
-    fn a_key_file_holds_64_hex_digits() {
-        assert!(hex(&"aF".repeat(32)).is_some());
-        for bad in ["", &"a".repeat(63), &"a".repeat(65), &"g".repeat(64), &"+a".repeat(32)] {
-            assert!(hex(bad).is_none(), "{bad}");
-        }
     }
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod exit;
 pub mod listen;
 pub mod metrics;
+pub mod peppers;
 pub mod problem;
 pub mod request;
 pub mod shutdown;
