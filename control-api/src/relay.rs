@@ -21,6 +21,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure, and between two attempts to lead.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often it is measured what waits.
+const WATCH: Duration = Duration::from_secs(2);
 /// How often what was carried is forgotten, and how much at once.
 const PRUNE: Duration = Duration::from_secs(10);
 const PRUNE_ROWS: u32 = 5000;
@@ -56,6 +58,27 @@ impl Relay {
 
     /// Runs until the shutdown.
     pub async fn run(self, shutdown: Shutdown) {
+        tokio::join!(self.keep_leading(&shutdown), self.watch(&shutdown));
+    }
+
+    /// Measures what waits, whoever leads: nobody may.
+    async fn watch(&self, shutdown: &Shutdown) {
+        while !shutdown.is_requested() {
+            match self.backlog().await {
+                Ok(waits) => self.status.waits(Some(waits)),
+                Err(error) => {
+                    self.status.waits(None);
+                    debug!(error = %chain(&error), "the backlog is not known");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(WATCH) => {}
+                () = shutdown.requested() => break,
+            }
+        }
+    }
+
+    async fn keep_leading(&self, shutdown: &Shutdown) {
         let mut failing = false;
         while !shutdown.is_requested() {
             let mut carried = false;

@@ -18,8 +18,11 @@ use tracing::warn;
 
 use gatehouse_service::exit::chain;
 
-/// Kept for this long before the provider is asked again.
+/// Kept for this long before the provider is asked again, where it does not say (`Cache-Control`).
 const FRESH: Duration = Duration::from_secs(300);
+/// What it says of its keys counts within these, as for the sidecars' key sets.
+const FRESH_MIN: Duration = Duration::from_secs(60);
+const FRESH_MAX: Duration = Duration::from_secs(900);
 /// Used for this long while the provider cannot be asked.
 const STALE: Duration = Duration::from_secs(3600);
 /// An unknown key id makes us ask again, at most this often; so does a failure.
@@ -65,6 +68,8 @@ pub enum Error {
 struct Kept<T> {
     value: Arc<T>,
     at: Instant,
+    /// For so long.
+    fresh: Duration,
 }
 
 #[derive(Default)]
@@ -108,13 +113,13 @@ impl Providers {
         let entry = self.entry(issuer).await;
         let mut entry = entry.lock().await;
         entry.be(issuer);
-        let (have, old) = match &entry.keys {
-            None => (None, Duration::MAX),
-            Some(kept) => (Some(Arc::clone(&kept.value)), kept.at.elapsed()),
+        let (have, old, fresh) = match &entry.keys {
+            None => (None, Duration::MAX, Duration::ZERO),
+            Some(kept) => (Some(Arc::clone(&kept.value)), kept.at.elapsed(), kept.fresh),
         };
         let missing = |keys: &KeySet| wanted.is_some_and(|kid| !keys.has(kid));
         if let Some(keys) = &have
-            && old < if missing(keys) { COOL_DOWN } else { FRESH }
+            && old < if missing(keys) { COOL_DOWN } else { fresh }
         {
             return Ok(Arc::clone(keys));
         }
@@ -155,20 +160,22 @@ impl Entry {
     ) -> Result<Arc<Discovery>, Error> {
         self.be(issuer);
         if let Some(kept) = &self.discovery
-            && kept.at.elapsed() < FRESH
+            && kept.at.elapsed() < kept.fresh
         {
             return Ok(Arc::clone(&kept.value));
         }
         let name = &issuer.settings.issuer;
         let base = name.strip_suffix('/').unwrap_or(name);
         let url = format!("{base}/.well-known/openid-configuration");
-        let body = self.get(client, guard, &url).await?;
-        let document: Discovery = serde_json::from_slice(&body).map_err(|_| Error::Document)?;
+        let answer = self.get(client, guard, &url).await?;
+        let document: Discovery =
+            serde_json::from_slice(&answer.body).map_err(|_| Error::Document)?;
         if document.issuer != *name {
             return Err(Error::OtherIssuer);
         }
         let value = Arc::new(document);
-        self.discovery = Some(Kept { value: Arc::clone(&value), at: Instant::now() });
+        let kept = Kept { value: Arc::clone(&value), at: Instant::now(), fresh: FRESH };
+        self.discovery = Some(kept);
         Ok(value)
     }
 
@@ -183,20 +190,21 @@ impl Entry {
             Some(uri) => uri.clone(),
             None => self.discovery(client, issuer, guard).await?.jwks_uri.clone(),
         };
-        let body = self.get(client, guard, &uri).await?;
-        let value = Arc::new(KeySet::parse(&body)?);
-        self.keys = Some(Kept { value: Arc::clone(&value), at: Instant::now() });
+        let answer = self.get(client, guard, &uri).await?;
+        let value = Arc::new(KeySet::parse(&answer.body)?);
+        let fresh = fresh_for(answer.max_age());
+        self.keys = Some(Kept { value: Arc::clone(&value), at: Instant::now(), fresh });
         Ok(value)
     }
 
-    async fn get(&mut self, client: &Client, guard: &Guard, url: &str) -> Result<Vec<u8>, Error> {
+    async fn get(&mut self, client: &Client, guard: &Guard, url: &str) -> Result<Answer, Error> {
         if self.failed_at.is_some_and(|at| at.elapsed() < AFTER_FAILURE) {
             return Err(Error::CoolDown);
         }
         match client.get(guard, url, BOUNDS).await.map_err(Error::from).and_then(success) {
-            Ok(body) => {
+            Ok(answer) => {
                 self.failed_at = None;
-                Ok(body)
+                Ok(answer)
             }
             Err(error) => {
                 self.failed_at = Some(Instant::now());
@@ -206,6 +214,23 @@ impl Entry {
     }
 }
 
-fn success(answer: Answer) -> Result<Vec<u8>, Error> {
-    if answer.status == 200 { Ok(answer.body) } else { Err(Error::Status(answer.status)) }
+fn success(answer: Answer) -> Result<Answer, Error> {
+    if answer.status == 200 { Ok(answer) } else { Err(Error::Status(answer.status)) }
+}
+
+/// How long keys are kept of which the provider says this.
+fn fresh_for(said: Option<Duration>) -> Duration {
+    said.map_or(FRESH, |said| said.clamp(FRESH_MIN, FRESH_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn j17_a_provider_says_how_long_its_keys_are_fresh_within_bounds() {
+        for (said, expected) in [(None, 300), (Some(0), 60), (Some(61), 61), (Some(86_400), 900)] {
+            assert_eq!(fresh_for(said.map(Duration::from_secs)), Duration::from_secs(expected));
+        }
+    }
 }

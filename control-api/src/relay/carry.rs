@@ -3,6 +3,8 @@
 //! Redis and its commit is done again, or answered with a new epoch: changes are idempotent.
 //! Knows nothing of when a step is due.
 
+use std::time::Duration;
+
 use gatehouse_contract::{ApiKeyId, sidecar::Change};
 use gatehouse_redis_kit::{cred::Projected, feed};
 use gatehouse_store::{
@@ -126,6 +128,11 @@ impl Relay {
         self.status.began();
         info!(feed.epoch = epoch, denied = denied.len(), keys = count, "a new feed begins");
         Ok(())
+    }
+
+    /// How many changes wait, and how long the oldest has.
+    pub(super) async fn backlog(&self) -> Result<(u64, Duration), Error> {
+        Ok(self.open().await?.backlog().await?)
     }
 
     pub(super) async fn prune(&self) -> Result<(), Error> {

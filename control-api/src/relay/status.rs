@@ -18,6 +18,8 @@ pub struct Status {
     beaten: Mutex<Option<Instant>>,
     published: AtomicU64,
     began: AtomicU64,
+    /// Changes that wait, and since when the oldest does; `None` while the outbox cannot be read.
+    waits: Mutex<Option<(u64, Instant)>>,
 }
 
 impl Status {
@@ -42,6 +44,29 @@ impl Status {
         self.began.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many changes wait, and how long the oldest has.
+    pub(super) fn waits(&self, found: Option<(u64, Duration)>) {
+        let now = Instant::now();
+        let since = |age| now.checked_sub(age).unwrap_or(now);
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) =
+            found.map(|(changes, age)| (changes, since(age)));
+    }
+
+    /// The lines of what waits; none while that is not known.
+    fn backlog(&self) -> String {
+        let waits = *self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((changes, since)) = waits else { return String::new() };
+        let age = if changes == 0 { 0.0 } else { since.elapsed().as_secs_f64() };
+        format!(
+            "# HELP gatehouse_relay_backlog_changes Changes in the outbox that are not published.\n\
+             # TYPE gatehouse_relay_backlog_changes gauge\n\
+             gatehouse_relay_backlog_changes {changes}\n\
+             # HELP gatehouse_relay_backlog_oldest_seconds For how long the oldest of them has waited.\n\
+             # TYPE gatehouse_relay_backlog_oldest_seconds gauge\n\
+             gatehouse_relay_backlog_oldest_seconds {age:.3}\n"
+        )
+    }
+
     fn age(&self) -> Option<Duration> {
         self.beaten.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
@@ -60,7 +85,8 @@ impl Status {
              gatehouse_relay_changes_total {published}\n\
              # HELP gatehouse_relay_epochs_total Feeds begun anew.\n\
              # TYPE gatehouse_relay_epochs_total counter\n\
-             gatehouse_relay_epochs_total {began}\n"
+             gatehouse_relay_epochs_total {began}\n{}",
+            self.backlog()
         )
     }
 }

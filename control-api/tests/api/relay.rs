@@ -242,9 +242,14 @@ fn while_redis_is_away_changes_wait_and_the_api_serves() {
     assert_eq!(ready(&world)["status"], "ready", "the record answers all the same");
     let waits = "SELECT count(*) FROM outbox WHERE relayed_at IS NULL AND kind = 'tenant'";
     assert_eq!(world.database.query(waits), "1");
+    let backlog = || metric(&world, "gatehouse_relay_backlog_changes");
+    until(|| (backlog() == 1.0).then_some(()));
+    assert!(metric(&world, "gatehouse_relay_backlog_oldest_seconds") > 0.0);
     redis.begin_anew();
     sidecar.alive();
     until(|| (world.database.query(waits) == "0").then_some(()));
+    until(|| (backlog() == 0.0).then_some(()));
+    assert_eq!(metric(&world, "gatehouse_relay_backlog_oldest_seconds"), 0.0);
 }
 
 #[test]

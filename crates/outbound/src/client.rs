@@ -342,4 +342,44 @@ impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+
+    /// For how long it says that it is fresh (RFC 9111 §5.2.2); what must not be kept is for no time.
+    pub fn max_age(&self) -> Option<Duration> {
+        max_age(self.header("cache-control")?)
+    }
+}
+
+fn max_age(control: &str) -> Option<Duration> {
+    let mut age = None;
+    for directive in control.split(',').map(str::trim) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        if name.eq_ignore_ascii_case("no-store") || name.eq_ignore_ascii_case("no-cache") {
+            return Some(Duration::ZERO);
+        }
+        if name.eq_ignore_ascii_case("max-age") {
+            age = value.trim_matches('"').parse().ok().map(Duration::from_secs);
+        }
+    }
+    age
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn j17_what_an_issuer_says_of_freshness() {
+        for (text, expected) in [
+            ("max-age=60", Some(60)),
+            ("public, Max-Age=3600, must-revalidate", Some(3600)),
+            ("max-age=60, no-store", Some(0)),
+            ("no-cache", Some(0)),
+            ("max-age=x", None),
+            ("max-age=-1", None),
+            ("private", None),
+            ("", None),
+        ] {
+            assert_eq!(max_age(text), expected.map(Duration::from_secs), "{text}");
+        }
+    }
 }
