@@ -174,7 +174,7 @@ impl Suite {
             }
             For::Returned => {}
             For::Charged(number) => {
-                self.on_charged(vm, number, Answer::read(headers, body), now);
+                self.on_charged(vm, number, Answer::read(headers, body));
             }
         }
     }

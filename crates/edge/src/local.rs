@@ -195,7 +195,7 @@ fn idle_for(charged_at: Duration, now: Duration) -> Duration {
 }
 
 /// The time since the Unix epoch as windows count it.
-pub(crate) fn timestamp(now: Duration) -> Timestamp {
+fn timestamp(now: Duration) -> Timestamp {
     Timestamp::from_ms(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -104,13 +104,7 @@ impl Suite {
     }
 
     /// A charge was answered.
-    pub(crate) fn on_charged(
-        &self,
-        vm: &mut VmState,
-        number: u64,
-        answer: Answer<'_>,
-        now: Duration,
-    ) {
+    pub(crate) fn on_charged(&self, vm: &mut VmState, number: u64, answer: Answer<'_>) {
         // What the sidecar refuses to take it will not take later either; what it is too busy for, or cannot book
         // while its store is away, is told again.
         let charged = match answer {
@@ -125,7 +119,7 @@ impl Suite {
                 }
             }
         }
-        let cost = vm.limits.owed.answered(number, charged, now);
+        let cost = vm.limits.owed.answered(number, charged);
         vm.limits.counts.event(Event::ChargedLater, cost.into());
     }
 }

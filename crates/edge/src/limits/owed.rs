@@ -1,29 +1,34 @@
 //! What passed and is not charged yet: internal callers, costs that are known only after the response, and what this VM
-//! let pass while the sidecar was away. Told to the sidecar in batches; what is older than the longest minute-window is
-//! not told, as it no longer counts in one.
+//! let pass while the sidecar was away. Told to the sidecar in batches; what is older than a minute is not told, as it no
+//! longer counts in a window of one: after a long outage nobody pays for all of it at once.
 //! Knows neither the sidecar nor whether it answers.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use gatehouse_ratelimit::Window;
 use hashbrown::HashMap;
 
 use super::Key;
-use crate::local::{SPAN, timestamp};
+use crate::local::SPAN;
 
-/// The most keys: about 400 KiB.
+/// The most keys: about 2 MiB.
 const MAX_KEYS: usize = 1024;
+/// More than these are not all of one minute.
+const MOST_SECONDS: usize = 60;
 /// The most that is told at once.
 const AT_ONCE: usize = 64;
 
 /// What passed and is not charged yet, by whose it is.
 #[derive(Debug, Default)]
 pub(crate) struct Owed {
-    by_key: HashMap<Key, Window>,
+    by_key: HashMap<Key, Minute>,
     /// What was told and not answered yet.
-    told: HashMap<u64, (Key, u32)>,
+    told: HashMap<u64, (Key, Minute)>,
     number: u64,
 }
+
+/// How much passed in which second since the Unix epoch; at most a minute of it.
+#[derive(Debug, Default)]
+struct Minute(BTreeMap<u64, u32>);
 
 /// A charge to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +45,11 @@ impl Owed {
         if full && !self.by_key.contains_key(&key) {
             return false;
         }
-        let window = self.by_key.entry(key).or_default();
-        window.advance(SPAN, timestamp(now));
-        window.charge(cost);
+        let minute = self.by_key.entry(key).or_default();
+        minute.add(now.as_secs(), cost);
+        if minute.0.len() > MOST_SECONDS {
+            minute.forget(now);
+        }
         true
     }
 
@@ -59,13 +66,13 @@ impl Owed {
         let due: Vec<Key> = self.by_key.keys().take(AT_ONCE).cloned().collect();
         let mut charges = Vec::with_capacity(due.len());
         for key in due {
-            let Some(mut window) = self.by_key.remove(&key) else { continue };
-            window.advance(SPAN, timestamp(now));
-            let cost = window.used();
+            let Some(mut minute) = self.by_key.remove(&key) else { continue };
+            minute.forget(now);
+            let cost = minute.sum();
             if cost > 0 {
                 self.number = self.number.wrapping_add(1);
                 let number = self.number;
-                self.told.insert(number, (key.clone(), cost));
+                self.told.insert(number, (key.clone(), minute));
                 charges.push(Charge { number, key, cost });
             }
         }
@@ -74,13 +81,36 @@ impl Owed {
 
     /// A charge was answered: how much it was. Where nobody did it is told again, at the risk of charging twice:
     /// never may more pass than the limit because a charge was lost.
-    pub(crate) fn answered(&mut self, number: u64, charged: bool, now: Duration) -> u32 {
-        let Some((key, cost)) = self.told.remove(&number) else { return 0 };
+    pub(crate) fn answered(&mut self, number: u64, charged: bool) -> u32 {
+        let Some((key, told)) = self.told.remove(&number) else { return 0 };
         if charged {
-            return cost;
+            return told.sum();
         }
-        self.add(key, cost, now);
+        // It keeps the time at which it passed.
+        let minute = self.by_key.entry(key).or_default();
+        for (second, cost) in told.0 {
+            minute.add(second, cost);
+        }
         0
+    }
+}
+
+// === impl Minute ===
+
+impl Minute {
+    fn add(&mut self, second: u64, cost: u32) {
+        let passed = self.0.entry(second).or_default();
+        *passed = passed.saturating_add(cost);
+    }
+
+    /// A clock that was set back forgets what seems to lie ahead, too.
+    fn forget(&mut self, now: Duration) {
+        let (now, window) = (now.as_secs(), u64::from(SPAN.seconds()));
+        self.0.retain(|second, _| *second <= now && now.saturating_sub(*second) < window);
+    }
+
+    fn sum(&self) -> u32 {
+        self.0.values().fold(0, |sum, cost| sum.saturating_add(*cost))
     }
 }
 
@@ -111,9 +141,9 @@ mod tests {
         charges.sort_by_key(|charge| charge.key.route);
         assert_eq!(charges.iter().map(|charge| charge.cost).collect::<Vec<_>>(), [5, 1]);
         assert_eq!(owed.tell(NOW), [], "told once");
-        assert_eq!(owed.answered(charges[0].number, true, NOW), 5);
-        assert_eq!(owed.answered(charges[0].number, true, NOW), 0, "answered once");
-        assert_eq!(owed.answered(charges[1].number, false, NOW), 0);
+        assert_eq!(owed.answered(charges[0].number, true), 5);
+        assert_eq!(owed.answered(charges[0].number, true), 0, "answered once");
+        assert_eq!(owed.answered(charges[1].number, false), 0);
         let again = owed.tell(NOW);
         assert_eq!((again.len(), again[0].cost, again[0].key.route), (1, 1, 2));
     }
@@ -125,6 +155,21 @@ mod tests {
         assert_eq!(owed.tell(NOW + Duration::from_secs(62))[0].cost, 1);
         assert!(owed.add(key(1), 4, NOW));
         assert_eq!(owed.tell(NOW + Duration::from_secs(200)), []);
+    }
+
+    #[test]
+    fn an_outage_of_many_minutes_is_charged_as_its_last_one() {
+        let mut owed = Owed::default();
+        let at = |second: u64| NOW + Duration::from_secs(second);
+        for second in 0..600 {
+            assert!(owed.add(key(1), 2, at(second)));
+            for charge in owed.tell(at(second)) {
+                // More passes while nobody answers.
+                assert!(owed.add(key(1), 1, at(second)));
+                assert_eq!(owed.answered(charge.number, false), 0);
+            }
+        }
+        assert_eq!(owed.tell(at(600))[0].cost, 59 * 3);
     }
 
     #[test]
