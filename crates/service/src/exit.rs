@@ -69,7 +69,23 @@ pub fn run<F>(name: &str, main: F) -> ExitCode
 where
     F: Future<Output = Result<(), Stop>>,
 {
-    let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    run_on(&mut tokio::runtime::Builder::new_multi_thread(), name, main)
+}
+
+/// As [`run`], on one thread. What is ready at the same time runs in its order, so that many small answers leave in
+/// one write; several threads hand tasks to each other, at a system call each.
+pub fn run_on_one<F>(name: &str, main: F) -> ExitCode
+where
+    F: Future<Output = Result<(), Stop>>,
+{
+    run_on(&mut tokio::runtime::Builder::new_current_thread(), name, main)
+}
+
+fn run_on<F>(runtime: &mut tokio::runtime::Builder, name: &str, main: F) -> ExitCode
+where
+    F: Future<Output = Result<(), Stop>>,
+{
+    let ended = match runtime.enable_all().build() {
         Ok(runtime) => {
             let ended = runtime.block_on(main);
             // Bounded: a blocking task that hangs must not keep the process.
