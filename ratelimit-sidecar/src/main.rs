@@ -91,7 +91,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    exit::run(NAME, async {
+    exit::run_on_one(NAME, async {
         match command {
             Command::Serve { config } => serve(service_config::load(&config, config::read)?).await,
             Command::Check(check) => command::check(check).await,

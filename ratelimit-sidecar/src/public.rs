@@ -119,6 +119,7 @@ async fn answer(handler: Arc<Handler>, request: Request<Incoming>) -> Result<Rep
         let check = async |ask| handler.engine.check(&ask).await;
         return Ok(grpc::call(&handler.grpc, request, check).await);
     }
-    let answered = handler.router.call(request.map(Body::new));
+    // Boxed: its size would be moved with every call of the other kind.
+    let answered = Box::pin(handler.router.call(request.map(Body::new)));
     Ok(answered.await?.map(Answer::Axum))
 }

@@ -15,7 +15,6 @@ use uuid::Uuid;
 use crate::process::{Redis, Sidecar, config, env, memory, redis, until};
 
 #[path = "../../src/grpc/wire.rs"]
-#[allow(dead_code, reason = "the sidecar's own half")]
 mod wire;
 
 use wire::{Code, Descriptor, Entry, RateLimitRequest, RateLimitResponse, UInt64Value};
