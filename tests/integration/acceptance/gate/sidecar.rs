@@ -13,8 +13,6 @@ use super::{ISSUER, Plan};
 pub struct Running {
     pub process: Process,
     pub listen: SocketAddr,
-    /// Metrics and readiness.
-    pub admin: SocketAddr,
 }
 
 pub(super) fn start(
@@ -58,7 +56,7 @@ pub(super) fn start(
     let mut process = Process::start("sidecar", dir.path(), command).unwrap();
     let livez = format!("http://{admin}/livez");
     process.wait_ready(|| wait::is_ok(&livez) && wait::accepts(listen))?;
-    Ok(Running { process, listen, admin })
+    Ok(Running { process, listen })
 }
 
 /// RFC 7396: members of `patch` replace those of `target`, objects member by member, null removes.
