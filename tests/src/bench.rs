@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod edge;
 pub mod load;
 pub mod memory;
-pub mod ratelimit;
 pub mod pairs;
+pub mod ratelimit;
+pub mod revocation;
 pub mod signer;

@@ -9,14 +9,14 @@ use std::{
 use anyhow::Context;
 use rustix::process::{Pid, Signal};
 
-use crate::{command, install, repo, report::Report, stack};
+use crate::{command, install, repo, report::Report, stack, test};
 
 pub mod figures;
 
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench ratelimit      every figure of the limits\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
+    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench revocation     how long a revoked key still passes\n  cargo xtask bench ratelimit      every figure of the limits\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
 )]
 pub struct Args {
     /// Which bench.
@@ -35,6 +35,8 @@ pub enum Name {
     Edge,
     /// Limits: exactness, what a check costs, what an outage costs.
     Ratelimit,
+    /// How long a revoked key still passes.
+    Revocation,
 }
 
 impl Name {
@@ -43,14 +45,31 @@ impl Name {
         match self {
             Self::Edge => ("gatehouse-tests", "bench-edge"),
             Self::Ratelimit => ("gatehouse-tests", "bench-ratelimit"),
+            Self::Revocation => ("gatehouse-tests", "bench-revocation"),
         }
     }
 
     /// Packages whose programs are measured, or measure: built with optimisation.
     const fn optimised(self) -> &'static [&'static str] {
         match self {
-            Self::Edge => &[],
+            Self::Edge | Self::Revocation => &[],
             Self::Ratelimit => &["gatehouse-ratelimit-sidecar", "gatehouse-load"],
+        }
+    }
+
+    /// Packages whose programs are built as the tests build them: what they do is waited for, not measured.
+    const fn services(self) -> &'static [&'static str] {
+        match self {
+            Self::Edge | Self::Ratelimit => &[],
+            Self::Revocation => &["gatehouse-control-api", "gatehouse-ratelimit-sidecar"],
+        }
+    }
+
+    /// The folder of the target folder where its programs are.
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Edge | Self::Revocation => "debug",
+            Self::Ratelimit => "release",
         }
     }
 
@@ -60,6 +79,10 @@ impl Name {
             Self::Edge => &[install::Part::WasmTarget, install::Part::Envoy],
             Self::Ratelimit => {
                 &[install::Part::WasmTarget, install::Part::Envoy, install::Part::Redis]
+            }
+            Self::Revocation => {
+                use install::Part::{Envoy, Postgres, Redis, WasmTarget};
+                &[WasmTarget, Envoy, Postgres, Redis]
             }
         }
     }
@@ -83,6 +106,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let mut cargo = repo::cargo(&root);
         cargo.args(["build", "--quiet", "--package", package, "--bin", program]);
         command::run(&mut cargo, "cargo build", BUILD)?;
+        if !args.name.services().is_empty() {
+            let mut cargo = repo::cargo(&root);
+            cargo.args(["build", "--quiet", "--bins"]);
+            cargo.args(args.name.services().iter().flat_map(|package| ["--package", package]));
+            command::run(&mut cargo, "cargo build", BUILD)?;
+        }
         if args.name.optimised().is_empty() {
             return Ok(());
         }
@@ -96,10 +125,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .args(args.quick.then_some("--quick"))
         .args(&args.figure)
         .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
-        .env("GATEHOUSE_TEST_BIN", repo::target(&root).join("release"))
+        .env("GATEHOUSE_TEST_BIN", repo::target(&root).join(args.name.folder()))
         .env("GATEHOUSE_TEST_SUITE", &suite);
-    if args.name == Name::Ratelimit {
+    if args.name != Name::Edge {
         bench.env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?);
+    }
+    // Ends with this value, after the bench.
+    let stores = (args.name == Name::Revocation).then(|| test::stores("bench", &mut report));
+    let stores = stores.transpose()?;
+    if let Some(stores) = &stores {
+        bench.env("GATEHOUSE_TEST_POSTGRES", test::postgres(stores));
     }
     let mut child = bench.spawn().with_context(|| format!("starting {program}"))?;
     let ended = command::wait(&mut child, LIMIT);

@@ -66,16 +66,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let parts = install::ensure(&wanted, &mut report)?;
     let Prepared { nextest, suite, probe, agent } = prepare(&mut report)?;
 
-    let mut options = Options::new("test");
-    options.reset = true;
-    options.password = Some(PASSWORD.to_owned());
-    let mut stores = Stack::stores(&options, &mut report)?;
+    let mut stores = stores("test", &mut report)?;
     let cluster = stores.redis_cluster("admin", &mut report)?;
 
     let bin = repo::target(&root).join("debug");
     let environment = |command: &mut Command| -> anyhow::Result<()> {
         command
-            .env("GATEHOUSE_TEST_POSTGRES", with_database(&stores.instance.database("postgres")))
+            .env("GATEHOUSE_TEST_POSTGRES", postgres(&stores))
             .env("GATEHOUSE_TEST_REDIS", stores.instance.redis("admin"))
             .env("GATEHOUSE_TEST_REDIS_CLUSTER", &cluster)
             .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)
@@ -134,15 +131,23 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if red { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Empty stores of this name, whose every password is the tests'.
+pub(crate) fn stores(name: &str, report: &mut Report) -> anyhow::Result<Stack> {
+    let mut options = Options::new(name);
+    options.reset = true;
+    options.password = Some(PASSWORD.to_owned());
+    Stack::stores(&options, report)
+}
+
 /// The superuser connects to the database `postgres`, which is there from the start; tests make their own.
-fn with_database(url: &str) -> String {
+pub(crate) fn postgres(stores: &Stack) -> String {
+    let url = stores.instance.database("postgres");
     match url.rsplit_once('/') {
         Some((server, _)) => format!("{server}/postgres"),
-        None => url.to_owned(),
+        None => url,
     }
 }
 
-/// Services and tests in one go, so that their dependencies are built with the same features.
 /// What must be there before anything runs.
 struct Prepared {
     nextest: PathBuf,
@@ -169,6 +174,7 @@ fn build_probe() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// Services and tests in one go, so that their dependencies are built with the same features.
 fn build(root: &Path, nextest: &Path) -> anyhow::Result<()> {
     let mut cargo = repo::cargo(root);
     cargo.args(["build", "--workspace", "--bins", "--locked", "--quiet"]);
