@@ -16,7 +16,7 @@ pub mod figures;
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench revocation     how long a revoked key still passes\n  cargo xtask bench ratelimit      every figure of the limits\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
+    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench revocation     how long a revoked key still passes\n  cargo xtask bench ratelimit      every figure of the limits\n  cargo xtask bench chaos          the chaos test again and again, each time at other moments\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
 )]
 pub struct Args {
     /// Which bench.
@@ -35,6 +35,8 @@ pub enum Name {
     Edge,
     /// Limits: exactness, what a check costs, what an outage costs.
     Ratelimit,
+    /// Limits while parts are stalled, killed and emptied under load; the longer form of the chaos test.
+    Chaos,
     /// How long a revoked key still passes.
     Revocation,
 }
@@ -45,6 +47,7 @@ impl Name {
         match self {
             Self::Edge => ("gatehouse-tests", "bench-edge"),
             Self::Ratelimit => ("gatehouse-tests", "bench-ratelimit"),
+            Self::Chaos => ("gatehouse-tests", "bench-chaos"),
             Self::Revocation => ("gatehouse-tests", "bench-revocation"),
         }
     }
@@ -54,13 +57,14 @@ impl Name {
         match self {
             Self::Edge | Self::Revocation => &[],
             Self::Ratelimit => &["gatehouse-ratelimit-sidecar", "gatehouse-load"],
+            Self::Chaos => &["gatehouse-ratelimit-sidecar"],
         }
     }
 
     /// Packages whose programs are built as the tests build them: what they do is waited for, not measured.
     const fn services(self) -> &'static [&'static str] {
         match self {
-            Self::Edge | Self::Ratelimit => &[],
+            Self::Edge | Self::Ratelimit | Self::Chaos => &[],
             Self::Revocation => &["gatehouse-control-api", "gatehouse-ratelimit-sidecar"],
         }
     }
@@ -69,7 +73,7 @@ impl Name {
     const fn folder(self) -> &'static str {
         match self {
             Self::Edge | Self::Revocation => "debug",
-            Self::Ratelimit => "release",
+            Self::Ratelimit | Self::Chaos => "release",
         }
     }
 
@@ -77,7 +81,7 @@ impl Name {
     const fn parts(self) -> &'static [install::Part] {
         match self {
             Self::Edge => &[install::Part::WasmTarget, install::Part::Envoy],
-            Self::Ratelimit => {
+            Self::Ratelimit | Self::Chaos => {
                 &[install::Part::WasmTarget, install::Part::Envoy, install::Part::Redis]
             }
             Self::Revocation => {

@@ -138,7 +138,7 @@ impl Bench<'_> {
 
     /// A file of questions.
     fn questions(&self, name: &str, all: impl Iterator<Item = Vec<u8>>) -> Result<PathBuf> {
-        let path = self.dir.join(name);
+        let path = self.dir.join(format!("{name}.hex"));
         let lines: Vec<String> = all.map(|question| hex::text(&question)).collect();
         std::fs::write(&path, lines.join("\n"))?;
         Ok(path)
