@@ -275,6 +275,22 @@ impl<W> Core<W> {
             let (rules, decision) = (Arc::clone(rules), taken.decision.clone());
             tell(whom, Verdict { rules, decision, lease: None });
         }
+        // Those who came meanwhile need no take of their own while a lease or a denial answers them.
+        while let Some(waiter) = group.waiters.pop_front() {
+            if !waits(&waiter.whom) {
+                continue;
+            }
+            let passed = group.pass(now);
+            self.tally.used += u64::from(passed.is_some());
+            let Some(decision) = passed.or_else(|| group.denied(now)) else {
+                group.waiters.push_front(waiter);
+                break;
+            };
+            let vm = waiter.vm.filter(|_| decision.allowed);
+            let lease =
+                vm.and_then(|vm| carve(&mut self.book, &mut self.tally, id, group, now, &vm));
+            tell(waiter.whom, Verdict { rules: Arc::clone(&group.rules), decision, lease });
+        }
         let again = self.settle(id);
         back.into_iter().for_each(|give| self.hand_back(Some(give)));
         again

@@ -116,7 +116,11 @@ fn checks_of_one_group_join_one_take_and_one_is_under_way() {
     let (_, queued) = bench.ask(&rules, 5, None).unwrap_err();
     assert!(!queued, "another take of the group is under way");
     let taken = bench.charge(&take);
-    assert!(bench.answer(asking, &take, &taken), "the sixth waits for the next take");
+    assert!(!bench.answer(asking, &take, &taken), "the sixth needs none: all are denied for now");
+    assert_eq!(
+        bench.told.pop().map(|(whom, verdict)| (whom, verdict.decision.allowed)),
+        Some((5, false))
+    );
     let told: Vec<_> = bench
         .told
         .iter()
@@ -126,6 +130,25 @@ fn checks_of_one_group_join_one_take_and_one_is_under_way() {
         .collect();
     let expected = [(0, true, 1), (1, true, 2), (2, true, 3), (3, false, 3), (4, false, 3)];
     assert_eq!(told, expected, "in their order, each with less left than the one before");
+}
+
+#[test]
+fn who_came_meanwhile_takes_from_the_lease_and_the_rest_wait_for_the_next_take() {
+    let (mut bench, rules) = (Bench::new(Mode::Lease), rules(100));
+    let group = bench.ask(&rules, 0, None).unwrap_err().0;
+    let (take, asking) = bench.send(group).unwrap();
+    assert_eq!((take.waiting, take.ahead), (1, 2));
+    (1..5).for_each(|whom| drop(bench.ask(&rules, whom, None).unwrap_err()));
+    bench.gone = vec![1];
+    let taken = bench.charge(&take);
+    assert!(bench.answer(asking, &take, &taken), "the fifth waits for the next take");
+    let told: Vec<_> = bench
+        .told
+        .iter()
+        .map(|(whom, verdict)| (*whom, verdict.decision.standings[0].used))
+        .collect();
+    assert_eq!(told, [(0, 1), (2, 2), (3, 3)]);
+    assert_eq!(bench.send(group).unwrap().0.waiting, 1);
 }
 
 #[test]

@@ -585,7 +585,11 @@ impl World {
             if again {
                 self.sidecars[sidecar].queue.push_back(group);
             }
-            told.iter().for_each(|(request, verdict)| self.tell(*request, verdict, at));
+            for (request, verdict) in &told {
+                // Who came after the charge was served from the lease.
+                let used = if request.came <= at { at } else { time };
+                self.tell(*request, verdict, used);
+            }
         }
         self.pump(sidecar);
     }
