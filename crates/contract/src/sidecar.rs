@@ -363,7 +363,7 @@ pub struct LeaseAnswer {
     /// The verdict on [`LeaseAsk::check`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckAnswer>,
-    /// What may be taken along.
+    /// What may be taken along; it is counted as left in the check's [`LimitState::remaining`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
     /// What this VM may let pass of the check's tenant per window while the sidecar is away: the tenant's limit ÷ the

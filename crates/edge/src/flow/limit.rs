@@ -158,18 +158,15 @@ impl Suite {
         let tightest = check.limits.first();
         let granted = lease.zip(shown.clone()).map(|(lease, shown)| {
             vm.limits.counts.event(Event::PassesGranted, lease.passes.into());
-            let remaining = tightest.map_or(0, |tightest| tightest.remaining);
+            // The sidecar counts what goes along as left: without it, what is left to others.
+            let along = lease.passes.saturating_mul(cost);
+            let remaining = tightest.map_or(0, |t| t.remaining.saturating_sub(along));
             let reset_s = tightest.map_or(0, |tightest| tightest.reset_s);
             (lease, Granted { shown, remaining, reset_s, degraded })
         });
-        // What this VM took along is left, too.
-        let unspent = match (&granted, allowed) {
-            (Some((lease, _)), true) => lease.passes.saturating_mul(cost),
-            _ => 0,
-        };
         self.book_answer(vm, &weighed, (sent_at, wanted), granted);
         let standing = shown.zip(tightest).map(|(shown, tightest)| {
-            let remaining = tightest.remaining.saturating_add(unspent);
+            let remaining = tightest.remaining;
             let reset_s = if allowed && remaining > 0 { 0 } else { tightest.reset_s };
             self.shown(shown, remaining, reset_s, now)
         });

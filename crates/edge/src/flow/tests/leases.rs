@@ -58,7 +58,7 @@ fn a_busy_callers_requests_ask_nobody_until_the_passes_or_their_time_are_used_up
         (asked(&world)["want"].clone(), asked(&world)["returns"].clone()),
         (json!(1), Value::Null)
     );
-    for left in ["600", "599"] {
+    for left in ["598", "597"] {
         let end = send(&mut world);
         assert_eq!(world.calls, [""; 0], "on a pass");
         let (remaining, state, degraded) = rate(&world.suite, &end);
