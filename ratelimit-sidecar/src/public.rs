@@ -81,7 +81,8 @@ where
             () = shutdown.requested() => break,
         };
         let handler = Arc::clone(&handler);
-        let service = service_fn(move |request| answer(Arc::clone(&handler), request));
+        // Boxed: the connection hands it on several times, and it is large.
+        let service = service_fn(move |request| Box::pin(answer(Arc::clone(&handler), request)));
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let connection = open.watch(connection.into_owned());
         tokio::spawn(async move {
@@ -113,13 +114,11 @@ struct Handler {
     grpc: Arc<grpc::Settings>,
 }
 
-/// Not boxed: a call costs one allocation less.
 async fn answer(handler: Arc<Handler>, request: Request<Incoming>) -> Result<Reply, Infallible> {
     if grpc::is_call(&request) {
         let check = async |ask| handler.engine.check(&ask).await;
         return Ok(grpc::call(&handler.grpc, request, check).await);
     }
-    // Boxed: its size would be moved with every call of the other kind.
-    let answered = Box::pin(handler.router.call(request.map(Body::new)));
+    let answered = handler.router.call(request.map(Body::new));
     Ok(answered.await?.map(Answer::Axum))
 }

@@ -6,9 +6,10 @@
 //! `COUNTERS / 2` of all is in the table, and is told at most that part too low.
 //! Knows neither limits nor clocks: `now` counts from the start.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use gatehouse_contract::TenantId;
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 /// Of one table: 1000 in all.
