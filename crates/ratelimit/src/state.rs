@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// [`Algorithm::SubBuckets`].
-    SubBuckets(Window),
+    SubBuckets(Box<Window>),
     /// [`Algorithm::Ring`] and [`Algorithm::SortedSet`].
     Log(Log),
     /// [`Algorithm::Gcra`].
@@ -39,7 +39,7 @@ impl State {
     /// Nothing charged.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
-            Algorithm::SubBuckets => Self::SubBuckets(Window::default()),
+            Algorithm::SubBuckets => Self::SubBuckets(Box::default()),
             Algorithm::Ring | Algorithm::SortedSet => Self::Log(Log::default()),
             Algorithm::Gcra => Self::Gcra(Gcra::default()),
             Algorithm::Day => Self::Day(Day::default()),

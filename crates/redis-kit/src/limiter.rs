@@ -328,20 +328,22 @@ fn is_missing<T>(reply: &Result<T, Error>) -> bool {
 
 /// Runs all at the same time; their values are in their order.
 async fn join<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut all: Vec<(Pin<Box<F>>, Option<F::Output>)> =
-        all.map(|one| (Box::pin(one), None)).collect();
+    let mut running: Vec<Pin<Box<F>>> = all.map(Box::pin).collect();
+    let mut values: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
     poll_fn(|context| {
         let mut waits = false;
-        for (one, value) in all.iter_mut().filter(|(_, value)| value.is_none()) {
-            match one.as_mut().poll(context) {
-                Poll::Ready(ready) => *value = Some(ready),
-                Poll::Pending => waits = true,
+        for (one, value) in running.iter_mut().zip(&mut values) {
+            if value.is_none() {
+                match one.as_mut().poll(context) {
+                    Poll::Ready(ready) => *value = Some(ready),
+                    Poll::Pending => waits = true,
+                }
             }
         }
         if waits { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    all.into_iter().filter_map(|(_, value)| value).collect()
+    values.into_iter().flatten().collect()
 }
 
 fn in_order<T>(groups: Vec<Vec<(usize, T)>>) -> Vec<T> {

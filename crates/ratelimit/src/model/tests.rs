@@ -245,3 +245,41 @@ fn what_is_forced_without_end_counts_up_to_a_bound_and_leaves_again() {
         assert!(free.decision.allowed, "{algorithm:?}");
     }
 }
+
+#[test]
+fn little_goes_ahead_near_the_limit_and_nothing_where_it_cannot_be_booked() {
+    let rules = [of(Algorithm::SubBuckets, 100, 60)];
+    let ask = |ahead, divisor, hold_s| Take {
+        ahead,
+        divisor,
+        hold: Duration::from_secs(hold_s),
+        ..asking(&rules, 1)
+    };
+    let mut states = states(&rules);
+    let mut ahead = |take: &Take| grant_at(take, &mut states, START_MS).ahead;
+    assert_eq!(ahead(&ask(64, 4, 3)), 0, "more than two slots ahead");
+    assert_eq!(ahead(&ask(10, 4, 2)), 10);
+    assert_eq!(ahead(&ask(64, 4, 0)), 21, "one part in four of the 87 that are left");
+    assert_eq!(ahead(&ask(64, 100, 0)), 0);
+}
+
+#[test]
+fn what_is_charged_between_declarations_stays_on_top_of_them() {
+    let rules = [of(Algorithm::SubBuckets, 100, 60)];
+    let (mut states, mut sums) = (states(&rules), Declared::default());
+    let used = |states: &mut [State]| {
+        grant_at(&asking(&rules, 0), states, START_MS).decision.standings[0].used
+    };
+    let declaration = |amount| Declaration {
+        tenant: asking(&rules, 0).tenant,
+        rule: rules[0].clone(),
+        charges: vec![(at(START_MS), amount)],
+        run: Run(1),
+    };
+    grant_at(&asking(&rules, 10), &mut states, START_MS);
+    for (declared, charged, holds) in [(4, 0, 10), (9, 5, 18), (2, 0, 20)] {
+        declare(&declaration(declared), &mut states[0], &mut sums, at(START_MS));
+        grant_at(&asking(&rules, charged), &mut states, START_MS);
+        assert_eq!(used(&mut states), holds, "{declared} more declared");
+    }
+}

@@ -77,7 +77,7 @@ impl Store {
     pub async fn give_back(&self, give: &Return) {
         match self {
             Self::Memory(memory, start) => memory.lock().unwrap().give_back(give, since(*start)),
-            Self::Redis(_, limiter) => limiter.give_back(&[give.clone()]).await.unwrap(),
+            Self::Redis(_, limiter) => limiter.give_back(std::slice::from_ref(give)).await.unwrap(),
         }
     }
 
@@ -87,7 +87,7 @@ impl Store {
                 memory.lock().unwrap().declare(declaration, since(*start)).unwrap()
             }
             Self::Redis(_, limiter) => {
-                limiter.declare(&[declaration.clone()]).await.remove(0).unwrap()
+                limiter.declare(std::slice::from_ref(declaration)).await.remove(0).unwrap()
             }
         }
     }
