@@ -5,6 +5,7 @@
 mod authn;
 mod control;
 mod edge;
+mod engine;
 mod limits;
 mod record;
 
@@ -63,6 +64,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
     authn::GUARDS
         .iter()
         .chain(edge::GUARDS)
+        .chain(engine::GUARDS)
         .chain(limits::GUARDS)
         .chain(record::GUARDS)
         .chain(control::GUARDS)
