@@ -8,6 +8,7 @@ mod edge;
 mod engine;
 mod limits;
 mod record;
+mod store;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,6 +68,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(engine::GUARDS)
         .chain(limits::GUARDS)
         .chain(record::GUARDS)
+        .chain(store::GUARDS)
         .chain(control::GUARDS)
 }
 
@@ -155,8 +157,11 @@ fn stores(report: &mut Report) -> anyhow::Result<(Stack, Vec<(&'static str, OsSt
     let mut options = Options::new("mutate");
     options.reset = true;
     options.password = Some("test".to_owned());
-    let stores = Stack::stores(&options, report)?;
+    let mut stores = Stack::stores(&options, report)?;
+    let cluster = stores.redis_cluster("admin", report)?;
     let environment = vec![
+        ("GATEHOUSE_TEST_REDIS", stores.instance.redis("admin").into()),
+        ("GATEHOUSE_TEST_REDIS_CLUSTER", cluster.into()),
         ("GATEHOUSE_TEST_POSTGRES", stores.instance.database("postgres").into()),
         ("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?.into()),
         ("GATEHOUSE_TEST_OIDC", parts.oidc()?.into()),
