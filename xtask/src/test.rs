@@ -307,12 +307,4 @@ mod tests {
         );
         check(&["running 3 tests"], None, 0);
     }
-
-    #[test]
-    fn the_superuser_connects_to_the_database_that_is_always_there() {
-        assert_eq!(
-            with_database("postgres://postgres:x@127.0.0.1:1/gatehouse"),
-            "postgres://postgres:x@127.0.0.1:1/postgres"
-        );
-    }
 }

@@ -2,6 +2,8 @@
 //! doubled, sidecars and VMs die, the store loses its data. Whatever happens, no window holds more uses than its limit.
 //! Every run is the same for the same seed.
 
+mod event;
+mod store;
 mod world;
 
 use std::{sync::Arc, time::Duration};

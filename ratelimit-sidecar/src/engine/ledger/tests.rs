@@ -1,3 +1,5 @@
+//! The ledger: what was charged is declared once per run, in the slots of the store, and never grows beyond its bound.
+
 use gatehouse_ratelimit::{Span, keys};
 
 use super::*;

@@ -9,11 +9,9 @@ use std::{
 };
 
 use gatehouse_contract::{TenantId, sidecar::Lease};
-use gatehouse_ratelimit::{
-    Declaration, Refused, Return, Rule, Run, Take, Taken, Timestamp, model,
-    state::{Declared, State},
-};
+use gatehouse_ratelimit::{Refused, Rule, Run, Take, Taken};
 
+use super::{event::Event, store::Store};
 use crate::engine::{
     book::Book,
     core::{Ask, Asking, Core, GroupId, Step, Verdict},
@@ -23,11 +21,10 @@ use crate::engine::{
 
 const SIDECARS: usize = 3;
 const VMS: usize = 6;
-const MS: u64 = 1000;
+pub const MS: u64 = 1000;
 /// How long a check waits in a sidecar, a call for the store, a VM for its sidecar.
 const PATIENCE: u64 = 25 * MS;
 const VM_PATIENCE: u64 = 50 * MS;
-const SETTLE: u64 = 1_000 * MS;
 
 /// What goes wrong: shares of messages, and mean times between events (0: never).
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +62,7 @@ pub struct World {
 
 /// A request of a VM's client that waits for its sidecar; names the VM's life.
 #[derive(Debug, Clone, Copy)]
-struct Request {
+pub struct Request {
     vm: usize,
     life: u64,
     sent: u64,
@@ -90,122 +87,6 @@ struct Vm {
     leases: [Option<(Lease, u64, u32)>; 2],
     asking: [u32; 2],
     returns: Vec<(u64, u32)>,
-}
-
-#[derive(Default)]
-struct Store {
-    skew: u64,
-    began: u64,
-    run: u64,
-    windows: HashMap<String, (State, Declared)>,
-}
-
-enum Event {
-    Arrives,
-    Asked {
-        sidecar: usize,
-        request: Option<Request>,
-        holder: String,
-        want: u32,
-        returns: Vec<(u64, u32)>,
-    },
-    Told {
-        request: Request,
-        allowed: bool,
-        lease: Option<Lease>,
-    },
-    Called {
-        sidecar: usize,
-        life: u64,
-        call: u64,
-        takes: Vec<Take>,
-    },
-    Answered {
-        sidecar: usize,
-        life: u64,
-        call: u64,
-        at: u64,
-        taken: Vec<Result<Taken, Refused>>,
-    },
-    CallEnds {
-        sidecar: usize,
-        life: u64,
-        call: u64,
-    },
-    GivenBack {
-        gives: Vec<Return>,
-    },
-    Declared {
-        sidecar: usize,
-        life: u64,
-        declared: Vec<Declaration>,
-    },
-    Took {
-        sidecar: usize,
-        life: u64,
-        run: Run,
-    },
-    Pulse {
-        sidecar: usize,
-    },
-    Tick,
-    VmTick {
-        vm: usize,
-    },
-    SidecarDies,
-    VmDies,
-    StoreForgets,
-    LimitChanges,
-}
-
-impl Store {
-    fn clock(&self, now: u64) -> Timestamp {
-        Timestamp::from_ms((now + self.skew) / MS)
-    }
-
-    fn take(&mut self, take: &Take, now: u64) -> Result<Taken, Refused> {
-        let run = Run(self.run);
-        if take.run.is_some_and(|known| known != run) {
-            return Err(Refused::Anew(run));
-        }
-        if self.run > 1 && now < self.began + SETTLE {
-            return Err(Refused::Settling(run));
-        }
-        let at = self.clock(now);
-        let mut states: Vec<State> =
-            take.rules.iter().map(|rule| self.window(rule).0.clone()).collect();
-        let granted = model::take(take, &mut states.iter_mut().collect::<Vec<_>>(), at);
-        for (rule, state) in take.rules.iter().zip(states) {
-            self.window(rule).0 = state;
-        }
-        let model::Granted { waiting, ahead, decision } = granted;
-        Ok(Taken { waiting, ahead, decision, at, run })
-    }
-
-    fn give_back(&mut self, give: &Return, now: u64) {
-        if give.run != Run(self.run) {
-            return;
-        }
-        let at = self.clock(now);
-        for rule in give.rules.iter() {
-            let state = &mut self.window(rule).0;
-            let one = Return { rules: [rule.clone()].into(), ..give.clone() };
-            model::give_back(&one, &mut [state], at);
-        }
-    }
-
-    fn declare(&mut self, declaration: &Declaration, now: u64) {
-        let at = self.clock(now);
-        if declaration.run == Run(self.run) {
-            let (state, declared) = self.window(&declaration.rule);
-            model::declare(declaration, state, declared, at);
-        }
-    }
-
-    fn window(&mut self, rule: &Rule) -> &mut (State, Declared) {
-        let fresh = || (State::new(rule.algorithm()), Declared::default());
-        self.windows.entry(rule.key_tail().to_owned()).or_insert_with(fresh)
-    }
 }
 
 impl World {

@@ -55,7 +55,9 @@ fn fresh(world: &World, admin: &str) -> anyhow::Result<Key> {
 }
 
 /// How long ago the last of the answers was that are not as wanted, once a row of them is; never a time that was slept.
-pub(super) fn settles(mut as_wanted: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<Duration> {
+pub(super) fn settles(
+    mut as_wanted: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let (mut settled, mut in_a_row) = (Duration::ZERO, 0);
     while in_a_row < IN_A_ROW {
