@@ -131,11 +131,11 @@ impl Suite {
         request.place = self.routes.place(method, &target.path);
         let mut query = target.query;
         let mut stripped = None;
+        if let Err(bad) = self.hand_over(&mut request, &found, &presented) {
+            let refusal = Refusal::new(Reason::HeaderInvalid).detail(bad.0);
+            return self.refuse(request, refusal);
+        }
         if let Presented::One(credential) = &presented {
-            if let Err(bad) = self.hand_over(&mut request, &found, credential) {
-                let refusal = Refusal::new(Reason::HeaderInvalid).detail(bad.0);
-                return self.refuse(request, refusal);
-            }
             stripped = self.without_credential(credential, query);
         }
         if let Some(left) = &stripped {

@@ -179,6 +179,13 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: "",
     },
     Guard {
+        name: "j28 a session is for the control API alone",
+        file: "crates/edge/src/flow/inbound.rs",
+        text: "!self.sources.sessions && has_session(found)",
+        without: "false && has_session(found)",
+        tests: "",
+    },
+    Guard {
         name: "j26 the answer is not kept",
         file: "crates/edge/src/flow/inbound.rs",
         text: "                request.record.no_store = true;\n",

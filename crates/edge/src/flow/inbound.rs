@@ -10,7 +10,7 @@ use super::{NamedTenant, Request};
 use crate::{
     authority, baggage,
     config::{Host, SESSION_COOKIE, Suite},
-    credential::{self, Credential, Kind},
+    credential::{self, Credential, Kind, Presented},
     matrix::Place,
     path::{self, Target},
     reply::{Challenge, Refusal},
@@ -120,32 +120,40 @@ impl Suite {
         &self,
         request: &mut Request,
         found: &Scan<'_>,
-        credential: &Credential<'_>,
+        presented: &Presented<'_>,
     ) -> Result<(), BadCookies> {
         let forward = self.sources.forward;
-        match credential.place {
-            credential::Place::Authorization if !forward => {
-                request.edits.push(self.gone("authorization"));
+        let mut taken = None;
+        if let Presented::One(credential) = presented {
+            match credential.place {
+                credential::Place::Authorization if !forward => {
+                    request.edits.push(self.gone("authorization"));
+                }
+                credential::Place::ApiKey if !forward => {
+                    let name = String::from_utf8_lossy(found.api_key_name).into_owned();
+                    request.edits.push(self.gone(name));
+                }
+                credential::Place::Authorization | credential::Place::ApiKey => {}
+                credential::Place::Cookie => {
+                    taken = match credential.kind {
+                        // The control API checks a session again, by its cookie (design §3.1).
+                        Kind::Recorded(_) if forward => None,
+                        Kind::Recorded(_) => Some(SESSION_COOKIE),
+                        Kind::Token => self.sources.cookie.as_deref(),
+                    };
+                    request.edits.extend(self.moved(credential));
+                }
+                credential::Place::Query => {
+                    request.record.no_store = true;
+                    request.edits.extend(self.moved(credential));
+                }
             }
-            credential::Place::ApiKey if !forward => {
-                let name = String::from_utf8_lossy(found.api_key_name).into_owned();
-                request.edits.push(self.gone(name));
-            }
-            credential::Place::Authorization | credential::Place::ApiKey => {}
-            credential::Place::Cookie => {
-                let name = match credential.kind {
-                    // The control API checks a session again, by its cookie (design §3.1).
-                    Kind::Recorded(_) if forward => return Ok(()),
-                    Kind::Recorded(_) => SESSION_COOKIE,
-                    Kind::Token => self.sources.cookie.as_deref().unwrap_or_default(),
-                };
-                request.edits.push(self.without_cookie(found, name)?);
-                request.edits.extend(self.moved(credential));
-            }
-            credential::Place::Query => {
-                request.record.no_store = true;
-                request.edits.extend(self.moved(credential));
-            }
+        }
+        // A session is for the control API alone: who stands behind a gateway that takes none could use it there.
+        let foreign = !self.sources.sessions && has_session(found);
+        let foreign = foreign.then_some(SESSION_COOKIE);
+        if taken.is_some() || foreign.is_some() {
+            request.edits.push(self.without_cookies(found, [taken, foreign])?);
         }
         Ok(())
     }
@@ -172,13 +180,20 @@ impl Suite {
         Some(Edit::Set("authorization".into(), value.into()))
     }
 
-    /// Every cookie but this one, each byte as it came.
-    fn without_cookie(&self, found: &Scan<'_>, name: &str) -> Result<Edit, BadCookies> {
+    /// Every cookie but these, each byte as it came.
+    fn without_cookies(
+        &self,
+        found: &Scan<'_>,
+        names: [Option<&str>; 2],
+    ) -> Result<Edit, BadCookies> {
         if self.host == Host::Kong && found.cookies.len() > 1 {
             return Err(BadCookies("cookies came in several headers"));
         }
-        let left: Vec<Vec<u8>> =
-            found.cookies.iter().filter_map(|header| cookie::without(header, name)).collect();
+        let without = |header: &&[u8]| {
+            let mut names = names.into_iter().flatten();
+            names.try_fold(header.to_vec(), |left, name| cookie::without(&left, name))
+        };
+        let left: Vec<Vec<u8>> = found.cookies.iter().filter_map(without).collect();
         // RFC 9113 §8.2.3: how the pieces of HTTP/2 are put together.
         let left = String::from_utf8(left.join(b"; ".as_slice()))
             .map_err(|_bytes| BadCookies("a cookie has bytes that no cookie has"))?;
@@ -261,6 +276,11 @@ impl Suite {
             Host::Kong => Edit::Set(name.into(), "".into()),
         }
     }
+}
+
+/// Whether there is a session's cookie, once or more often.
+fn has_session(found: &Scan<'_>) -> bool {
+    cookie::find(found.cookies.iter().copied(), SESSION_COOKIE) != Ok(None)
 }
 
 /// A cookie cannot be taken out without touching the others. The text may be shown to clients.

@@ -165,6 +165,50 @@ fn j28_what_is_forwarded_stays_where_upstreams_look_for_it() {
 }
 
 #[test]
+fn a_session_is_for_the_control_api_alone() {
+    let host = |kong: bool| {
+        move |document: &mut Value| {
+            document["sources"] = json!({"cookie": "token"});
+            document["sessions"] = false.into();
+            if kong {
+                document["host"] = "kong".into();
+                document["sidecar"]["target"] = "127.0.0.1:9000".into();
+            }
+        }
+    };
+    let session = format!("__Host-gatehouse={SESSION}");
+    let mut elsewhere = World::with(host(false));
+    let end = elsewhere.send("GET", AGENTS, &[("cookie", &session)]);
+    assert_eq!(end.verdict(), "401 credential_missing", "where none is taken it opens nothing");
+    let bearer = ("authorization", good());
+    let token = format!("token={}", token());
+    let public = "/.well-known/jwks.json";
+    for (cookie, left) in [
+        (session.clone(), &[][..]),
+        (format!("a=1; {session}; b=2"), &["a=1; b=2"]),
+        (format!("{session}; a=1; {session}"), &["a=1"]),
+        ("a=1; __Host-gatehouse-login=x".to_owned(), &["a=1; __Host-gatehouse-login=x"]),
+    ] {
+        let cookie = ("cookie", cookie.as_str());
+        let known = elsewhere.send("GET", AGENTS, &[(bearer.0, &bearer.1), cookie]);
+        assert_eq!(seen(&known, "cookie"), left);
+        assert_eq!(seen(&elsewhere.send("GET", public, &[cookie]), "cookie"), left, "public");
+    }
+    // Beside a token's cookie, and in HTTP/2's pieces, both go.
+    let pieces = [("cookie", session.as_str()), ("cookie", &token), ("cookie", "a=1")];
+    let end = elsewhere.send("GET", AGENTS, &pieces);
+    assert_eq!(seen(&end, "cookie"), ["a=1"]);
+    assert!(seen(&end, "authorization")[0].starts_with("Bearer "));
+    let mut kong = World::with(host(true));
+    let end = kong.send("GET", public, &[("cookie", &session)]);
+    assert_eq!(seen(&end, "cookie"), [""]);
+    assert_eq!(kong.send("GET", public, &pieces[..2]).verdict(), "400 header_invalid");
+    let mut before_it = world(json!({}));
+    let end = before_it.send("GET", public, &[("cookie", &session)]);
+    assert_eq!(seen(&end, "cookie"), [session.as_str()], "a logout needs it");
+}
+
+#[test]
 fn j29_in_optional_mode_nobody_is_anonymous_and_a_bad_credential_is_refused() {
     let public = "/.well-known/jwks.json";
     let mut world = World::with(|document| document["verify_on_public"] = true.into());
