@@ -26,7 +26,11 @@ pub async fn settle(tx: &mut TenantTx<'_>, issuer: &Issuer, said: &Said) -> Resu
     let name = &issuer.settings.issuer;
     let mut within = tx.within();
     let roles = roles(issuer, &said.groups);
-    let known = within.identity(name, &said.subject).await.map_err(refused)?;
+    let mut known = within.identity(name, &said.subject).await.map_err(refused)?;
+    if known.is_none() {
+        // A person may sign in for the first time in two tabs at once.
+        known = within.identity_in_turn(name, &said.subject).await.map_err(refused)?;
+    }
     if let Some(user) = known {
         let record = within.member(Member::User(user)).await.map_err(refused)?;
         if record.ok_or(Reason::NotFound)?.suspended {

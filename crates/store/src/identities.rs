@@ -11,6 +11,10 @@ use crate::{
     quotas::LimitsRow,
 };
 
+/// Keeps one subject from becoming two users at the same time: an advisory lock in this space, by tenant, issuer and
+/// subject.
+const SUBJECT_LOCK: i64 = 0x6761_7465_0002;
+
 /// Who a provider's subject is in a tenant, and what its issuer may do there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -54,6 +58,22 @@ impl Within<'_> {
         .fetch_optional(&mut *self.connection)
         .await?;
         Ok(row.map(UserId::new))
+    }
+
+    /// As [`Self::identity`], for who goes on to say whom an unknown subject is: others who found it unknown wait here
+    /// until this transaction ends, and then see what came of it.
+    pub async fn identity_in_turn(
+        &mut self,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<Option<UserId>, Error> {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, $2))")
+            .bind(format!("{} {issuer} {subject}", self.tenant))
+            .bind(SUBJECT_LOCK)
+            .execute(&mut *self.connection)
+            .await?;
+        // A statement of its own: it sees what was committed while the one above waited.
+        self.identity(issuer, subject).await
     }
 
     /// The user who was invited by this address and whom no provider has named yet.

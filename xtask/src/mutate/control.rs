@@ -250,6 +250,13 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: "api: nobody_is_sent_elsewhere",
     },
     Guard {
+        name: "j40 a subject becomes one user",
+        file: "control-api/src/oidc/account.rs",
+        text: "if known.is_none() {",
+        without: "if false {",
+        tests: "api: a_first_sign_in",
+    },
+    Guard {
         name: "j40 the challenge",
         file: "control-api/src/oidc.rs",
         text: r#".append_pair("code_challenge", &challenge)"#,

@@ -1,10 +1,12 @@
 //! Who somebody is who signed in, and what that somebody may do.
 
+use std::sync::Barrier;
+
 use serde_json::{Value, json};
 
-use super::{Browser, Provider, refused, register, world};
+use super::{Browser, ORIGIN, Provider, refused, register, world};
 use crate::{
-    http::Answer,
+    http::{Answer, send},
     world::{Tenant, World},
 };
 
@@ -51,6 +53,43 @@ fn the_same_subject_at_two_issuers_is_two_users() {
         world.database.query(&format!("SELECT tenant_id FROM users WHERE id = '{third}'")),
         other.id
     );
+}
+
+#[test]
+fn a_first_sign_in_in_several_tabs_at_once_is_one_user() {
+    let people = json!({"ada": person("ada@example.com", &["makers"]), "bob": person("bob@example.com", &[])});
+    let provider = Provider::start(people);
+    let world = world(&[&provider]);
+    let tenant = world.tenant("tenant-a");
+    let issuer = register(&world, &tenant, &provider, json!({}));
+    let path = format!("/api/v1/factory/tenants/{}/users", tenant.id);
+    let invited = json!({"email": "bob@example.com", "role": "viewer"});
+    assert_eq!(world.as_platform("POST", &path, "a test", Some(invited)).status, 201);
+    for login in ["ada", "bob"] {
+        let tabs = [(); 4].map(|()| {
+            let mut tab = Browser::default();
+            let back = tab.through_provider(&world, &issuer, login);
+            let cookie = tab.cookie("__Host-gatehouse-login").unwrap();
+            (back.replace(ORIGIN, &world.service.url), format!("__Host-gatehouse-login={cookie}"))
+        });
+        let together = Barrier::new(tabs.len());
+        let visit = |(back, cookie): &(String, String)| {
+            together.wait();
+            send("GET", back, &[("cookie", cookie)], None)
+        };
+        let answers = std::thread::scope(|scope| {
+            let visit = &visit;
+            let handles = tabs.each_ref().map(|tab| scope.spawn(move || visit(tab)));
+            handles.map(|handle| handle.join().unwrap())
+        });
+        for answer in answers {
+            assert_eq!(answer.status, 303, "{login}: {}", answer.text);
+        }
+    }
+    let signed_in = "SELECT count(*) || ' ' || count(DISTINCT user_id) FROM sessions";
+    assert_eq!(world.database.query(signed_in), "8 2");
+    assert_eq!(world.database.query("SELECT count(*) FROM users"), "2");
+    assert_eq!(world.database.query("SELECT count(*) FROM user_identities"), "2");
 }
 
 #[test]
