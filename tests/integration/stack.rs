@@ -1,11 +1,13 @@
 //! The path over real HTTP through real Envoy to the real services. Two worlds: limits in Redis with Envoy's own
-//! verifier and a worker, and limits in memory with the portable verifier. What is black box runs in both.
+//! verifier and a worker, and limits in memory with the portable verifier. What is black box runs in both. People sign
+//! in in a world with a provider.
 
 mod executions;
 mod faults;
 mod identity;
 mod limits;
 mod roles;
+mod sign_in;
 mod tokens;
 
 use gatehouse_tests::{

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub use self::{
@@ -58,6 +58,8 @@ pub struct World {
     pub envoy: Gateway,
     /// The sidecar.
     pub sidecar: Process,
+    /// Where it is asked.
+    pub sidecar_listen: SocketAddr,
     /// The worker, if the plan has one; a test may take and stop it.
     pub worker: Mutex<Option<Process>>,
     /// The control API.
@@ -83,6 +85,11 @@ pub struct World {
 impl World {
     /// Starts everything and waits until it is ready.
     pub fn start(plan: Plan) -> Result<Self> {
+        Self::start_with(plan, json!({}))
+    }
+
+    /// As [`Self::start`], with these members more in the control API's configuration.
+    pub fn start_with(plan: Plan, control: Value) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("gatehouse-test-").tempdir()?;
         let database = Database::create().context("the database")?;
         let redis = match (plan.limiter, plan.worker) {
@@ -100,29 +107,20 @@ impl World {
             images: &images,
         };
         services.migrate()?;
-        let control = services.control()?;
+        let control = services.control(control)?;
         let upstream = Tap::start(control.listen, None)?;
         let jwk = test_key.jwk()?;
         let add: crate::tap::Change = Arc::new(move |_, answer| with_key(answer, &jwk));
         let keys = Tap::start(control.listen, Some(add))?;
         let sidecar = services.sidecar(keys.address, control.internal)?;
-        let mut document: Value =
-            serde_json::from_str(include_str!("../../examples/gateway/suite.json"))?;
-        let mut set = |pointer: &str, name: &str, value: Value| -> Result<()> {
-            let object = document.pointer_mut(pointer).and_then(Value::as_object_mut);
-            object.with_context(|| format!("no {pointer}"))?.insert(name.to_owned(), value);
-            Ok(())
-        };
-        set("", "signatures", plan.signatures.into())?;
-        // A machine that builds at the same time must not turn slowness into refusals.
-        set("/sidecar", "timeout_ms", services::CALL_OUT_MS.into())?;
-        set("/sidecar", "identity_timeout_ms", services::CALL_OUT_MS.into())?;
+        let document = document(plan)?;
         let envoy = Gateway::start(dir.path(), &document, upstream.address, sidecar.listen)?;
         let worker = if plan.worker { Some(services.worker()?) } else { None };
         Ok(Self {
             gateway: envoy.listen,
             envoy,
             sidecar: sidecar.process,
+            sidecar_listen: sidecar.listen,
             worker: Mutex::new(worker),
             control: control.process,
             upstream,
@@ -158,6 +156,25 @@ impl Drop for World {
             eprintln!("logs are in {}", self.dir.path().display());
         }
     }
+}
+
+/// The repository's document, as a world's gateway runs it.
+///
+/// # Errors
+/// The document has not the form that is expected here.
+pub fn document(plan: Plan) -> Result<Value> {
+    let mut document: Value =
+        serde_json::from_str(include_str!("../../examples/gateway/suite.json"))?;
+    let mut set = |pointer: &str, name: &str, value: Value| -> Result<()> {
+        let object = document.pointer_mut(pointer).and_then(Value::as_object_mut);
+        object.with_context(|| format!("no {pointer}"))?.insert(name.to_owned(), value);
+        Ok(())
+    };
+    set("", "signatures", plan.signatures.into())?;
+    // A machine that builds at the same time must not turn slowness into refusals.
+    set("/sidecar", "timeout_ms", services::CALL_OUT_MS.into())?;
+    set("/sidecar", "identity_timeout_ms", services::CALL_OUT_MS.into())?;
+    Ok(document)
 }
 
 /// A key set document with one key more; anything else unchanged.

@@ -70,7 +70,8 @@ impl Services<'_> {
         self.write("peppers", &json!({"current": "p1", "peppers": {"p1": PEPPER}}))
     }
 
-    pub fn control(&self) -> Result<Control> {
+    /// `more` members go on top of the configuration.
+    pub fn control(&self, more: Value) -> Result<Control> {
         let (listen, internal, admin) = (address()?, address()?, address()?);
         let key_file = self.dir.join("signing.key");
         std::fs::write(&key_file, KEY)?;
@@ -95,6 +96,9 @@ impl Services<'_> {
         // Without Redis there is no feed: the sidecar asks for every credential again.
         if let (Some(redis), Some(members)) = (self.redis, config.as_object_mut()) {
             members.insert("redis".to_owned(), json!({"url": redis.url("control")}));
+        }
+        if let (Value::Object(more), Some(members)) = (more, config.as_object_mut()) {
+            members.extend(more);
         }
         let config = self.write("control-api", &config)?;
         let mut bootstrap = self.program("control-api")?;
