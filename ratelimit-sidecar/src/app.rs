@@ -182,7 +182,7 @@ impl<S: Store> App<S> {
     /// Whether checks are answered: by the store; or, when that decided once since the start, by the policy of a tier
     /// for an outage. Before that nobody knows how many sidecars there are, and a share of a limit would be a guess.
     pub fn is_ready(&self) -> bool {
-        self.metrics.limits.reached() && (self.engine.is_up() || self.answers_alone)
+        self.metrics.limits.has_decided() && (self.engine.is_up() || self.answers_alone)
     }
 
     /// The filters' routes. Every answer is marked as ours, those of a refusal among them: a filter takes anything

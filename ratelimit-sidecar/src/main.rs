@@ -157,16 +157,14 @@ async fn prepare(limiter: &Limiter, shown: &str) -> Result<(), Stop> {
     }
     match outcome {
         Ok(()) => Ok(()),
-        Err(error @ (Error::Login(_) | Error::Refused(_) | Error::Shape(_) | Error::Foreign)) => {
-            Err(Stop::refused(format!(
-                "{shown}: {}; check the user, its password and its rights",
-                exit::chain(&error)
-            )))
-        }
-        Err(error) => {
+        Err(error) if error.passes() => {
             warn!(error = %exit::chain(&error), "Redis is away, starting without it");
             Ok(())
         }
+        Err(error) => Err(Stop::refused(format!(
+            "{shown}: {}; check the user, its password and its rights",
+            exit::chain(&error)
+        ))),
     }
 }
 

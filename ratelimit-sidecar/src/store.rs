@@ -46,6 +46,8 @@ pub struct Pulse {
     pub runs: Vec<Run>,
     /// How many sidecars live, this one among them.
     pub live: u32,
+    /// Whether it decides: no part of it waits for declarations.
+    pub settled: bool,
 }
 
 /// One way to keep windows. `store/tests.rs` holds what all must do.
@@ -122,7 +124,7 @@ impl Store for MemoryStore {
     }
 
     async fn pulse(&self) -> Result<Pulse, Away> {
-        Ok(Pulse { runs: vec![memory::RUN], live: 1 })
+        Ok(Pulse { runs: vec![memory::RUN], live: 1, settled: true })
     }
 }
 

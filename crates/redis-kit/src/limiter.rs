@@ -92,6 +92,8 @@ pub struct Pulse {
     pub runs: BTreeSet<Run>,
     /// How many sidecars were seen in the last two seconds, the asker included.
     pub live: u32,
+    /// Whether every server that answered decides: none waits for declarations any more.
+    pub settled: bool,
 }
 
 /// A decision and Redis' time at which it was made.
@@ -208,12 +210,13 @@ impl Limiter {
         let servers = servers.chain(others.into_iter().map(|link| (link, &plain)));
         let asked = servers
             .map(async |(link, call)| self.call_on(&link, call, link.query(call).await).await);
-        let mut pulse = Pulse { runs: BTreeSet::new(), live: 0 };
+        let mut pulse = Pulse { runs: BTreeSet::new(), live: 0, settled: true };
         let mut last = None;
         for told in join(asked).await {
-            let told: Result<(u64, u64, u32), Error> = told;
+            let told: Result<(u64, u64, u32, u8), Error> = told;
             match told {
-                Ok((_, run, live)) => {
+                Ok((_, run, live, settled)) => {
+                    pulse.settled &= settled == 1;
                     pulse.runs.insert(Run(run));
                     pulse.live = pulse.live.max(live);
                 }

@@ -43,6 +43,18 @@ const NOT_RUN: &[&str] = &[
     "READONLY",
     "TRYAGAIN",
 ];
+/// Those of them that pass.
+const PASSING: &[&str] = &[
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+];
 /// Redis' words for a function that is not there (no code of its own: `ERR Function not found`).
 pub(crate) const NO_FUNCTION: &str = "Function not found";
 
@@ -110,6 +122,20 @@ impl Error {
             Self::Address | Self::Away(_) | Self::Unsent(_) | Self::Login(_) | Self::Resting => {
                 false
             }
+        }
+    }
+
+    /// Whether this passes without anybody's doing, or with what an operator does at the server: it is away, busy,
+    /// loading, failing over or full. A login, a right or a version that is wrong is a mistake that stays.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Away(_)
+            | Self::Unsent(_)
+            | Self::Unreachable(_)
+            | Self::Resting
+            | Self::Late(_) => true,
+            Self::Refused(source) => source.code().is_some_and(|code| PASSING.contains(&code)),
+            Self::Address | Self::Login(_) | Self::Shape(_) | Self::Foreign => false,
         }
     }
 

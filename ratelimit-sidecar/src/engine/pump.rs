@@ -382,9 +382,14 @@ impl<S: Store> Pump<S> {
     /// Takes over who lives, and declares everything to what began anew.
     async fn heed(&self, kept: &mut Kept, pulse: Pulse) -> bool {
         let shared = &*self.shared;
-        let live = pulse.live.max(1);
+        // A store that began anew has not heard of all yet: until it has settled nobody's share grows.
+        let known = if pulse.settled { 1 } else { shared.live.load(Relaxed) };
+        let live = pulse.live.max(known);
         shared.live.store(live, Relaxed);
         shared.metrics.limits.set_live(usize::try_from(live).unwrap_or(usize::MAX));
+        if pulse.settled {
+            shared.metrics.limits.store_has_decided();
+        }
         let fresh: Vec<Run> =
             pulse.runs.iter().copied().filter(|run| !kept.runs.contains(run)).collect();
         for run in &fresh {

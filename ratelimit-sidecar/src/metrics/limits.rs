@@ -68,6 +68,7 @@ pub struct Limits {
     breaker_opened: AtomicU64,
     runs: AtomicU64,
     live: AtomicUsize,
+    decided: AtomicBool,
     ledger: AtomicUsize,
     queue: AtomicUsize,
     top: Mutex<Top>,
@@ -150,6 +151,7 @@ impl Default for Limits {
             breaker_opened: AtomicU64::new(0),
             runs: AtomicU64::new(0),
             live: AtomicUsize::new(0),
+            decided: AtomicBool::new(false),
             ledger: AtomicUsize::new(0),
             queue: AtomicUsize::new(0),
             top: Mutex::default(),
@@ -246,9 +248,14 @@ impl Limits {
         self.live.store(sidecars, Relaxed);
     }
 
-    /// Whether the store ever told who lives.
-    pub fn reached(&self) -> bool {
-        self.live.load(Relaxed) > 0
+    /// The store decides, and told who lives.
+    pub fn store_has_decided(&self) {
+        self.decided.store(true, Relaxed);
+    }
+
+    /// Whether it ever did.
+    pub fn has_decided(&self) -> bool {
+        self.decided.load(Relaxed)
     }
 
     /// Windows that the ledger holds.

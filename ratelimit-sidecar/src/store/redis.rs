@@ -39,6 +39,7 @@ impl Store for RedisStore {
 
     async fn pulse(&self) -> Result<Pulse, Away> {
         let pulse = self.limiter.pulse(&self.name).await.map_err(Away::Redis)?;
-        Ok(Pulse { runs: pulse.runs.into_iter().collect(), live: pulse.live })
+        let runs = pulse.runs.into_iter().collect();
+        Ok(Pulse { runs, live: pulse.live, settled: pulse.settled })
     }
 }

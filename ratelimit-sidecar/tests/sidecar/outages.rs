@@ -262,3 +262,28 @@ async fn r25_most_of_a_days_quota_is_said_and_told_once() {
     assert_eq!(told["tenant"], json!(tenant.to_string()));
     assert_eq!(control.bodies(path).len(), 1);
 }
+
+/// A Redis that still reads its data refuses every command for a while: no mistake of the configuration.
+#[tokio::test]
+async fn r14_a_sidecar_starts_while_redis_loads_and_decides_when_it_has() {
+    let mut server = Redis::start();
+    let script = "for i=1,200 do redis.call('SET','x'..i,string.rep('y',4096)) end";
+    let filled =
+        server.command(&format!("CONFIG SET rdbcompression no\r\nEVAL \"{script}\" 0\r\nSAVE"));
+    assert_eq!(filled, "+OK\r\n$-1\r\n+OK\r\n+OK\r\n");
+    server.kill();
+    // Microseconds per key, and how often it listens meanwhile.
+    server.restart_with(&[
+        "--key-load-delay",
+        "10000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ]);
+    assert!(server.command("PING").starts_with("-LOADING"), "it is loading for two seconds");
+    let store = redis(&server.url("sidecar", "test"));
+    let sidecar = Sidecar::start(&config(&store, settings("closed", 100)));
+    let bench = Bench { redis: server, sidecar, tenant: TenantId::new(Uuid::new_v4()) };
+    assert_eq!(bench.decided().await, LIMIT);
+    assert_eq!(bench.spend(LIMIT as usize + 1).await, (LIMIT, 0));
+    assert!(!bench.redis.command("PING").starts_with('-'));
+}

@@ -230,13 +230,13 @@ impl Redis {
     pub fn start() -> Self {
         let dir = TempDir::new().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Self::spawn(&dir, port);
+        let child = Self::spawn(&dir, port, &[]);
         let redis = Self { child, port, dir };
         redis.wait();
         redis
     }
 
-    fn spawn(dir: &TempDir, port: u16) -> Child {
+    fn spawn(dir: &TempDir, port: u16, more: &[&str]) -> Child {
         let users = gatehouse_contract::acl::file(&gatehouse_contract::acl::Passwords {
             admin: "test",
             sidecar: "test",
@@ -247,7 +247,7 @@ impl Redis {
         let text = format!("bind 127.0.0.1\nport {port}\nsave \"\"\n{}", users.unwrap());
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new(env("GATEHOUSE_TEST_REDIS_SERVER"));
-        command.arg(&file).current_dir(dir.path());
+        command.arg(&file).args(more).current_dir(dir.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     }
@@ -276,9 +276,14 @@ impl Redis {
         self.child.wait().unwrap();
     }
 
-    /// At the same address, empty.
+    /// At the same address, with what was saved: nothing, unless a test did so.
     pub fn restart(&mut self) {
-        self.child = Self::spawn(&self.dir, self.port);
+        self.restart_with(&[]);
+    }
+
+    /// As [`Self::restart`], with further options.
+    pub fn restart_with(&mut self, more: &[&str]) {
+        self.child = Self::spawn(&self.dir, self.port, more);
         self.wait();
     }
 

@@ -195,7 +195,7 @@ local function pulse(keys, args)
     call('PEXPIRE', keys[1], 2 * ALIVE_MS)
     live = call('ZCARD', keys[1])
   end
-  return { now, run, live }
+  return { now, run, live, settled and 1 or 0 }
 end
 
 redis.register_function('gatehouse_rl_@DIGEST@_take', take)

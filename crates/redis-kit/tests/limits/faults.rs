@@ -79,7 +79,8 @@ async fn a_pulse_counts_those_that_live() {
     let server = Server::start();
     let limiter = server.limiter();
     for (name, live) in [("one", 1), ("two", 2), ("one", 2)] {
-        assert_eq!(limiter.pulse(name).await.unwrap().live, live);
+        let pulse = limiter.pulse(name).await.unwrap();
+        assert_eq!((pulse.live, pulse.settled), (live, false), "within the second that it waits");
     }
     let begin = std::time::Instant::now();
     // Two seconds after its last word a sidecar is gone.
@@ -87,6 +88,7 @@ async fn a_pulse_counts_those_that_live() {
         assert!(begin.elapsed() < Duration::from_secs(20), "the dead are still counted");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert!(limiter.pulse("three").await.unwrap().settled);
     let left: i64 = run(&server.admin(), "PTTL rl:sidecars").await;
     assert!((0..=4000).contains(&left), "{left}");
 }
@@ -190,7 +192,8 @@ async fn a_tenant_whose_slot_moves_is_counted_on() {
         let taken = limiter.take(std::slice::from_ref(&plain)).await.remove(0).unwrap().unwrap();
         assert_eq!(used(&taken), [expected]);
     };
-    // Both servers have the function, and have settled.
+    // A pulse brings the function to every server, as a sidecar's does before anything is asked.
+    limiter.pulse("mover").await.unwrap();
     holds(1).await;
     let link = Link::new(&cluster()[0], DEADLINE).unwrap();
     let slot: u16 = run(&link, &format!("CLUSTER KEYSLOT {{{tenant}}}")).await;
