@@ -283,3 +283,49 @@ fn what_is_charged_between_declarations_stays_on_top_of_them() {
         assert_eq!(used(&mut states), holds, "{declared} more declared");
     }
 }
+
+/// What a window of 60 s holds, by a look that charges nothing.
+fn used_at(rules: &[Rule], states: &mut [State], now_ms: u64) -> u32 {
+    grant_at(&asking(rules, 0), states, now_ms).decision.standings[0].used
+}
+
+#[test]
+fn r1_a_pass_that_goes_ahead_counts_until_a_window_after_its_hold() {
+    let rules = [of(Algorithm::SubBuckets, 1000, 60)];
+    let mut states = states(&rules);
+    // A tenth of a second before a slot ends: the hold ends in the next one.
+    let (slot, hold) = (1_766_000_000_000, Duration::from_millis(200));
+    let take = Take { ahead: 10, divisor: 1, hold, ..asking(&rules, 1) };
+    let granted = grant_at(&take, &mut states, slot + 900);
+    assert_eq!((granted.waiting, granted.ahead), (1, 10));
+    for (now_ms, used) in
+        [(slot + 60_999, 11), (slot + 61_000, 10), (slot + 61_999, 10), (slot + 62_000, 0)]
+    {
+        assert_eq!(used_at(&rules, &mut states, now_ms), used, "{} ms later", now_ms - slot);
+    }
+}
+
+#[test]
+fn r1_a_return_credits_no_more_than_its_slot_holds() {
+    let rules = [of(Algorithm::SubBuckets, 1000, 60)];
+    let mut states = states(&rules);
+    let (slot, hold) = (1_766_000_000_000, Duration::from_millis(200));
+    let take = Take { cost: 1, ahead: 5, divisor: 1, hold, ..asking(&rules, 1) };
+    assert_eq!(grant_at(&take, &mut states, slot + 900).ahead, 5);
+    grant_at(&Take { waiting: 7, ..asking(&rules, 1) }, &mut states, slot + 3000);
+    let give = Return {
+        tenant: take.tenant,
+        rules: take.rules.clone(),
+        cost: 1,
+        passes: 9,
+        at: at(slot + 900),
+        hold,
+        run: Run(1),
+    };
+    super::give_back(&give, &mut states.iter_mut().collect::<Vec<_>>(), at(slot + 3000));
+    assert_eq!(
+        used_at(&rules, &mut states, slot + 3000),
+        8,
+        "the one that waited, and seven later"
+    );
+}
