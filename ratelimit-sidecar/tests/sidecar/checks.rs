@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::process::{Redis, Sidecar, config, env, memory, redis, wait_for};
+use crate::process::{Redis, Sidecar, config, env, memory, redis, until, wait_for};
 
 const AGENTS: &str = "/api/v1/registry/agents";
 
@@ -38,6 +38,11 @@ fn closed(free: u32) -> Value {
     json!({"limits": {"tiers": {"free": tier}, "burst_multiplier": 0}})
 }
 
+/// Waits for the store's first word: a Redis that was just started waits for declarations.
+async fn decides(sidecar: &Sidecar) {
+    until("the store to decide", async || (sidecar.ready().await == 200).then_some(())).await;
+}
+
 /// What a client would see: verdict, then every limit as `name left/of`.
 fn shown((status, body): &(u16, Value)) -> String {
     assert_eq!(*status, 200, "{body}");
@@ -52,6 +57,7 @@ fn shown((status, body): &(u16, Value)) -> String {
 /// The black-box test that both stores pass.
 async fn check_a_tenants_minute(store: &Value) {
     let sidecar = Sidecar::start(&config(store, limits(12)));
+    decides(&sidecar).await;
     let tenant = tenant();
     let mut got = Vec::new();
     for cost in [0, 1, 9, 1, 1, 0] {
@@ -111,6 +117,8 @@ async fn a_tenants_minute_in_redis() {
 async fn sidecars_share_a_tenants_limit() {
     let config = config(&redis(&env("GATEHOUSE_TEST_REDIS")), limits(60));
     let (one, two, tenant) = (Sidecar::start(&config), Sidecar::start(&config), tenant());
+    decides(&one).await;
+    decides(&two).await;
     let sidecars = std::sync::Arc::new([one, two]);
     let mut asking = tokio::task::JoinSet::new();
     for index in 0..64 {
@@ -184,7 +192,7 @@ async fn without_its_redis_it_answers_503_and_recovers_by_itself() {
     wait_until_allowed(&sidecar, tenant).await;
     let answer = sidecar.check(&ask(tenant, "GET", 1)).await;
     assert_eq!(shown(&answer), "+ tenant 0/2 endpoint 998/1000");
-    assert_eq!(sidecar.ready().await, 200);
+    decides(&sidecar).await;
     assert_eq!(sidecar.metric("gatehouse_ratelimit_store_away").await, Some(0));
 }
 
