@@ -139,6 +139,12 @@ async fn j14_a_key_that_an_issuer_is_known_not_to_have_is_no_reason_to_ask_it_ag
         {"issuer": "https://other", "jwks": format!("http://{}/", other.at)},
     ]);
     let sidecar = Sidecar::start(&config(&memory(), json!({"issuers": issuers})));
+    // A question that comes while the first keys are fetched is answered by them.
+    until("the first keys", async || {
+        let other = sidecar.get("/v1/jwks?issuer=https://other").await.0;
+        (sidecar.get(ASK).await.0 == 200 && other == 200).then_some(())
+    })
+    .await;
     let begin = std::time::Instant::now();
     until("the other's second refetch", async || {
         assert_eq!(sidecar.get(&format!("{ASK}&kid=x")).await.0, 200);
