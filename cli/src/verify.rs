@@ -110,7 +110,7 @@ fn judge(
     outcome.say(format_args!("algorithm  {}", header.algorithm));
     outcome.say(format_args!("key        {}", header.key_id.as_deref().unwrap_or("(no kid)")));
     // Printed as a JSON string: what an issuer is called may have any character.
-    outcome.say(format_args!("issuer     {}", serde_json::Value::from(issuer)));
+    outcome.say(format_args!("issuer     {}", serde_json::Value::from(&*issuer)));
     outcome.say(format_args!("subject    {subject}"));
     outcome.say(format_args!("tenant     {tenant}"));
     let left = expires_at.as_secs().saturating_sub(now.as_secs());

@@ -83,15 +83,24 @@ impl<V> Cache<V> {
         Some(&entry.value)
     }
 
-    /// Remembers `value`, of `value_bytes`, until `expires_at` (the token's `exp`) at the latest.
+    /// Makes a value of `value_bytes` and remembers it until `expires_at` (the token's `exp`) at the latest.
     ///
     /// `generation` is one number over all key sets in use: it changes when any of them does. What cannot fit
-    /// or is expired already is not stored.
-    pub fn insert(&mut self, token: &[u8], generation: u64, now: Duration, fresh: Fresh<V>) {
-        let Fresh { value, value_bytes, expires_at } = fresh;
+    /// or is expired already is neither made nor stored.
+    ///
+    /// The value is made after what must go for it went, so that it takes over that memory: Wasm memory never
+    /// shrinks, and what is made before stands beside what goes.
+    pub fn insert<F: FnOnce() -> V>(
+        &mut self,
+        token: &[u8],
+        generation: u64,
+        now: Duration,
+        fresh: Fresh<F>,
+    ) -> Option<&V> {
+        let Fresh { make, value_bytes, expires_at } = fresh;
         let bytes = token.len().saturating_add(value_bytes).saturating_add(OVERHEAD_BYTES);
         if bytes > self.bounds.bytes || expires_at <= now {
-            return;
+            return None;
         }
         let hash = hash(token);
         if let Some(slot) = self.slot(hash, token) {
@@ -106,7 +115,7 @@ impl<V> Cache<V> {
         let entry = Entry {
             hash,
             token: self.kept(token),
-            value,
+            value: make(),
             generation,
             from: now,
             until: expires_at,
@@ -136,6 +145,7 @@ impl<V> Cache<V> {
         }
         places.insert_unique(hash, slot, rehash);
         self.bytes = self.bytes.saturating_add(bytes);
+        Some(&self.slots.get(slot)?.as_ref()?.value)
     }
 
     /// Forgets everything.
@@ -236,9 +246,9 @@ fn mix(mut value: u64) -> u64 {
 
 /// What [`Cache::insert`] stores.
 #[derive(Debug)]
-pub struct Fresh<V> {
-    /// The verdict.
-    pub value: V,
+pub struct Fresh<F> {
+    /// Makes the verdict.
+    pub make: F,
     /// Its size in bytes, heap included.
     pub value_bytes: usize,
     /// The token's `exp` since the Unix epoch; or earlier, where the value ages sooner.

@@ -5,7 +5,7 @@ pub mod id_token;
 mod pointer;
 mod scopes;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use gatehouse_contract::{Role, Roles, TenantId};
 
@@ -32,8 +32,8 @@ const MAX_SECONDS: u64 = 1 << 53;
 /// What an issuer's tokens must claim. Begin with [`Rules::new`] and change what differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// `iss`, byte for byte: a trailing slash matters.
-    pub issuer: String,
+    /// `iss`, byte for byte: a trailing slash matters. Shared with the claims of every good token.
+    pub issuer: Arc<str>,
     /// At least one of these must be in `aud`, case-sensitive. An empty list does not look at `aud`.
     pub audiences: Vec<String>,
     /// Tolerance on `exp`, `nbf` and `iat`, once each; at most [`MAX_LEEWAY`].
@@ -67,7 +67,7 @@ pub struct RolesClaim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     /// `iss`.
-    pub issuer: String,
+    pub issuer: Arc<str>,
     /// `sub`, or what stands at [`Rules::subject_claim`]: 1 to [`MAX_NAME_BYTES`] visible ASCII bytes, no space, so
     /// that it fits into a header as it stands.
     pub subject: String,
@@ -103,7 +103,7 @@ pub(crate) fn weigh(
     now: Duration,
 ) -> Result<Claims, Refusal> {
     kind(header, claims, rules)?;
-    if claims.get("iss").and_then(Value::as_str) != Some(&rules.issuer) {
+    if claims.get("iss").and_then(Value::as_str) != Some(&*rules.issuer) {
         return Err(Refusal::IssuerUnknown);
     }
     audience(claims.get("aud"), &rules.audiences)?;
@@ -124,7 +124,7 @@ pub(crate) fn weigh(
     let tenant = tenant.parse().map_err(|_not_an_id| Refusal::TenantInvalid)?;
     let roles = rules.roles.as_ref().map(|roles| roles.read(claims)).transpose()?;
     let scopes = scopes(claims, rules)?;
-    let issuer = rules.issuer.clone();
+    let issuer = Arc::clone(&rules.issuer);
     Ok(Claims { issuer, subject, tenant, expires_at, issued_at, token_id, roles, scopes })
 }
 
@@ -240,7 +240,7 @@ fn is_name(text: &str) -> bool {
 impl Rules {
     /// The rules of an issuer whose tokens are for any audience, name the subject in `sub` and the tenant in
     /// `tenant_id`, and give no roles.
-    pub fn new(issuer: impl Into<String>) -> Self {
+    pub fn new(issuer: impl Into<Arc<str>>) -> Self {
         Self {
             issuer: issuer.into(),
             audiences: Vec::new(),

@@ -214,7 +214,7 @@ impl Suite {
     ) -> Result<(), Gap> {
         let ChangesAnswer { epoch, sequence, alive, changes, snapshot, keys } = answer;
         for (issuer, generation) in keys {
-            let place = self.issuers.iter().position(|known| known.rules.issuer == issuer);
+            let place = self.issuers.iter().position(|known| *known.rules.issuer == *issuer);
             if let Some(place) = place {
                 vm.keys_changed(place, generation);
             }

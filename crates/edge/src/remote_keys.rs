@@ -346,7 +346,7 @@ struct SharedKeys<'s> {
 
 impl<'s> SharedKeys<'s> {
     fn of(suite: &Suite, place: usize, direct: &Direct, shared: &'s dyn Shared) -> Self {
-        let issuer = suite.issuers.get(place).map_or("", |issuer| issuer.rules.issuer.as_str());
+        let issuer = suite.issuers.get(place).map_or("", |issuer| &*issuer.rules.issuer);
         // None of them has a space.
         let name = format!("{issuer} {} {}", direct.target.name, direct.path);
         Self {

@@ -11,7 +11,7 @@ mod identity;
 use std::{num::NonZeroUsize, rc::Rc, time::Duration};
 
 use gatehouse_authn::{
-    KeySet,
+    Claims, KeySet,
     cache::{Bounds, Cache, Fresh},
 };
 use gatehouse_contract::sidecar::{Change, Denied, PrincipalFacts};
@@ -162,10 +162,17 @@ impl VmState {
         self.tokens.get(token, self.generation, now).cloned()
     }
 
-    pub(crate) fn store_token(&mut self, token: &[u8], known: Rc<Identity>, now: Duration) {
-        let fresh =
-            Fresh { value_bytes: known.bytes(), expires_at: known.claims.expires_at, value: known };
-        self.tokens.insert(token, self.generation, now, fresh);
+    /// Remembers what a token of this issuer claims, if it fits and is not expired.
+    pub(crate) fn store_token(
+        &mut self,
+        token: &[u8],
+        (issuer, claims): (usize, &Claims),
+        now: Duration,
+    ) -> Rc<Identity> {
+        let make = || Rc::new(Identity::new(issuer, claims));
+        let (value_bytes, expires_at) = (Identity::bytes(claims), claims.expires_at);
+        let fresh = Fresh { make, value_bytes, expires_at };
+        self.tokens.insert(token, self.generation, now, fresh).cloned().unwrap_or_else(make)
     }
 
     pub(crate) fn keys(&self, issuer: usize, now: Duration) -> Option<Rc<KeySet>> {
@@ -345,7 +352,7 @@ impl VmState {
             return false;
         }
         identity.mark().is_some_and(|mark| self.denied.has_token(mark))
-            || self.denied.has_subject(&facts.tenant, &facts.subject, identity.claims.issued_at)
+            || self.denied.has_subject(&facts.tenant, &facts.subject, identity.issued_at)
     }
 
     /// Whether the deny list is too long for this VM: who is denied must be asked for.

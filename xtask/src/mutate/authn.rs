@@ -230,7 +230,7 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "j21 iss",
         file: "crates/authn/src/claims.rs",
-        text: r#"if claims.get("iss").and_then(Value::as_str) != Some(&rules.issuer) {"#,
+        text: r#"if claims.get("iss").and_then(Value::as_str) != Some(&*rules.issuer) {"#,
         without: "if false {",
         tests: "claims::",
     },

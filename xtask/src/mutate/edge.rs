@@ -69,7 +69,7 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "j21 keys of the claimed issuer",
         file: "crates/edge/src/flow/token.rs",
-        text: "claimed == Some(issuer.rules.issuer.as_str())",
+        text: "claimed == Some(&*issuer.rules.issuer)",
         without: "claimed.is_some()",
         tests: "",
     },

@@ -1,5 +1,7 @@
 //! Bounds, lifetimes and eviction, each limit beside its nearest pass. Knows no tokens, only their bytes.
 
+use std::rc::Rc;
+
 use super::*;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -9,7 +11,7 @@ fn cache(entries: usize, bytes: usize) -> Cache<u32> {
 }
 
 fn put(cache: &mut Cache<u32>, token: &str, value: u32, expires_at: u64) {
-    let fresh = Fresh { value, value_bytes: 4, expires_at: S(expires_at) };
+    let fresh = Fresh { make: || value, value_bytes: 4, expires_at: S(expires_at) };
     cache.insert(token.as_bytes(), 1, S(100), fresh);
 }
 
@@ -91,7 +93,7 @@ fn an_expired_entry_gets_no_second_chance() {
     put(&mut cache, "old", 1, 110);
     put(&mut cache, "young", 2, 200);
     check(&mut cache, "old", 1, 109, Some(1));
-    let fresh = Fresh { value: 3, value_bytes: 4, expires_at: S(200) };
+    let fresh = Fresh { make: || 3, value_bytes: 4, expires_at: S(200) };
     cache.insert(b"new", 1, S(110), fresh);
     check(&mut cache, "young", 1, 110, Some(2));
     check(&mut cache, "new", 1, 110, Some(3));
@@ -130,6 +132,21 @@ fn x11_its_memory_is_settled_before_it_is_full() {
     for filling in 1..40 {
         assert_eq!(fill(&mut cache, filling), first, "filling {filling}");
     }
+}
+
+#[test]
+fn x11_what_must_go_is_gone_before_the_next_value_is_made() {
+    let alive = Rc::new(());
+    let mut cache = Cache::new(Bounds { entries: NonZeroUsize::new(8).unwrap(), bytes: 10_000 });
+    for token in 0..30_u32 {
+        let make = || {
+            assert!(Rc::strong_count(&alive) <= 8, "beside {token}");
+            Rc::clone(&alive)
+        };
+        let fresh = Fresh { make, value_bytes: 4, expires_at: S(200) };
+        assert!(cache.insert(&token.to_le_bytes(), 1, S(100), fresh).is_some());
+    }
+    assert_eq!((cache.len(), Rc::strong_count(&alive)), (8, 9));
 }
 
 #[test]

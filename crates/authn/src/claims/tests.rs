@@ -55,7 +55,7 @@ fn a_good_token_tells_who_calls() {
     assert_eq!(
         got,
         Ok(Claims {
-            issuer: "https://auth.example".to_owned(),
+            issuer: "https://auth.example".into(),
             subject: "client-1".to_owned(),
             tenant: TENANT.parse().unwrap(),
             expires_at: Duration::from_secs(NOW + 100),

@@ -76,7 +76,7 @@ pub(super) fn read_all(
 fn refuse_repeated(doc: &Document<'_>, issuers: &[Issuer]) {
     let mut seen = BTreeSet::new();
     for (index, issuer) in issuers.iter().enumerate() {
-        if !seen.insert(issuer.rules.issuer.as_str()) {
+        if !seen.insert(&*issuer.rules.issuer) {
             let name = format!("issuers[{index}].issuer");
             doc.note(&name, "this issuer stands twice", "write one entry per issuer");
         }

@@ -234,7 +234,7 @@ fn the_record_s_subject_counts_and_not_the_token_s() {
 #[test]
 fn a_snapshot_forgets_all_facts_and_replaces_the_deny_list() {
     let old = Denied::Token { token: "old".to_owned(), until_s: u64::MAX };
-    let identity = |jti: &str| Identity::new(0, crate::state::tests::claims(Some(jti)));
+    let identity = |jti: &str| Identity::new(0, &crate::state::tests::claims(Some(jti)));
     let of = |jti: &str| Denied::Token {
         token: identity(jti).mark().unwrap().to_owned(),
         until_s: u64::MAX,
@@ -328,7 +328,7 @@ fn j16_keys_of_another_generation_are_asked_for() {
         max_age: Duration::from_secs(300),
     };
     world.vm.store_keys(0, fresh(3), at(0));
-    let issuer = world.suite.issuers[0].rules.issuer.clone();
+    let issuer = world.suite.issuers[0].rules.issuer.to_string();
     let mut answer = says(7);
     for (generation, known) in [(3, true), (4, false)] {
         answer["keys"] = json!({ &issuer: generation, "https://stranger": 9 });

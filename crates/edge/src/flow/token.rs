@@ -63,7 +63,7 @@ impl Suite {
             .issuers
             .iter()
             .enumerate()
-            .find(|(_, issuer)| claimed == Some(issuer.rules.issuer.as_str()));
+            .find(|(_, issuer)| claimed == Some(&*issuer.rules.issuer));
         let Some((index, issuer)) = known else {
             return self.refuse_token(request, TokenRefusal::IssuerUnknown);
         };
@@ -71,8 +71,7 @@ impl Suite {
         let Some(keys) = keys else { return self.ask_keys(vm, request, index, token, None, now) };
         match judge(&parsed, issuer, &keys, now, verifier) {
             Ok(claims) => {
-                let identity = Rc::new(Identity::new(index, claims));
-                vm.store_token(token, Rc::clone(&identity), now);
+                let identity = vm.store_token(token, (index, &claims), now);
                 self.with_token(vm, request, Verified::new(identity, false), now)
             }
             Err(TokenRefusal::KeyUnknown) => match &parsed.header().key_id {
@@ -205,16 +204,16 @@ impl Suite {
     }
 
     fn ask_principal(&self, vm: &VmState, request: Request, verified: Verified) -> Step {
-        let Identity { caller, claims, .. } = verified.identity.as_ref();
+        let Identity { caller, issued_at, .. } = verified.identity.as_ref();
         let (Some(issuer), Some(sidecar)) = (self.issuers.get(caller.issuer), &self.sidecar) else {
             return self.no_identity(request);
         };
         let call = sidecar.principal(&PrincipalAsk::Subject {
-            issuer: issuer.rules.issuer.clone(),
+            issuer: issuer.rules.issuer.to_string(),
             tenant: caller.tenant,
             subject: caller.subject.clone(),
             token: verified.identity.mark().map(str::to_owned),
-            issued_at_s: claims.issued_at.map(|issued_at| issued_at.as_secs()),
+            issued_at_s: issued_at.map(|issued_at| issued_at.as_secs()),
             // Whom the record does not know, an issuer vouches for within tenants that the document names alone.
             vouched: issuer.rules.roles.is_some() && issuer.tenants != Tenants::FromRecord,
         });
@@ -296,7 +295,7 @@ impl Suite {
             let platform = principal.facts.platform && issuer.is_some_and(|issuer| issuer.platform);
             self.prepare(&principal.facts, roles, platform, AuthMethod::Jwt).map(Rc::new)
         };
-        let prepared: Rc<Prepared> = match identity.claims.roles {
+        let prepared: Rc<Prepared> = match identity.roles {
             None => match principal.prepared.get() {
                 Some(prepared) => Rc::clone(prepared),
                 None => {

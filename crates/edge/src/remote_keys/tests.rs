@@ -142,13 +142,10 @@ fn j18_one_vm_fetches_and_all_agree_within_a_second() {
 fn a_set_that_is_still_the_same_forgets_no_token() {
     let mut world = World::new(2);
     world.pass(1000, &Says::set(1));
-    let identity = Rc::new(crate::state::Identity::new(0, {
-        let mut claims = crate::state::tests::claims(None);
-        claims.expires_at = Duration::MAX;
-        claims
-    }));
+    let mut claims = crate::state::tests::claims(None);
+    claims.expires_at = Duration::MAX;
     let now = world.now();
-    world.vms[1].store_token(b"t", identity, now);
+    world.vms[1].store_token(b"t", (0, &claims), now);
     assert_eq!(world.pass(602_000, &Says::set(1)), 1);
     let now = world.now();
     assert!(world.vms[1].token(b"t", now).is_some());

@@ -4,6 +4,8 @@
 use std::{
     cell::{OnceCell, RefCell},
     rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use gatehouse_authn::{Claims, revocation};
@@ -24,7 +26,11 @@ pub(crate) struct PrincipalKey {
 pub(crate) struct Identity {
     /// Where its principal is remembered.
     pub(crate) caller: PrincipalKey,
-    pub(crate) claims: Claims,
+    issuer: Arc<str>,
+    token_id: Option<Box<str>>,
+    pub(crate) issued_at: Option<Duration>,
+    /// The roles that the token says, where its issuer's do.
+    pub(crate) roles: Option<Roles>,
     /// What was made of it where the token says its roles: for these facts and no others.
     pub(crate) prepared: RefCell<Option<(Rc<Principal>, Rc<Prepared>)>>,
     mark: OnceCell<Option<String>>,
@@ -51,26 +57,30 @@ pub(crate) enum Kind {
 
 impl Identity {
     /// `issuer` is the issuer's place in the configuration.
-    pub(crate) fn new(issuer: usize, claims: Claims) -> Self {
-        let Claims { tenant, subject, .. } = &claims;
-        let caller = PrincipalKey { issuer, tenant: *tenant, subject: subject.clone() };
-        Self { caller, claims, prepared: RefCell::default(), mark: OnceCell::new() }
+    pub(crate) fn new(issuer: usize, claims: &Claims) -> Self {
+        let subject = claims.subject.clone();
+        Self {
+            caller: PrincipalKey { issuer, tenant: claims.tenant, subject },
+            issuer: Arc::clone(&claims.issuer),
+            token_id: claims.token_id.as_deref().map(Box::from),
+            issued_at: claims.issued_at,
+            roles: claims.roles,
+            prepared: RefCell::default(),
+            mark: OnceCell::new(),
+        }
     }
 
     /// Its name in a deny list; `None` for a token without `jti`.
     pub(crate) fn mark(&self) -> Option<&str> {
-        let Claims { issuer, token_id, .. } = &self.claims;
-        let mark = || token_id.as_ref().map(|id| revocation::mark(issuer, id));
+        let mark = || self.token_id.as_ref().map(|id| revocation::mark(&self.issuer, id));
         self.mark.get_or_init(mark).as_deref()
     }
 
-    /// About what it takes in memory.
-    pub(super) fn bytes(&self) -> usize {
-        let Claims { issuer, subject, token_id, .. } = &self.claims;
-        let texts = [issuer.capacity(), subject.capacity(), self.caller.subject.capacity()];
-        let token_id = token_id.as_ref().map_or(0, String::capacity);
-        let own = size_of::<Self>().saturating_add(token_id).saturating_add(MARK_BYTES);
-        texts.into_iter().fold(own, usize::saturating_add)
+    /// About what it takes in memory for these claims.
+    pub(super) fn bytes(claims: &Claims) -> usize {
+        let token_id = claims.token_id.as_ref().map_or(0, String::len);
+        let texts = [claims.subject.len(), token_id, MARK_BYTES];
+        texts.into_iter().fold(size_of::<Self>(), usize::saturating_add)
     }
 }
 

@@ -27,7 +27,7 @@ fn fresh(generation: u64, max_age: Duration) -> FreshKeys {
 
 pub(crate) fn claims(token_id: Option<&str>) -> Claims {
     Claims {
-        issuer: "i".to_owned(),
+        issuer: "i".into(),
         subject: "s".to_owned(),
         tenant: tenant(),
         expires_at: seconds(1000),
@@ -36,10 +36,6 @@ pub(crate) fn claims(token_id: Option<&str>) -> Claims {
         scopes: gatehouse_authn::claims::Scopes::default(),
         token_id: token_id.map(str::to_owned),
     }
-}
-
-fn known() -> Rc<Identity> {
-    Rc::new(Identity::new(0, claims(None)))
 }
 
 #[test]
@@ -60,7 +56,7 @@ fn j40_what_is_remembered_dies_in_time_and_when_the_clock_jumps_back() {
 fn j16_a_verified_token_is_forgotten_when_its_keys_change_or_age() {
     let mut vm = VmState::new([0, 0]);
     vm.store_keys(0, fresh(1, seconds(50)), seconds(10));
-    vm.store_token(b"t", known(), seconds(10));
+    vm.store_token(b"t", (0, &claims(None)), seconds(10));
     assert!(vm.token(b"t", seconds(11)).is_some());
     assert!(vm.token(b"u", seconds(11)).is_none());
     vm.store_keys(0, fresh(1, seconds(50)), seconds(12));
