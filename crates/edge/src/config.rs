@@ -134,6 +134,11 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
     let issuers = issuer::read_all(doc, issuer::Surroundings { host, record }, warnings);
     let sources = sources::read(doc, record, warnings);
     let verify_on_public = doc.flag("verify_on_public", false);
+    if let (Some(true), Some(true)) = (verify_on_public, sources.as_ref().map(|s| s.sessions)) {
+        let text = "whose session has ended cannot sign in again while its browser still sends the \
+                    cookie: /oauth2/login is public, too; write false in front of the control API";
+        warnings.add("$.verify_on_public", text);
+    }
     let versions = read_versions(doc, parts);
     let principal_ttl_ms = doc.integer("principal_ttl_ms", Some(60_000), 0..=MAX_PRINCIPAL_TTL_MS);
     let routes = match Matrix::builtin() {

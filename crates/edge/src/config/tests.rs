@@ -300,6 +300,19 @@ fn credentials_places_are_names_that_have_one_spelling() {
 }
 
 #[test]
+fn a_session_that_ended_would_bar_the_sign_in_where_public_routes_verify() {
+    let both = |sessions: bool, verify: bool| {
+        move |document: &mut Value| {
+            document["sessions"] = sessions.into();
+            document["verify_on_public"] = verify.into();
+        }
+    };
+    assert_eq!(warnings(both(true, true)), ["$.verify_on_public"]);
+    assert_eq!(warnings(both(true, false)), [""; 0]);
+    assert_eq!(warnings(both(false, true)), [""; 0]);
+}
+
+#[test]
 fn roles_and_scopes_of_tokens_are_read_strictly() {
     let roles = |value: Value| move |document: &mut Value| document["issuers"][0]["roles"] = value;
     check(roles("record".into()), &[]);
