@@ -1,7 +1,13 @@
 //! Waiting for a state with a deadline: no test sleeps and hopes.
 
 use std::{
+    hash::{BuildHasher, RandomState},
     net::{SocketAddr, TcpListener, TcpStream},
+    ops::Range,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,9 +41,23 @@ pub fn until_instant(moment: Instant) {
     std::thread::sleep(moment.saturating_duration_since(Instant::now()));
 }
 
-/// A port of the loopback that nobody listens on now.
+/// Below the ports that the kernel gives to outgoing connections, and above those that `cargo xtask up` chooses from: what
+/// nobody listens on now is then still free in the second in which it is used.
+const PORTS: Range<u16> = 10_000..20_000;
+
+/// A port of the loopback that nobody listens on now; another one at every call of this process, which begins anywhere.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| RandomState::new().hash_one(std::process::id()).into());
+    let width = PORTS.end - PORTS.start;
+    for _ in 0..width {
+        let next = NEXT.fetch_add(1, Relaxed) % u64::from(width);
+        let port = PORTS.start + u16::try_from(next)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("every port from {} to {} is taken", PORTS.start, PORTS.end)
 }
 
 /// An address of the loopback that nobody listens on now.
