@@ -2,6 +2,7 @@
 //! that clients ask them. Real parts; knows nothing of how a limit is counted.
 
 pub mod redis;
+pub mod relay;
 
 use std::{
     net::SocketAddr,

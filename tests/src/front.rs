@@ -48,19 +48,15 @@ impl Outside {
     /// Every tenant is of `tier`.
     pub fn start(tier: Tier) -> Result<Self> {
         let key = Key::generate("key-1")?;
-        let set = jwks(&[&key])?;
-        let keys = Server::start(Arc::new(move |_| json_response(200, &set)))?;
-        let record = Server::start(Arc::new(move |request| answer(tier, request)))?;
+        let keys = keys(jwks(&[&key])?)?;
+        let record = record(tier)?;
         let upstream = Server::start(Arc::new(|_| serve::response(200, &[], "ok")))?;
         Ok(Self { key, keys, record, upstream })
     }
 
     /// What the sidecars must know of them ([`crate::fleet::Settings::more`]).
     pub fn members(&self) -> Value {
-        json!({
-            "issuers": [{"issuer": ISSUER, "jwks": format!("http://{}/keys", self.keys.address)}],
-            "control_api": {"internal": format!("http://{}", self.record.address)},
-        })
+        members(&self.keys, &self.record)
     }
 
     /// Where the upstream is.
@@ -100,6 +96,24 @@ impl Outside {
         let request = Request::new("GET", ROUTE).bearer(&token).bytes();
         Ok(Way { key, request: Arc::from(request), read: load::gateway_answer })
     }
+}
+
+/// An identity provider that publishes this key set.
+pub fn keys(set: Value) -> Result<Server> {
+    Server::start(Arc::new(move |_| json_response(200, &set)))
+}
+
+/// A record in which everybody is a developer of an active tenant of `tier`.
+pub fn record(tier: Tier) -> Result<Server> {
+    Server::start(Arc::new(move |request| answer(tier, request)))
+}
+
+/// What sidecars must know of both.
+pub fn members(keys: &Server, record: &Server) -> Value {
+    json!({
+        "issuers": [{"issuer": ISSUER, "jwks": format!("http://{}/keys", keys.address)}],
+        "control_api": {"internal": format!("http://{}", record.address)},
+    })
 }
 
 fn answer(tier: Tier, request: &Message) -> Message {

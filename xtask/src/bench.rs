@@ -55,9 +55,9 @@ impl Name {
     /// Packages whose programs are measured, or measure: built with optimisation.
     const fn optimised(self) -> &'static [&'static str] {
         match self {
-            Self::Edge | Self::Revocation => &[],
+            Self::Revocation => &[],
             Self::Ratelimit => &["gatehouse-ratelimit-sidecar", "gatehouse-load"],
-            Self::Chaos => &["gatehouse-ratelimit-sidecar"],
+            Self::Edge | Self::Chaos => &["gatehouse-ratelimit-sidecar"],
         }
     }
 
@@ -72,16 +72,15 @@ impl Name {
     /// The folder of the target folder where its programs are.
     const fn folder(self) -> &'static str {
         match self {
-            Self::Edge | Self::Revocation => "debug",
-            Self::Ratelimit | Self::Chaos => "release",
+            Self::Revocation => "debug",
+            Self::Edge | Self::Ratelimit | Self::Chaos => "release",
         }
     }
 
     /// What must be installed beside the toolchain.
     const fn parts(self) -> &'static [install::Part] {
         match self {
-            Self::Edge => &[install::Part::WasmTarget, install::Part::Envoy],
-            Self::Ratelimit | Self::Chaos => {
+            Self::Edge | Self::Ratelimit | Self::Chaos => {
                 &[install::Part::WasmTarget, install::Part::Envoy, install::Part::Redis]
             }
             Self::Revocation => {
@@ -130,10 +129,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .args(&args.figure)
         .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
         .env("GATEHOUSE_TEST_BIN", repo::target(&root).join(args.name.folder()))
+        .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)
         .env("GATEHOUSE_TEST_SUITE", &suite);
-    if args.name != Name::Edge {
-        bench.env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?);
-    }
     // Ends with this value, after the bench.
     let stores = (args.name == Name::Revocation).then(|| test::stores("bench", &mut report));
     let stores = stores.transpose()?;

@@ -23,7 +23,10 @@ use gatehouse_xtask::{
 };
 use serde_json::{Value, json};
 
-use self::cases::{Case, Side};
+use self::{
+    cases::{Case, Side},
+    envoy::Gateway,
+};
 use crate::bench::{
     cpu, memory,
     pairs::{self, Plan, Round},
@@ -117,7 +120,7 @@ fn chains(
     report.expect(4 + wanted.len());
     cpu::pin(CORES.1)?;
     let now = SystemTime::now();
-    let kit = report.step("Sign tokens", |_| cases::Kit::new(now))?;
+    let kit = report.step("Sign tokens, start the sidecar", |_| cases::Kit::new(dir, now))?;
     let gateway = report.step("Start Envoy", |_| kit.gateway(dir))?;
     let process = gateway.process.id();
     let mut floor = kit.open(&gateway, cases::BARE)?;
@@ -149,6 +152,7 @@ fn chains(
     writeln!(shown, "  no filter {bare:.1}; each chain adds to that")?;
     let mut figures = Vec::new();
     for (case, (ours, native)) in wanted.iter().zip(&mut sides) {
+        let before = Decided::of(&gateway)?;
         let rounds = report.step(case.id, |note| {
             let rounds = compare(options, process, ours, native)?;
             let [_, middle, _] = spread_of(&rounds)?;
@@ -166,6 +170,10 @@ fn chains(
             own - bare,
             theirs - bare
         )?;
+        if !case.shows.is_empty() {
+            let share = before.share(&Decided::of(&gateway)?).context(case.id)?;
+            writeln!(shown, "  {:<28} {share}", "")?;
+        }
         figures.extend(Figure::new(case.id, "ratio", (case.floor, case.aim), &ratios));
     }
     writeln!(shown, "{}", cases::ABOUT)?;
@@ -201,9 +209,31 @@ fn median(costs: Vec<f64>) -> Result<f64> {
     Ok(middle)
 }
 
-/// Both upstreams see the same headers, or there is nothing to compare.
+/// How our module decided its requests, so far.
+struct Decided {
+    leased: u64,
+    asked: u64,
+}
+
+impl Decided {
+    fn of(gateway: &Gateway) -> Result<Self> {
+        let count = |how| gateway.count(&format!("gatehouse_limiter_free_{how}"));
+        Ok(Self { leased: count("leased")?, asked: count("allowed")? })
+    }
+
+    /// How it decided those up to `later`. In the steady state there are both kinds, or the limiter is not what it should be.
+    fn share(&self, later: &Self) -> Result<String> {
+        let (leased, asked) = (later.leased - self.leased, later.asked - self.asked);
+        ensure!(leased > 0 && asked > 0, "void: {leased} on a pass, {asked} asked for");
+        // More requests than a double counts exactly would take years.
+        let percent = 100.0 * leased as f64 / (leased + asked) as f64;
+        Ok(format!("{percent:.1} % on a pass, the others asked the sidecar"))
+    }
+}
+
+/// Both upstreams see the same headers, and our clients the headers that the chain shows, or there is nothing to compare.
 fn alike<S: std::borrow::BorrowMut<Side>>(case: &Case, (ours, native): &mut (S, S)) -> Result<()> {
-    let (ours, native) = (ours.borrow_mut().echo()?, native.borrow_mut().echo()?);
+    let (ours, native) = (ours.borrow_mut().echo(case.shows)?, native.borrow_mut().echo(&[])?);
     ensure!(
         ours == native,
         "{}: void: the upstreams see different headers\nours:\n{ours}\nEnvoy's own:\n{native}",

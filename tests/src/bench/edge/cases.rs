@@ -2,7 +2,6 @@
 
 use std::{
     path::Path,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -11,8 +10,7 @@ use gatehouse_contract::header;
 use serde_json::{Value, json};
 
 use super::{
-    AUDIENCE, CONNECTIONS, CORES, GROUP, ISSUER, KNOWN_TOKENS, NEW_TOKENS, PATH, SUBJECT, TENANT,
-    claims,
+    AUDIENCE, CONNECTIONS, CORES, GROUP, ISSUER, KNOWN_TOKENS, NEW_TOKENS, PATH, claims,
     envoy::{Chain, Gateway, wasm},
     native, ours,
     sidecar::Sidecar,
@@ -50,7 +48,20 @@ pub(super) struct Case {
     pub(super) aim: f64,
     pub(super) ours: Way,
     pub(super) native: Way,
+    /// Headers that our side must show its clients.
+    pub(super) shows: &'static [&'static str],
 }
+
+/// What every response of the full chain carries (acceptance R9 to R13).
+const SHOWN: &[&str] = &[
+    header::RATE_LIMIT,
+    header::RATE_REMAINING,
+    header::RATE_RESET,
+    "ratelimit",
+    "ratelimit-policy",
+    header::API_VERSION,
+    header::REQUEST_ID,
+];
 
 const fn way(chain: &'static str, tokens: Tokens) -> Way {
     Way { chain, tokens }
@@ -70,6 +81,7 @@ pub(super) const ALL: &[Case] = &[
         aim: 1.05,
         ours: way("ours-token", Tokens::New),
         native: way("native-token", Tokens::New),
+        shows: &[],
     },
     Case {
         id: "es256_uncached_ratio",
@@ -77,6 +89,7 @@ pub(super) const ALL: &[Case] = &[
         aim: 1.08,
         ours: way("ours-token-es", Tokens::NewEs256),
         native: way("native-token-es", Tokens::NewEs256),
+        shows: &[],
     },
     Case {
         id: "core_chain_cached_ratio",
@@ -84,6 +97,7 @@ pub(super) const ALL: &[Case] = &[
         aim: 1.08,
         ours: way("ours-core", Tokens::Known),
         native: way("native-core-cached", Tokens::Known),
+        shows: &[],
     },
     Case {
         id: "core_chain_uncached_ratio",
@@ -91,6 +105,7 @@ pub(super) const ALL: &[Case] = &[
         aim: 1.02,
         ours: way("ours-core", Tokens::New),
         native: way("native-core", Tokens::New),
+        shows: &[],
     },
     Case {
         id: "full_chain_cached_ratio",
@@ -98,6 +113,7 @@ pub(super) const ALL: &[Case] = &[
         aim: 1.2,
         ours: way("ours-full", Tokens::Known),
         native: way("native-full-cached", Tokens::Known),
+        shows: SHOWN,
     },
     Case {
         id: "full_chain_uncached_ratio",
@@ -105,6 +121,7 @@ pub(super) const ALL: &[Case] = &[
         aim: 1.10,
         ours: way("ours-full", Tokens::New),
         native: way("native-full", Tokens::New),
+        shows: SHOWN,
     },
 ];
 
@@ -112,7 +129,11 @@ pub(super) const ALL: &[Case] = &[
 pub(super) const ABOUT: &str = "\
 token: one issuer's tokens, all new, ÷ jwt_authn without a cache
 core: token, tenant header, version, limit in the VM; request phase only ÷ jwt_authn, header_mutation, local_ratelimit
-full: all that the product does per request and response ÷ jwt_authn, rbac, header_mutation, local_ratelimit with headers
+full: all that the product does per request and response ÷ jwt_authn, rbac, header_mutation, local_ratelimit with headers;
+  its steps: request id, trusted headers stripped, path, version, token (signature, claims, keys of the sidecar), deny list of
+  the live feed, principal of the record, tenant, RBAC matrix, budget of failed sign-ins, SPIFFE bypass looked up, limits of the
+  real sidecar over Redis (tenant, endpoint, burst) on passes taken along, tenant context with a signature every 30 s; response:
+  request id, version, X-RateLimit-*, RateLimit, RateLimit-Policy, identity headers removed
 cached: 64 tokens go round, jwt_authn with its cache; uncached: 12288 tokens go round, caches hold 4096, jwt_authn has none
 cors is left out of Envoy's full chain, since ours does no CORS yet: the comparison is stricter without it";
 
@@ -143,23 +164,18 @@ pub(super) struct Kit {
     pub(super) token: String,
     pub(super) token_es: String,
     pub(super) now: SystemTime,
-    pub(super) sidecar: Arc<Sidecar>,
+    pub(super) sidecar: Sidecar,
 }
 
 impl Kit {
-    pub(super) fn new(now: SystemTime) -> Result<Self> {
+    pub(super) fn new(dir: &Path, now: SystemTime) -> Result<Self> {
         let (rs, es) = (Signer::rs256()?, Signer::es256()?);
         let claims = claims(now)?;
         let tokens = rs.tokens(&claims, NEW_TOKENS)?;
         let tokens_es = es.tokens(&claims, NEW_TOKENS)?;
         let known = tokens.get(..KNOWN_TOKENS).context("too few tokens")?;
-        let sidecar = Sidecar {
-            issuer: ISSUER.to_owned(),
-            jwks: rs.jwks()?,
-            tenant: TENANT.parse().ok().context("the tenant's id")?,
-            subject: SUBJECT.to_owned(),
-        };
         Ok(Self {
+            sidecar: Sidecar::start(dir, rs.jwks()?)?,
             known: Requests::get(PATH, known),
             token: tokens.first().context("no tokens")?.clone(),
             token_es: tokens_es.first().context("no tokens")?.clone(),
@@ -168,7 +184,6 @@ impl Kit {
             rs,
             es,
             now,
-            sidecar: Arc::new(sidecar),
         })
     }
 
@@ -212,8 +227,7 @@ impl Kit {
         ] {
             chains.push(Chain { name, filters, request_ids: true });
         }
-        let sidecar = self.sidecar.serve()?;
-        Gateway::start(dir, &chains, ECHOED, sidecar, CORES)
+        Gateway::start(dir, &chains, ECHOED, self.sidecar.listen()?, CORES)
     }
 
     /// Connects to a listener.
@@ -292,10 +306,16 @@ impl Side {
         Ok(spent.as_secs_f64() * 1e6 / answered as f64)
     }
 
-    /// What the upstream says it got.
-    pub(super) fn echo(&mut self) -> Result<String> {
+    /// What the upstream says it got; the answer must carry these headers.
+    pub(super) fn echo(&mut self, shows: &[&str]) -> Result<String> {
         let answer = self.load.once().with_context(|| self.chain)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
+        for name in shows {
+            let shown = head.lines().any(|line| {
+                line.split_once(':').is_some_and(|(header, _)| header.eq_ignore_ascii_case(name))
+            });
+            ensure!(shown, "{}: void: no {name} in\n{head}", self.chain);
+        }
         let mut lines = Vec::new();
         for line in body.lines() {
             let own = line.split_once(": ").filter(|(name, _)| OWN.contains(name));

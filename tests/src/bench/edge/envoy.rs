@@ -56,6 +56,7 @@ pub(super) fn wasm(name: &str, module: &Path, document: &Value, environment: &Va
 pub(super) struct Gateway {
     pub(super) process: Process,
     listeners: Vec<(&'static str, SocketAddr)>,
+    admin: SocketAddr,
 }
 
 impl Gateway {
@@ -96,13 +97,21 @@ impl Gateway {
         let mut process = cpu::on(core, back, || Process::start("envoy", dir, command))?;
         let ready = format!("http://{admin}/ready");
         process.wait_ready(|| wait::is_ok(&ready))?;
-        Ok(Self { process, listeners })
+        Ok(Self { process, listeners, admin })
     }
 
     /// Where a chain listens.
     pub(super) fn address(&self, name: &str) -> Result<SocketAddr> {
         let found = self.listeners.iter().find(|(chain, _)| *chain == name);
         found.map(|(_, address)| *address).with_context(|| format!("no listener {name}"))
+    }
+
+    /// What the modules have counted under the names that end so, up to their last tick.
+    pub(super) fn count(&self, name: &str) -> Result<u64> {
+        let url = format!("http://{}/stats?format=json&usedonly&filter={name}$", self.admin);
+        let stats: Value = ureq::get(&url).call()?.body_mut().read_json()?;
+        let all = stats.get("stats").and_then(Value::as_array).context("no stats")?;
+        Ok(all.iter().filter_map(|stat| stat.get("value")?.as_u64()).sum())
     }
 }
 

@@ -46,7 +46,8 @@ pub(super) fn core(jwks: &Value, algorithm: &str) -> Value {
     })
 }
 
-/// Everything: keys, members and the change feed of the record, every header and a signed context.
+/// Everything: keys, members and the change feed of the record, every header and a signed context, limits of the sidecar on
+/// passes that were taken along.
 pub(super) fn full() -> Value {
     json!({
         "host": "envoy",
@@ -69,6 +70,12 @@ pub(super) fn full() -> Value {
         }],
         "versions": {"served": ["v1"], "default": "v1"},
         "context": {"sign": [{"audience": "control-api", "key_env": CONTEXT_KEY}]},
-        "limiter": {"local": {"per_minute": 1_000_000}},
+        "limiter": {
+            // Whatever the sidecar cannot decide is refused, and voids the run.
+            "away": "closed",
+            "leases": true,
+            "bypass": {"spiffe_ids": ["spiffe://mesh.local/ns/factory/sa/worker"]},
+            "failed_authn_per_minute": 60,
+        },
     })
 }

@@ -1,113 +1,77 @@
-//! A sidecar of data: it knows one issuer's keys and one member, and its feed is alive and says nothing new.
-//! Real HTTP for Envoy, plain answers for the wasmtime host. Knows nothing of who asks.
+//! The product's own sidecar beside Envoy, over a Redis of its own: it serves the keys, the member's facts, the change
+//! feed, checks and leases. Only who is outside is ours: the identity provider, and the record that the sidecar asks
+//! once. Knows nothing of who asks.
 
-use std::{
-    io::{BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use gatehouse_contract::{
-    Role, TenantId, Tier, header,
-    sidecar::{
-        CHANGES_PATH, ChangesAnswer, CheckAnswer, JWKS_PATH, JwksAnswer, LEASE_PATH, LeaseAnswer,
-        LimitState, PRINCIPAL_PATH, PrincipalFacts,
-    },
+    Tier,
+    sidecar::{CHANGES_PATH, ChangesAnswer},
 };
 use serde_json::Value;
 
-use crate::http::Message;
+use crate::{
+    fleet::{Fleet, Settings, relay::Relay},
+    front,
+    http::{self, Request, serve::Server},
+    vm::{Answer, Call, Headers},
+    wait,
+};
 
-/// What it says.
-#[derive(Debug)]
+/// Requests per window: far above any load.
+const PLENTY: u32 = 16_000_000;
+/// Tokens on the deny list, through which every request's token is looked up.
+const DENIED: usize = 1000;
+
+/// The running sidecar. Dropped from the outside in.
 pub(super) struct Sidecar {
-    pub(super) issuer: String,
-    pub(super) jwks: Value,
-    pub(super) tenant: TenantId,
-    pub(super) subject: String,
+    _relay: Relay,
+    fleet: Fleet,
+    _record: Server,
+    _keys: Server,
 }
 
-/// Names the one run of the feed.
-const EPOCH: &str = "bench";
-
 impl Sidecar {
-    /// The body for `METHOD /path?query`, if there is one.
-    pub(super) fn answer(&self, line: &str) -> Option<String> {
-        let (_method, target) = line.split_once(' ')?;
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let body = match path {
-            JWKS_PATH => {
-                let jwks = self.jwks.to_string();
-                serde_json::to_value(JwksAnswer { generation: 1, jwks, max_age_ms: 3_600_000 })
-            }
-            PRINCIPAL_PATH => serde_json::to_value(PrincipalFacts {
-                roles: [Role::Developer].into_iter().collect(),
-                tier: Tier::Free,
-                epoch: 1,
-                ..PrincipalFacts::member(self.tenant, &self.subject)
-            }),
-            CHANGES_PATH => serde_json::to_value(ChangesAnswer {
-                epoch: EPOCH.to_owned(),
-                sequence: 1,
-                alive: true,
-                changes: Vec::new(),
-                snapshot: (!query.contains(&format!("epoch={EPOCH}"))).then(Vec::new),
-                keys: [(self.issuer.clone(), 1)].into(),
-            }),
-            LEASE_PATH => serde_json::to_value(LeaseAnswer {
-                check: Some(CheckAnswer {
-                    allowed: true,
-                    retry_after_s: None,
-                    degraded: false,
-                    day_used_percent: None,
-                    limits: vec![LimitState {
-                        name: "tenant".to_owned(),
-                        limit: 1_000_000,
-                        window_s: 60,
-                        remaining: 999_999,
-                        reset_s: 0,
-                    }],
-                }),
-                lease: None,
-                share: None,
-            }),
-            _ => return None,
-        };
-        body.ok().map(|body| body.to_string())
+    /// Starts everything and waits until the sidecar decides and its feed is alive.
+    pub(super) fn start(dir: &Path, jwks: Value) -> Result<Self> {
+        let (keys, record) = (front::keys(jwks)?, front::record(Tier::Free)?);
+        let more = front::members(&keys, &record);
+        let settings = Settings { tiers: [PLENTY; 3], burst: 5, more, ..Settings::default() };
+        let fleet = Fleet::over_redis(dir, 1, &settings)?;
+        let relay = Relay::start(fleet.store.redis()?, DENIED)?;
+        let sidecar = Self { _relay: relay, fleet, _record: record, _keys: keys };
+        let listen = sidecar.listen()?;
+        wait::until("the feed is alive", wait::START, || {
+            let answer = Request::new("GET", CHANGES_PATH).send(listen)?;
+            let answer: ChangesAnswer = serde_json::from_value(answer.json()?)?;
+            let denied = answer.snapshot.context("no snapshot")?.len();
+            ensure!(denied == DENIED, "{denied} denied tokens");
+            Ok(answer.alive.then_some(()))
+        })?;
+        Ok(sidecar)
     }
 
-    /// Serves on a free port until the process ends.
-    pub(super) fn serve(self: &Arc<Self>) -> Result<SocketAddr> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let address = listener.local_addr()?;
-        let sidecar = Arc::clone(self);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let sidecar = Arc::clone(&sidecar);
-                // A connection that breaks is Envoy's to report.
-                std::thread::spawn(move || drop(sidecar.converse(stream)));
-            }
-        });
-        Ok(address)
+    /// Where filters ask.
+    pub(super) fn listen(&self) -> Result<SocketAddr> {
+        Ok(self.fleet.sidecars.first().context("no sidecar")?.listen)
     }
 
-    fn converse(&self, stream: TcpStream) -> Result<()> {
-        let mut out = stream.try_clone()?;
-        let mut requests = BufReader::new(stream);
-        while let Some(request) = Message::read(&mut requests, false)? {
-            let line = request.start.rsplit_once(' ').context("a request line")?.0;
-            let (status, body) = match self.answer(line) {
-                Some(body) => ("200 OK", body),
-                None => ("404 Not Found", String::new()),
-            };
-            let head = format!(
-                "HTTP/1.1 {status}\r\n{}: 1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-                header::SIDECAR_MARKER,
-                body.len()
-            );
-            out.write_all(format!("{head}{body}").as_bytes())?;
-        }
-        Ok(())
+    /// Asks for the wasmtime host what its VM asks.
+    pub(super) fn answer(&self, call: &Call) -> Result<Answer> {
+        let line = call.line();
+        let mut bytes = format!(
+            "{line} HTTP/1.1\r\nhost: gatehouse-sidecar\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            call.body.len()
+        )
+        .into_bytes();
+        bytes.extend_from_slice(&call.body);
+        let answer = http::exchange(self.listen()?, &bytes)?;
+        let status = answer.status()?;
+        ensure!(status == 200, "{line}: {answer:?}");
+        let status = (b":status".to_vec(), status.to_string().into_bytes());
+        let others = answer.headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec()));
+        let headers = Headers::new(std::iter::once(status).chain(others));
+        Ok(Answer::new(headers, answer.body))
     }
 }
