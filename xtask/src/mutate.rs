@@ -6,6 +6,7 @@ mod authn;
 mod control;
 mod edge;
 mod engine;
+mod functions;
 mod limits;
 mod record;
 mod store;
@@ -13,10 +14,10 @@ mod store;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
@@ -25,20 +26,19 @@ use crate::{
     command, install, repo,
     report::Report,
     stack::{Options, Stack},
-    tools,
 };
 
 /// The options of `cargo xtask mutate`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask mutate                 every guard\n  cargo xtask mutate guards j7       those with this in their name or their file's\n  cargo xtask mutate --list          their names\n  cargo xtask mutate authn           cargo-mutants over crates/authn"
+    after_help = "Examples:\n  cargo xtask mutate                 every guard\n  cargo xtask mutate guards j7       those with this in their name or their file's\n  cargo xtask mutate --list          their names\n  cargo xtask mutate authn der probe cargo-mutants over these files of crates/authn"
 )]
 pub struct Args {
     /// `guards` (the table of this command) or `authn` (cargo-mutants over that crate).
     #[arg(default_value = "guards")]
     pub what: String,
-    /// Only guards with this in their name or their file's; for `authn` only files whose path has it.
-    pub name: Option<String>,
+    /// Only guards with one of these in their name or their file's; for `authn` only files of `src` that begin so.
+    pub parts: Vec<String>,
     /// Lists the guards and does nothing.
     #[arg(long)]
     pub list: bool,
@@ -76,8 +76,6 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
 const BUILD: Duration = Duration::from_secs(30 * 60);
 /// One package's tests, or a mutant that never ends.
 const TESTS: Duration = Duration::from_secs(5 * 60);
-/// The whole of cargo-mutants.
-const MUTANTS: Duration = Duration::from_secs(6 * 3600);
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -85,13 +83,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = repo::root()?;
     match args.what.as_str() {
         "guards" => {}
-        "authn" => return mutants(&root, args.name.as_deref()),
+        "authn" => return functions::change(&root, &args.parts),
         other => bail!("there is nothing called {other}; known: guards, authn"),
     }
-    let part = args.name.as_deref().unwrap_or_default();
-    let fits = |guard: &&Guard| guard.name.contains(part) || guard.file.contains(part);
-    let chosen: Vec<&Guard> = guards().filter(fits).collect();
-    ensure!(!chosen.is_empty(), "no guard has {part} in its name or its file's");
+    let chosen = chosen(&args.parts)?;
     if args.list {
         chosen.iter().for_each(|guard| println!("{}  {}", guard.name, guard.file));
         return Ok(ExitCode::SUCCESS);
@@ -99,6 +94,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stale = stale(&root, &chosen);
     ensure!(stale.is_empty(), "the table does not fit the tree:\n{}", stale.join("\n"));
     walk(&root, &chosen)
+}
+
+/// The guards that have one of `parts` in their name or their file's; all where no part is named.
+fn chosen(parts: &[String]) -> anyhow::Result<Vec<&'static Guard>> {
+    let fits = |guard: &Guard, part: &str| guard.name.contains(part) || guard.file.contains(part);
+    for part in parts {
+        // A part that is misspelt must not look like one whose guards were all noticed.
+        ensure!(
+            guards().any(|guard| fits(guard, part)),
+            "no guard has {part} in its name or its file's"
+        );
+    }
+    let wanted = |guard: &Guard| parts.is_empty() || parts.iter().any(|part| fits(guard, part));
+    Ok(guards().filter(|guard| wanted(guard)).collect())
 }
 
 /// Entries whose text does not stand in their file exactly once, and why.
@@ -128,6 +137,16 @@ enum Fate {
     DoesNotCompile,
 }
 
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Noticed => "noticed",
+            Self::Survived => "SURVIVED",
+            Self::DoesNotCompile => "DOES NOT COMPILE",
+        })
+    }
+}
+
 fn walk(root: &Path, chosen: &[&Guard]) -> anyhow::Result<ExitCode> {
     let mut report = Report::new();
     let copy = repo::target(root).join("mutate/tree");
@@ -139,6 +158,7 @@ fn walk(root: &Path, chosen: &[&Guard]) -> anyhow::Result<ExitCode> {
     let lab = Lab { copy, environment };
     let ended = experiments(root, chosen, &lab, &mut report);
     if let Some((stack, _)) = stores {
+        command::forget_interrupt();
         stack.discard()?;
     }
     ended
@@ -176,7 +196,7 @@ fn experiments(
     report: &mut Report,
 ) -> anyhow::Result<ExitCode> {
     let packages: BTreeSet<&str> = chosen.iter().map(|guard| package(guard.file)).collect();
-    report.expect(packages.len() + 1);
+    report.expect(1 + packages.len() + chosen.len());
     report.step("Copy the tree", |_| copy_tree(root, &lab.copy))?;
     for package in packages {
         let name = format!("Build the tests of {package} and see them green");
@@ -192,17 +212,14 @@ fn experiments(
             Ok(())
         })?;
     }
-    let width = chosen.iter().map(|guard| guard.name.len()).max().unwrap_or_default();
     let mut survivors = Vec::new();
     for guard in chosen {
-        let began = Instant::now();
-        let fate = without(lab, guard)?;
-        let word = match fate {
-            Fate::Noticed => "noticed",
-            Fate::Survived => "SURVIVED",
-            Fate::DoesNotCompile => "DOES NOT COMPILE",
-        };
-        println!("{:width$}  {word:8}  {:5.1} s", guard.name, began.elapsed().as_secs_f32());
+        let so_far = report.elapsed().as_secs();
+        let fate = report.step(guard.name, |note| {
+            let fate = without(lab, guard)?;
+            *note = format!("{fate}, begun at {so_far} s");
+            Ok(fate)
+        })?;
         if fate != Fate::Noticed {
             survivors.push(guard.name);
         }
@@ -302,38 +319,6 @@ fn copy_tree(root: &Path, copy: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets cargo-mutants change every function of `crates/authn`.
-fn mutants(root: &Path, file: Option<&str>) -> anyhow::Result<ExitCode> {
-    let mut report = Report::new();
-    report.expect(1);
-    let program = tools::ensure(tools::MUTANTS, &mut report)?;
-    let out = repo::target(root).join("mutate");
-    fs::create_dir_all(&out)?;
-    let mut cargo = std::process::Command::new(program);
-    cargo
-        .current_dir(root)
-        .args(["mutants", "--package", "gatehouse-authn", "--no-shuffle", "--colors", "never"])
-        .args(["--baseline", "run", "--output"])
-        .arg(&out)
-        .args(["--", "--lib"]);
-    if let Some(file) = file {
-        cargo.args(["--file", &format!("**/{file}*")]);
-    }
-    println!("cargo-mutants over crates/authn; its reports are in {}", out.display());
-    let done = command::output(&mut cargo, "cargo-mutants", MUTANTS)?;
-    print!("{}", done.stdout);
-    let missed = out.join("mutants.out/missed.txt");
-    let survivors = fs::read_to_string(&missed).unwrap_or_default();
-    println!("{} survivors", survivors.lines().count());
-    print!("{survivors}");
-    // cargo-mutants: 0 is no survivor, 2 is survivors, 3 is time-outs (which are noticed).
-    let sound = matches!(done.status.code(), Some(0 | 3)) && survivors.is_empty();
-    if !sound && !matches!(done.status.code(), Some(2 | 3)) {
-        bail!("cargo-mutants did not run:\n{}", command::last_lines(&done.stderr, 12));
-    }
-    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,6 +341,18 @@ mod tests {
         assert_eq!(check(concat!("//! `cargo xtask ", "mutate`: takes")), 0);
         assert_eq!(check(concat!("this text is ", "nowhere")), 1);
         assert_eq!(check("use "), 1);
+    }
+
+    #[test]
+    fn parts_add_up_and_a_misspelt_one_is_refused() {
+        let count = |parts: &[&str]| {
+            let parts: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            chosen(&parts).map(|guards| guards.len())
+        };
+        let (all, r4, lease) = (count(&[]), count(&["r4 "]), count(&["lease"]));
+        assert_eq!(all.unwrap(), guards().count());
+        assert_eq!(count(&["lease", "r4 "]).unwrap(), r4.unwrap() + lease.unwrap());
+        assert!(count(&["lease", "nonesuch"]).is_err());
     }
 
     #[test]

@@ -36,14 +36,14 @@ pub(super) const GUARDS: &[Guard] = &[
         file: "crates/edge/src/limits/breaker.rs",
         text: "let opens = self.failures >= FAILURES",
         without: "let opens = false && self.failures >= FAILURES",
-        tests: "",
+        tests: "limits::",
     },
     Guard {
         name: "r14 one probe at a time",
         file: "crates/edge/src/limits/breaker.rs",
         text: "        if due {\n            self.probed_at = Some(now);\n        }\n",
         without: "",
-        tests: "",
+        tests: "limits::",
     },
     Guard {
         name: "r14 a share of none",

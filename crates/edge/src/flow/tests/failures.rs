@@ -130,6 +130,21 @@ fn r15_a_verified_peer_passes_unlimited_authenticated_and_metered() {
 }
 
 #[test]
+fn r15_where_no_peer_is_named_the_host_is_not_asked() {
+    for (bypass, asks) in [(json!({}), 0), (json!({"bypass": {"spiffe_ids": [PEER]}}), 1)] {
+        let asked = Cell::new(0);
+        let peer = || {
+            asked.set(asked.get() + 1);
+            Some(PEER.to_owned())
+        };
+        let headers: [(&str, &str); 0] = [];
+        let view = RequestView::new(&headers).with_peer(&peer);
+        let internal = world(bypass).suite.is_internal(&view);
+        assert_eq!((internal, asked.get()), (asks == 1, asks));
+    }
+}
+
+#[test]
 fn r15_no_header_makes_a_peer_internal_and_a_forged_certificate_goes_no_further() {
     let mut world = world(json!({"bypass": {"spiffe_ids": [PEER]}}));
     let uri = format!("By=x;Hash=y;URI={PEER}");

@@ -52,6 +52,12 @@ fn ask(book: &mut Book, route: usize, ms: u64, grant: Option<(Lease, Granted)>) 
     want
 }
 
+/// Uses every pass of a lease.
+fn use_up(book: &mut Book, ms: u64) {
+    let used = (0..=MAX_WANT).take_while(|_| book.pass(&asker(1), at(ms)).is_some()).count();
+    assert!(used <= MAX_WANT as usize, "more passes than any lease has");
+}
+
 fn returns(book: &mut Book) -> Vec<(u64, u32)> {
     let mut all: Vec<_> =
         book.take_returns().into_iter().map(|back| (back.lease, back.unused)).collect();
@@ -76,6 +82,28 @@ fn a_pass_is_used_until_its_deadline_counted_from_the_sending() {
     assert_eq!(left(&mut book, 100), None, "the nearest one that is too late");
     assert_eq!(returns(&mut book), [(7, 1)]);
     assert_eq!(returns(&mut book), [], "handed back once");
+}
+
+/// A hash tells two askers apart nearly always; this is what does always.
+#[test]
+fn askers_are_the_same_only_in_everything() {
+    let own = Overrides { per_window: Some(1), ..Overrides::default() };
+    let tenant = "0191d6b0-7c3e-7aaa-8bbb-0123456789ac".parse().unwrap();
+    let askers = [
+        asker(1),
+        asker(2),
+        Asker { tenant, ..asker(1) },
+        Asker { cost: 2, ..asker(1) },
+        Asker { tier: Tier::Enterprise, ..asker(1) },
+        Asker { subject: Some("s"), ..asker(1) },
+        Asker { subject: Some("t"), ..asker(1) },
+        Asker { limits: Some(&own), ..asker(1) },
+    ];
+    for (at, one) in askers.iter().enumerate() {
+        for (of, other) in askers.iter().enumerate() {
+            assert_eq!(one.equivalent(&other.key()), at == of, "{at} {of}");
+        }
+    }
 }
 
 #[test]
@@ -112,11 +140,11 @@ fn what_is_wanted_doubles_while_it_is_used_up_soon_and_halves_when_it_expires() 
     assert_eq!(ask(&mut book, 1, 200, None), 0, "seldom");
     assert_eq!(ask(&mut book, 1, 250, lease(1, 1)), 1, "often");
     for (ms, want) in [(260, 2), (270, 4), (280, 8), (290, 8)] {
-        while book.pass(&asker(1), at(ms)).is_some() {}
+        use_up(&mut book, ms);
         assert_eq!(ask(&mut book, 1, ms, lease(ms, want)), want, "at {ms}");
     }
     // Used up, but not soon: no reason to want more, nor less.
-    while book.pass(&asker(1), at(345)).is_some() {}
+    use_up(&mut book, 345);
     assert_eq!(ask(&mut book, 1, 350, lease(2, 8)), 8);
     for (ms, want) in [(460, 4), (570, 2), (680, 1)] {
         assert!(book.pass(&asker(1), at(ms)).is_none());
