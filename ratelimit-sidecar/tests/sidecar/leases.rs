@@ -40,7 +40,9 @@ async fn a_vm_takes_passes_along_and_hands_them_back() {
         let tenant = TenantId::new(Uuid::new_v4());
         let wanted = ask(tenant, Tier::Enterprise, "vm-1", 8);
         // A sidecar that has just begun may still wait for its store.
+        let mut asked = 0;
         let answer = until("a lease", async || {
+            asked += 1;
             let answer = lease(&sidecar, &wanted).await;
             answer.lease.is_some().then_some(answer)
         })
@@ -63,6 +65,16 @@ async fn a_vm_takes_passes_along_and_hands_them_back() {
         lease(&sidecar, &back(granted.id, 5)).await;
         lease(&sidecar, &LeaseAsk { holder: "vm-2".into(), ..back(granted.id, 3) }).await;
         assert_eq!(sidecar.metric(returned).await, Some(5));
+        // The store has everything back but what was used: one of each ask, and three of the passes.
+        let peek = CheckAsk { cost: 0, ..ask(tenant, Tier::Enterprise, "", 0).check.unwrap() };
+        let used = asked + 3;
+        until("the store to have the rest", async || {
+            let (_, body) = sidecar.check(&peek).await;
+            let left = body["limits"][0]["remaining"].as_u64().unwrap();
+            assert!(left <= 6000 - used, "{left} left after {used}");
+            (left == 6000 - used).then_some(())
+        })
+        .await;
     }
 }
 

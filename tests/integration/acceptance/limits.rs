@@ -9,10 +9,18 @@ mod keys;
 mod modes;
 mod peers;
 mod refusals;
+mod streams;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use gatehouse_tests::http::{Message, Request};
+use gatehouse_contract::{
+    Tier,
+    sidecar::{CHECK_PATH, CheckAnswer, CheckAsk},
+};
+use gatehouse_tests::{
+    http::{Message, Request},
+    wait,
+};
 use serde_json::{Value, json};
 
 use super::gate::{AGENTS, Gate, Patch, Plan, SUBJECT, TENANT, document, token};
@@ -82,6 +90,37 @@ fn left_after(gate: &Gate, request: &Request) -> u32 {
     let answer = gate.send(request);
     assert_eq!(answer.status().unwrap(), 200, "{}: {answer:?}", request.line());
     told(&answer).unwrap().remaining
+}
+
+/// What the sidecar's store says is left of the tenant's window; costs nothing.
+#[track_caller]
+fn peek(gate: &Gate) -> u32 {
+    let ask = CheckAsk {
+        tenant: TENANT.parse().unwrap(),
+        tier: Tier::Enterprise,
+        limits: None,
+        subject: None,
+        method: "GET".to_owned(),
+        route: AGENTS.to_owned(),
+        cost: 0,
+        forced: false,
+    };
+    let ask = Request::new("POST", CHECK_PATH).json(&serde_json::to_value(ask).unwrap());
+    let answer = ask.send(gate.sidecar.as_ref().unwrap().listen).unwrap();
+    let answer: CheckAnswer = serde_json::from_value(answer.json().unwrap()).unwrap();
+    assert!(!answer.degraded, "{answer:?}");
+    answer.limits.iter().find(|limit| limit.name == "tenant").unwrap().remaining
+}
+
+/// Waits until so much of the 100 that the tenant has is charged; more than that never is.
+#[track_caller]
+fn charged(gate: &Gate, cost: u32) {
+    wait::until(&format!("{cost} are charged"), Duration::from_secs(20), || {
+        let left = peek(gate);
+        assert!(left >= 100 - cost, "{} are charged, {cost} were due", 100 - left);
+        Ok((left == 100 - cost).then_some(()))
+    })
+    .unwrap();
 }
 
 /// A good request to this path.

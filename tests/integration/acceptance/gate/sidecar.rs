@@ -13,6 +13,18 @@ use super::{ISSUER, Plan};
 pub struct Running {
     pub process: Process,
     pub listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Running {
+    /// The sum of the counters whose names begin so; 0 where none was counted.
+    pub fn count(&self, name: &str) -> anyhow::Result<u64> {
+        let url = format!("http://{}/metrics", self.admin);
+        let text = ureq::get(&url).call()?.body_mut().read_to_string()?;
+        let found = text.lines().filter(|line| line.starts_with(name));
+        let values = found.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(values.sum())
+    }
 }
 
 pub(super) fn start(
@@ -56,7 +68,7 @@ pub(super) fn start(
     let mut process = Process::start("sidecar", dir.path(), command).unwrap();
     let livez = format!("http://{admin}/livez");
     process.wait_ready(|| wait::is_ok(&livez) && wait::accepts(listen))?;
-    Ok(Running { process, listen })
+    Ok(Running { process, listen, admin })
 }
 
 /// RFC 7396: members of `patch` replace those of `target`, objects member by member, null removes.
