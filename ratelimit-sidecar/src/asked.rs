@@ -12,7 +12,7 @@ use gatehouse_contract::{
     Reason, header as names,
     sidecar::{CheckAnswer, CheckAsk},
 };
-use gatehouse_ratelimit::header;
+use gatehouse_ratelimit::{decision::Shown, header};
 use gatehouse_service::Reply;
 
 use crate::{
@@ -67,12 +67,13 @@ pub async fn check<S: Store>(State(app): State<App<S>>, uri: Uri, headers: Heade
 }
 
 fn shown(answer: &CheckAnswer, headers: &mut HeaderMap) {
-    for (name, value) in header::values(answer) {
+    let limits: Vec<Shown<'_>> = answer.limits.iter().map(Shown::from).collect();
+    header::each(&limits, answer.retry_after_s, |name, value| {
         // Names of limits and numbers: always a header's value.
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
-    }
+    });
 }
 
 fn read(query: &str, headers: &HeaderMap) -> Result<Asked, Mistake> {

@@ -69,6 +69,16 @@ pub struct Unavailable;
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
 
+/// What is asked, wherever its parts lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Check<'a> {
+    pub tenant: TenantId,
+    pub asked: Asked<'a>,
+    pub cost: u32,
+    /// Charged whatever the limits say.
+    pub forced: bool,
+}
+
 /// What was decided, before it takes the wire's form.
 #[derive(Debug, Clone)]
 pub struct Decided {
@@ -178,7 +188,7 @@ impl Engine {
     /// # Errors
     /// [`Unavailable`].
     pub async fn check(&self, ask: &CheckAsk) -> Result<CheckAnswer, Unavailable> {
-        Ok(self.decide(ask, None).await?.answer())
+        Ok(self.decide(ask.into(), None).await?.answer())
     }
 
     /// As [`Self::check`], with passes to take along for a VM, and what it hands back.
@@ -200,7 +210,7 @@ impl Engine {
         };
         let vm = (known && ask.want > 0)
             .then(|| Wants { holder: ask.holder.as_str().into(), passes: ask.want.min(MAX_AHEAD) });
-        let decided = self.decide(check, vm).await?;
+        let decided = self.decide(check.into(), vm).await?;
         let live = shared.live.load(Relaxed).max(1);
         let whole = decided.rules.iter().find(|rule| rule.name == Name::Tenant);
         let live = if decided.degraded { 1 } else { live };
@@ -213,9 +223,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub async fn decide(&self, ask: &CheckAsk, vm: Option<Wants>) -> Result<Decided, Unavailable> {
+    pub async fn decide(&self, ask: Check<'_>, vm: Option<Wants>) -> Result<Decided, Unavailable> {
         let limits = &self.0.metrics.limits;
-        let (tenant, tier) = (ask.tenant, ask.tier);
+        let (tenant, tier) = (ask.tenant, ask.asked.tier);
         let Ok(decided) = self.0.decide(ask, vm).await else {
             limits.checked(tenant, tier, Outcome::Unavailable, 0);
             return Err(Unavailable);
@@ -250,6 +260,21 @@ impl Decided {
     }
 }
 
+// === impl Check ===
+
+impl<'a> From<&'a CheckAsk> for Check<'a> {
+    fn from(ask: &'a CheckAsk) -> Self {
+        let asked = Asked {
+            tier: ask.tier,
+            limits: ask.limits.as_ref(),
+            subject: ask.subject.as_deref(),
+            method: &ask.method,
+            route: &ask.route,
+        };
+        Self { tenant: ask.tenant, asked, cost: ask.cost, forced: ask.forced }
+    }
+}
+
 // === impl Shared ===
 
 impl Shared {
@@ -273,22 +298,16 @@ impl Shared {
         (index, self.shards.get(index))
     }
 
-    async fn decide(&self, ask: &CheckAsk, vm: Option<Wants>) -> Result<Decided, Unavailable> {
+    async fn decide(&self, ask: Check<'_>, vm: Option<Wants>) -> Result<Decided, Unavailable> {
         let now = self.now();
         let (index, Some(shard)) = self.shard(ask.tenant) else { return Err(Unavailable) };
-        let asked = Asked {
-            tier: ask.tier,
-            limits: ask.limits.as_ref(),
-            subject: ask.subject.as_deref(),
-            method: &ask.method,
-            route: &ask.route,
-        };
+        let asked = ask.asked;
         let plain = self.limits.policy.is_plain(&asked);
         let (waiting, rules) = {
             let mut own;
             let mut shard = lock(shard);
             let rules = if plain {
-                self.limits.policy.rules(ask.tier, &ask.method, &ask.route)
+                self.limits.policy.rules(asked.tier, asked.method, asked.route)
             } else {
                 own = shard.compiled.get(now, &asked, &self.limits.policy);
                 &mut own
@@ -348,11 +367,11 @@ impl Shared {
     /// The tier's policy for a store that does not decide. What passes is owed to the store.
     fn without(
         &self,
-        ask: &CheckAsk,
+        ask: Check<'_>,
         rules: &Arc<[Rule]>,
         now: Duration,
     ) -> Result<Decided, Unavailable> {
-        let away = self.limits.away(ask.tier);
+        let away = self.limits.away(ask.asked.tier);
         // What is charged in any case is noted in any case; its request has passed already.
         if away == Away::Closed && !ask.forced {
             return Err(Unavailable);

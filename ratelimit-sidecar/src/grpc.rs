@@ -2,26 +2,25 @@
 //! decoded by hand over hyper (gRPC over HTTP/2: a path, a five-byte prefix, trailers).
 //! Knows neither how a check is decided nor who listens.
 
-pub mod answer;
+mod answer;
 pub mod ask;
 pub mod frames;
-pub mod wire;
+mod wire;
 
 use std::{future::poll_fn, pin::pin};
 
-use axum::http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE};
-use gatehouse_contract::sidecar::{CheckAnswer, CheckAsk};
-use http_body::Body as HttpBody;
-use prost::{
-    Message,
-    bytes::{Buf, BufMut, Bytes, BytesMut},
+use axum::{
+    body::Bytes,
+    http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE},
 };
+use http_body::Body as HttpBody;
+use hyper::body::Buf;
 
 use self::{
-    ask::Invalid,
+    ask::{Invalid, Question},
     frames::{Frames, Reply},
 };
-use crate::engine::Unavailable;
+use crate::engine::{Check, Decided, Unavailable};
 
 /// The path of the one method.
 pub const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
@@ -66,22 +65,19 @@ pub fn is_call<B>(request: &Request<B>) -> bool {
 }
 
 /// Answers one call; `check` decides.
-pub async fn call<B, F>(
+pub async fn call<B: HttpBody<Data = Bytes>>(
     settings: &Settings,
     request: Request<B>,
-    check: impl FnOnce(CheckAsk) -> F,
-) -> Reply
-where
-    B: HttpBody<Data = Bytes>,
-    F: Future<Output = Result<CheckAnswer, Unavailable>>,
-{
+    check: impl AsyncFnOnce(Check<'_>) -> Result<Decided, Unavailable>,
+) -> Reply {
     let answered = async {
         if request.uri().path() != PATH {
             return Err(Failed::Unimplemented);
         }
-        let ask = read(settings, message(request.into_body()).await?)?;
-        let answer = check(ask).await.map_err(|Unavailable| Failed::Unavailable)?;
-        Ok(framed(&answer::of(&answer)))
+        let message = message(request.into_body()).await?;
+        let question = Question::read(&message, settings).map_err(Failed::Invalid)?;
+        let decided = check(question.check()).await.map_err(|Unavailable| Failed::Unavailable)?;
+        Ok(answer::framed(&decided))
     };
     match answered.await {
         Ok(message) => frames::reply(Frames::message(message)),
@@ -111,26 +107,6 @@ async fn message<B: HttpBody<Data = Bytes>>(body: B) -> Result<Bytes, Failed> {
         1 => Err(Failed::Unimplemented),
         _ => Err(Failed::Invalid(Invalid::Message)),
     }
-}
-
-fn read(settings: &Settings, message: Bytes) -> Result<CheckAsk, Failed> {
-    let invalid = Failed::Invalid;
-    let request = wire::RateLimitRequest::decode(message).map_err(|_| invalid(Invalid::Message))?;
-    if !settings.domains.contains(&request.domain) {
-        return Err(invalid(Invalid::Domain));
-    }
-    ask::read(request, settings.window_s).map_err(invalid)
-}
-
-fn framed(response: &wire::RateLimitResponse) -> Bytes {
-    let length = response.encoded_len();
-    let mut bytes = BytesMut::with_capacity(PREFIX + length);
-    bytes.put_u8(0);
-    // An answer has a handful of limits and headers.
-    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    // A buffer that grows always has room.
-    response.encode(&mut bytes).unwrap_or_default();
-    bytes.freeze()
 }
 
 /// A refusal has no message: its status stands in the headers ("Trailers-Only").

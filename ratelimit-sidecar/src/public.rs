@@ -23,8 +23,11 @@ use hyper_util::{
 use tokio::net::{TcpListener, UnixListener};
 use tracing::{debug, info, warn};
 
+mod whole;
+
+use self::whole::Whole;
 use crate::{
-    engine::Engine,
+    engine::{Check, Engine},
     grpc::{
         self,
         frames::{Answer, Reply},
@@ -83,7 +86,7 @@ where
         let handler = Arc::clone(&handler);
         // Boxed: the connection hands it on several times, and it is large.
         let service = service_fn(move |request| Box::pin(answer(Arc::clone(&handler), request)));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(TokioIo::new(Whole(stream)), service);
         let connection = open.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -116,7 +119,7 @@ struct Handler {
 
 async fn answer(handler: Arc<Handler>, request: Request<Incoming>) -> Result<Reply, Infallible> {
     if grpc::is_call(&request) {
-        let check = async |ask| handler.engine.check(&ask).await;
+        let check = async |ask: Check<'_>| handler.engine.decide(ask, None).await;
         return Ok(grpc::call(&handler.grpc, request, check).await);
     }
     let answered = handler.router.call(request.map(Body::new));

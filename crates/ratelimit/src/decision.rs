@@ -27,6 +27,21 @@ pub struct Decision {
     pub standings: Vec<Standing>,
 }
 
+/// What a client sees of one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown<'a> {
+    /// What it is about.
+    pub name: &'a str,
+    /// Requests per window.
+    pub limit: u32,
+    /// The window in seconds.
+    pub window_s: u32,
+    /// What is left.
+    pub remaining: u32,
+    /// Seconds until one more passes; 0 while some are left.
+    pub reset_s: u32,
+}
+
 /// What a request of `cost` must leave room for: a cost of 0 asks whether one more would pass.
 pub const fn weight(cost: u32) -> u32 {
     if cost == 0 { 1 } else { cost }
@@ -46,47 +61,73 @@ impl Decision {
         Some(longest)
     }
 
-    /// The answer on the wire. The first limit is the one that a client should see: the longest wait among those
-    /// that deny, else the lowest share left, else the longest reset (acceptance R6). The burst guard comes last
-    /// unless it denies: what it has left says nothing about the next minute.
-    pub fn answer(&self, rules: &[Rule]) -> CheckAnswer {
-        let mut order: Vec<(&Rule, &Standing)> = rules.iter().zip(&self.standings).collect();
-        order.sort_by_cached_key(|(rule, standing)| {
+    /// As [`Self::retry_after`], in whole seconds, as an answer tells it.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        self.retry_after().map(|wait| whole_seconds(wait).max(1))
+    }
+
+    /// How the limits are shown. The first is the one that a client should see: the longest wait among those that
+    /// deny, else the lowest share left, else the longest reset (acceptance R6). The burst guard comes last unless it
+    /// denies: what it has left says nothing about the next minute.
+    pub fn shown(&self, rules: &[Rule]) -> Vec<Shown<'static>> {
+        let limits = rules.iter().zip(&self.standings).map(|(rule, standing)| {
             let denies = !self.allowed && standing.pass_in != Some(Duration::ZERO);
             let wait =
                 if denies { standing.pass_in.unwrap_or(Duration::MAX) } else { Duration::ZERO };
-            let share_left = u64::from(remaining(rule, standing)) * u64::from(u32::MAX)
-                / u64::from(rule.max.max(1));
+            let shown = Shown::new(rule, standing);
+            let share_left =
+                u64::from(shown.remaining) * u64::from(u32::MAX) / u64::from(rule.max.max(1));
             let guard = rule.name == Name::Burst;
-            (Reverse(denies), Reverse(wait), guard, share_left, Reverse(reset_s(rule, standing)))
+            let reset = Reverse(shown.reset_s);
+            ((Reverse(denies), Reverse(wait), guard, share_left, reset), shown)
+        });
+        let mut limits: Vec<_> = limits.collect();
+        limits.sort_by_key(|(order, _)| *order);
+        limits.into_iter().map(|(_, shown)| shown).collect()
+    }
+
+    /// The answer on the wire; its limits in the order of [`Self::shown`].
+    pub fn answer(&self, rules: &[Rule]) -> CheckAnswer {
+        let limits = self.shown(rules).into_iter().map(|shown| LimitState {
+            name: shown.name.to_owned(),
+            limit: shown.limit,
+            window_s: shown.window_s,
+            remaining: shown.remaining,
+            reset_s: shown.reset_s,
         });
         CheckAnswer {
             allowed: self.allowed,
-            retry_after_s: self.retry_after().map(|wait| whole_seconds(wait).max(1)),
+            retry_after_s: self.retry_after_s(),
             degraded: false,
             day_used_percent: None,
-            limits: order.iter().map(|(rule, standing)| state(rule, standing)).collect(),
+            limits: limits.collect(),
         }
     }
 }
 
-fn state(rule: &Rule, standing: &Standing) -> LimitState {
-    LimitState {
-        name: rule.name.as_str().to_owned(),
-        limit: rule.max,
-        window_s: rule.span.seconds(),
-        remaining: remaining(rule, standing),
-        reset_s: reset_s(rule, standing),
+impl Shown<'static> {
+    fn new(rule: &Rule, standing: &Standing) -> Self {
+        Self {
+            name: rule.name.as_str(),
+            limit: rule.max,
+            window_s: rule.span.seconds(),
+            remaining: rule.max.saturating_sub(standing.used),
+            // A limit of 0 never resets; its window stands for that, since the header takes a number.
+            reset_s: standing.free_in.map_or(rule.span.seconds(), whole_seconds),
+        }
     }
 }
 
-fn remaining(rule: &Rule, standing: &Standing) -> u32 {
-    rule.max.saturating_sub(standing.used)
-}
-
-/// A limit of 0 never resets; its window stands for that, since the header takes a number.
-fn reset_s(rule: &Rule, standing: &Standing) -> u32 {
-    standing.free_in.map_or(rule.span.seconds(), whole_seconds)
+impl<'a> From<&'a LimitState> for Shown<'a> {
+    fn from(state: &'a LimitState) -> Self {
+        Self {
+            name: &state.name,
+            limit: state.limit,
+            window_s: state.window_s,
+            remaining: state.remaining,
+            reset_s: state.reset_s,
+        }
+    }
 }
 
 /// Rounded up: a client that waits this long has waited long enough.

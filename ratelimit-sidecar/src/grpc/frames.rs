@@ -8,12 +8,11 @@ use std::{
 };
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE},
 };
 use gatehouse_contract::header::SIDECAR_MARKER;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use prost::bytes::Bytes;
 
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

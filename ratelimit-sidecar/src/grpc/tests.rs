@@ -7,10 +7,15 @@ use std::{
     task::{Context, Poll},
 };
 
-use gatehouse_contract::sidecar::LimitState;
+use gatehouse_contract::sidecar::CheckAsk;
+use gatehouse_ratelimit::{Decision, Name, Rule, Span, Standing, keys};
 use http_body::Frame;
+use prost::Message;
 
+use self::messages as wire;
 use super::*;
+
+mod messages;
 
 const TENANT: &str = "0191d6b0-7c3e-7aaa-8bbb-0123456789ab";
 
@@ -45,36 +50,50 @@ fn prefixed(flag: u8, message: &[u8]) -> Vec<u8> {
     [&[flag], &length.to_be_bytes()[..], message].concat()
 }
 
-fn answer(allowed: bool) -> CheckAnswer {
-    let limit = |name: &str, remaining| LimitState {
-        name: name.into(),
-        limit: 600,
-        window_s: 60,
-        remaining,
-        reset_s: 3,
-    };
-    CheckAnswer {
-        allowed,
-        retry_after_s: (!allowed).then_some(3),
+fn decided(allowed: bool) -> Decided {
+    let wait = Some(std::time::Duration::from_secs(3));
+    let pass_in = if allowed { Some(std::time::Duration::ZERO) } else { wait };
+    let rule = |name| Rule::new(name, 600, Span::from_secs(60), keys::ANY);
+    let standing = |used| Standing { used, free_in: wait, pass_in };
+    Decided {
+        rules: [rule(Name::Endpoint), rule(Name::Tenant)].into(),
+        decision: Decision { allowed, standings: vec![standing(591), standing(593)] },
+        lease: None,
         degraded: false,
         day_used_percent: None,
-        limits: vec![limit("tenant", 7), limit("endpoint", 9)],
     }
+}
+
+fn owned(check: Check<'_>) -> CheckAsk {
+    let Check { tenant, asked, cost, forced } = check;
+    CheckAsk {
+        tenant,
+        tier: asked.tier,
+        limits: asked.limits.cloned(),
+        subject: asked.subject.map(str::to_owned),
+        method: asked.method.to_owned(),
+        route: asked.route.to_owned(),
+        cost,
+        forced,
+    }
+}
+
+fn settings() -> Settings {
+    Settings { domains: vec![DOMAIN.into()], window_s: 60 }
 }
 
 /// What was asked, and what came back: the status, or the message.
 async fn ask(
     path: &str,
     pieces: Vec<Vec<u8>>,
-    decided: Result<CheckAnswer, Unavailable>,
+    decided: Result<Decided, Unavailable>,
 ) -> (Option<CheckAsk>, Result<wire::RateLimitResponse, String>) {
-    let settings = Settings { domains: vec![DOMAIN.into()], window_s: 60 };
     let body = Pieces(pieces.into_iter().map(Bytes::from).collect());
     let request = Request::post(path).header(CONTENT_TYPE, "application/grpc").body(body).unwrap();
     assert!(is_call(&request));
     let mut asked = None;
-    let reply = call(&settings, request, async |ask| {
-        asked = Some(ask);
+    let reply = call(&settings(), request, async |ask: Check<'_>| {
+        asked = Some(owned(ask));
         decided
     })
     .await;
@@ -97,13 +116,13 @@ async fn ask(
 
 async fn check(question: wire::RateLimitRequest, expected: Result<CheckAsk, Invalid>) {
     let whole = prefixed(0, &question.encode_to_vec());
-    let (asked, got) = ask(PATH, vec![whole], Ok(answer(true))).await;
+    let (asked, got) = ask(PATH, vec![whole], Ok(decided(true))).await;
     let invalid = expected.as_ref().err().copied();
     assert_eq!(asked, expected.ok(), "{question:?}");
     assert_eq!(got.err().as_deref(), invalid.map(|_| "3"), "{question:?}");
-    let settings = Settings { domains: vec![DOMAIN.into()], window_s: 60 };
-    let again = read(&settings, question.encode_to_vec().into());
-    assert_eq!(again.err(), invalid.map(Failed::Invalid), "{question:?}");
+    let message = question.encode_to_vec();
+    let again = Question::read(&message, &settings());
+    assert_eq!(again.err(), invalid, "{question:?}");
 }
 
 fn expected() -> CheckAsk {
@@ -207,7 +226,7 @@ async fn calls_in_another_form_have_a_status_of_their_own() {
     let message = question().encode_to_vec();
     let whole = prefixed(0, &message);
     let status = async |path: &str, pieces: Vec<Vec<u8>>| {
-        let (asked, got) = ask(path, pieces, Ok(answer(true))).await;
+        let (asked, got) = ask(path, pieces, Ok(decided(true))).await;
         assert_eq!(asked.is_some(), got.is_ok());
         got.err()
     };
@@ -230,28 +249,66 @@ async fn calls_in_another_form_have_a_status_of_their_own() {
     assert_eq!(got.unwrap_err(), "14");
 }
 
-/// Any bytes end in a status or in a check, and never in a pass of something else.
+/// Any bytes end in a status or in a check, and never in a pass of something else: what is read by hand is what the
+/// derived messages read.
 #[tokio::test]
-async fn any_bytes_are_answered() {
-    let good = question().encode_to_vec();
+async fn any_bytes_are_answered_as_the_derived_messages_read_them() {
+    let mut whole = question();
+    whole.hits_addend = 7;
+    whole.descriptors[0].limit = Some(wire::LimitOverride { requests_per_unit: 9, unit: 2 });
+    whole.descriptors[0].hits_addend = Some(wire::UInt64Value { value: 300 });
+    let goods = [question().encode_to_vec(), whole.encode_to_vec()];
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..4000 {
-        let mut bytes = good.clone();
-        for _ in 0..3 {
-            seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            let at = (seed >> 33) as usize % bytes.len();
-            bytes[at] = (seed >> 24) as u8;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (seed >> 33) as usize % below
+    };
+    let mut read = 0;
+    for round in 0..40_000 {
+        let mut bytes = goods[round % 2].clone();
+        for _ in 0..random(3) {
+            let at = random(bytes.len());
+            match random(4) {
+                // Small steps make other fields, types and lengths of what is there.
+                0 => bytes[at] = bytes[at].wrapping_add(1),
+                1 => bytes[at] ^= 1 << random(8),
+                2 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, random(256) as u8),
+            }
         }
-        let (asked, got) = ask(PATH, vec![prefixed(0, &bytes)], Ok(answer(true))).await;
-        assert_eq!(asked.is_some(), got.is_ok());
+        let by_hand = Question::read(&bytes, &settings()).map(|question| owned(question.check()));
+        let derived = wire::RateLimitRequest::decode(&bytes[..]).ok();
+        match (by_hand, derived) {
+            (Ok(asked), Some(derived)) => {
+                read += 1;
+                // Written anew it asks the same: nothing was read that is not there, nothing overlooked.
+                let again = derived.encode_to_vec();
+                let again = Question::read(&again, &settings()).map(|again| owned(again.check()));
+                assert_eq!(again.as_ref(), Ok(&asked), "{bytes:?}");
+                assert_eq!(asked.route, text(&derived, "route"), "{bytes:?}");
+                assert_eq!(asked.subject.is_some(), !text(&derived, "subject").is_empty());
+            }
+            (Ok(asked), None) => panic!("{asked:?} of what is no message: {bytes:?}"),
+            (Err(_), _) => {}
+        }
+        if round % 10 == 0 {
+            let (asked, got) = ask(PATH, vec![prefixed(0, &bytes)], Ok(decided(true))).await;
+            assert_eq!(asked.is_some(), got.is_ok());
+        }
     }
+    assert!(read > 10_000, "only {read} were read");
+}
+
+fn text<'a>(question: &'a wire::RateLimitRequest, key: &str) -> &'a str {
+    let entries = question.descriptors.iter().flat_map(|descriptor| &descriptor.entries);
+    entries.filter(|entry| entry.key == key).map(|entry| entry.value.as_str()).next().unwrap_or("")
 }
 
 #[tokio::test]
 async fn an_answer_tells_the_tightest_limit_and_what_the_client_sees() {
     let whole = prefixed(0, &question().encode_to_vec());
     for (allowed, code) in [(true, wire::Code::Ok), (false, wire::Code::OverLimit)] {
-        let (_, got) = ask(PATH, vec![whole.clone()], Ok(answer(allowed))).await;
+        let (_, got) = ask(PATH, vec![whole.clone()], Ok(decided(allowed))).await;
         let got = got.unwrap();
         assert_eq!((got.overall_code(), got.statuses[0].code()), (code, code));
         let status = &got.statuses[0];

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::process::{Redis, Sidecar, config, env, memory, redis, until};
 
-#[path = "../../src/grpc/wire.rs"]
+#[path = "../../src/grpc/tests/messages.rs"]
 mod wire;
 
 use wire::{Code, Descriptor, Entry, RateLimitRequest, RateLimitResponse, UInt64Value};
