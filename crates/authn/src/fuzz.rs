@@ -11,14 +11,23 @@ use crate::{
     bearer,
     claims::{self, MAX_NAME_BYTES},
     context, cookie,
-    jws::{self, Header, MAX_DEPTH, MAX_KEY_ID_BYTES, MAX_TOKEN_BYTES},
+    jws::{self, Header, Headers, MAX_DEPTH, MAX_KEY_ID_BYTES, MAX_TOKEN_BYTES},
     probe, query,
     strict::Document,
 };
 
 /// A token is refused or has this one spelling; an unverified one verifies with no key that did not sign it.
 pub fn token(data: &[u8]) -> bool {
-    let Ok(parsed) = jws::parse(data) else { return false };
+    let mut headers = Headers::default();
+    let parsed = jws::parse(data);
+    for _ in 0..2 {
+        let among = jws::parse_among(&mut headers, data);
+        let header = |parsed: &Result<jws::Parsed<'_>, crate::Refusal>| {
+            parsed.as_ref().map(|parsed| parsed.header().clone()).map_err(Clone::clone)
+        };
+        assert_eq!(header(&among), header(&parsed), "a known header changed the answer");
+    }
+    let Ok(parsed) = parsed else { return false };
     assert!(data.len() <= MAX_TOKEN_BYTES);
     assert!(data.starts_with(parsed.signed()));
     let signature = data.get(parsed.signed().len()..).unwrap_or_default();

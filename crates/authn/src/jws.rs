@@ -4,6 +4,9 @@
 //! Knows nothing of what is claimed, of clocks and of where keys come from.
 
 mod header;
+mod headers;
+
+use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -15,6 +18,7 @@ use crate::{
 };
 
 pub use header::Header;
+pub use headers::Headers;
 
 /// The longest token that is read, in bytes (acceptance J10).
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -54,7 +58,7 @@ pub struct Message {
 
 /// The three parts of the compact form, decoded. The payload may be any bytes.
 struct Compact<'t> {
-    header: Header,
+    header: Arc<Header>,
     signed: &'t [u8],
     signature: Vec<u8>,
     payload: Vec<u8>,
@@ -63,7 +67,7 @@ struct Compact<'t> {
 /// A token that was read but **not verified**. It tells only what is needed to find its key.
 #[derive(Debug, Clone)]
 pub struct Parsed<'t> {
-    header: Header,
+    header: Arc<Header>,
     signed: &'t [u8],
     signature: Vec<u8>,
     claims: Document,
@@ -83,9 +87,9 @@ pub struct Verified<'p> {
 /// # Errors
 /// The first thing that is wrong.
 pub fn verify(keys: &KeySet, compact: &[u8]) -> Result<Message, Refusal> {
-    let Compact { header, signed, signature, payload } = Compact::read(compact)?;
+    let Compact { header, signed, signature, payload } = Compact::read(compact, None)?;
     check(&header, signed, &signature, (keys, Algorithm::ALL, &Portable))?;
-    Ok(Message { header, payload })
+    Ok(Message { header: Arc::unwrap_or_clone(header), payload })
 }
 
 /// Reads a token in the compact form. Nothing in it may be trusted yet.
@@ -93,7 +97,19 @@ pub fn verify(keys: &KeySet, compact: &[u8]) -> Result<Message, Refusal> {
 /// # Errors
 /// The first thing that is wrong with its form.
 pub fn parse(token: &[u8]) -> Result<Parsed<'_>, Refusal> {
-    let Compact { header, signed, signature, payload } = Compact::read(token)?;
+    parsed(token, None)
+}
+
+/// As [`parse`], and equal to it in every answer; a header that is among `headers` is not read again.
+///
+/// # Errors
+/// The first thing that is wrong with its form.
+pub fn parse_among<'t>(headers: &mut Headers, token: &'t [u8]) -> Result<Parsed<'t>, Refusal> {
+    parsed(token, Some(headers))
+}
+
+fn parsed<'t>(token: &'t [u8], headers: Option<&mut Headers>) -> Result<Parsed<'t>, Refusal> {
+    let Compact { header, signed, signature, payload } = Compact::read(token, headers)?;
     Ok(Parsed { header, signed, signature, claims: object(payload)? })
 }
 
@@ -130,7 +146,7 @@ pub fn ecdsa_der(algorithm: Algorithm, signature: &[u8]) -> Option<Vec<u8>> {
 // === impl Compact ===
 
 impl<'t> Compact<'t> {
-    fn read(text: &'t [u8]) -> Result<Self, Refusal> {
+    fn read(text: &'t [u8], headers: Option<&mut Headers>) -> Result<Self, Refusal> {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(Refusal::TooLong);
         }
@@ -141,10 +157,21 @@ impl<'t> Compact<'t> {
             _ => return Err(Refusal::NotCompact),
         };
         let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
-        let header = decode(part(0, first))?;
+        let encoded = part(0, first);
+        let known = headers.as_ref().and_then(|headers| headers.get(encoded));
+        let header = if known.is_some() { Vec::new() } else { decode(encoded)? };
         let payload = decode(part(first.saturating_add(1), second))?;
         let signature = decode(part(second.saturating_add(1), text.len()))?;
-        let header = Header::read(object(header)?.root())?;
+        let header = match known {
+            Some(known) => known,
+            None => {
+                let header = Arc::new(Header::read(object(header)?.root())?);
+                if let Some(headers) = headers {
+                    headers.keep(encoded, &header);
+                }
+                header
+            }
+        };
         Ok(Self { header, signed: part(0, second), signature, payload })
     }
 }

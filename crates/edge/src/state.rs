@@ -13,6 +13,7 @@ use std::{num::NonZeroUsize, rc::Rc, time::Duration};
 use gatehouse_authn::{
     Claims, KeySet,
     cache::{Bounds, Cache, Fresh},
+    jws::Headers,
 };
 use gatehouse_contract::sidecar::{Change, Denied, PrincipalFacts};
 
@@ -57,6 +58,7 @@ pub struct VmState {
     pub(crate) feed: Feed,
     pub(crate) limits: Limits,
     pub(crate) remote: RemoteKeys,
+    pub(crate) headers: Headers,
     tokens: Cache<Rc<Identity>>,
     /// Changes when any issuer's keys do, and with it every verified token is forgotten.
     generation: u64,
@@ -123,6 +125,7 @@ impl VmState {
             feed: Feed::default(),
             limits: Limits::new(holder),
             remote: RemoteKeys::new(seed.iter().fold(1, |all, part| all ^ part.rotate_left(7))),
+            headers: Headers::default(),
             tokens: Cache::new(TOKENS),
             generation: 0,
             keys: Vec::new(),

@@ -166,3 +166,45 @@ fn j31_tokens_with_one_end_are_told_apart() {
     check(&mut cache, &format!("000.{end}"), 1, 100, None);
     check(&mut cache, &format!("064.{end}"), 1, 100, Some(64));
 }
+
+#[test]
+fn j31_a_place_depends_on_every_byte_of_the_end_and_on_the_length() {
+    // What SplitMix64 says first when it begins with 0.
+    assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0xe220_a839_7b1d_cdaf);
+    let apart = |tokens: Vec<Vec<u8>>| {
+        let mut places: Vec<u64> = tokens.iter().map(|token| hash(token)).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), tokens.len());
+    };
+    let end = b"0123456789abcdef";
+    apart((0..256).map(|len| [vec![b'x'; len].as_slice(), end].concat()).collect());
+    apart((0..=end.len()).map(|from| end[from..].to_vec()).collect());
+    let changed = |at: usize| {
+        let mut other = end.to_vec();
+        other[at] ^= 1;
+        other
+    };
+    apart((0..end.len()).map(changed).chain([end.to_vec()]).collect());
+}
+
+#[test]
+fn x11_a_token_takes_over_memory_that_is_not_much_larger() {
+    let mut cache = cache(1, 10_000);
+    let mut before = std::ptr::null();
+    // The length of each token, the memory that it lies in, and whether that is the one's before.
+    for (round, (len, memory, taken_over)) in
+        [(60, 60, false), (60, 60, true), (60 - SPARE_BYTES, 60, true), (11, 11, false)]
+            .into_iter()
+            .chain([(12, 12, false), (12, 12, true)])
+            .enumerate()
+    {
+        let token = format!("{round}{}", "x".repeat(len - 1));
+        put(&mut cache, &token, 7, 200);
+        let entry = cache.slots[0].as_ref().unwrap();
+        assert_eq!(entry.token, token.as_bytes());
+        assert_eq!(entry.token.capacity(), memory, "round {round}");
+        assert_eq!(entry.token.as_ptr() == before, taken_over, "round {round}");
+        before = entry.token.as_ptr();
+    }
+}

@@ -12,15 +12,25 @@ fn check(token: &str, expected: Result<(), Refusal>) {
 }
 
 fn check_with(keys: &KeySet, allowed: &[Algorithm], token: &str, expected: Result<(), Refusal>) {
-    let got = parse(token.as_bytes())
-        .and_then(|token| verify_with(&token, keys, allowed, &Portable).map(drop));
-    assert_eq!(got, expected, "{token}");
+    let verified = |parsed: Result<Parsed<'_>, Refusal>| {
+        parsed.and_then(|token| verify_with(&token, keys, allowed, &Portable).map(drop))
+    };
+    assert_eq!(verified(parse(token.as_bytes())), expected, "{token}");
+    // Whether its header is known or not.
+    let mut headers = Headers::default();
+    for _ in 0..2 {
+        assert_eq!(verified(parse_among(&mut headers, token.as_bytes())), expected, "{token}");
+    }
 }
 
 /// A header on its own: whether a token with it is read at all.
 fn check_header(header: &str, expected: Result<(), Refusal>) {
     let token = format!("{}.{}.", t::encode(header), t::encode(CLAIMS));
     assert_eq!(parse(token.as_bytes()).map(drop), expected, "{header}");
+    let mut headers = Headers::default();
+    for _ in 0..2 {
+        assert_eq!(parse_among(&mut headers, token.as_bytes()).map(drop), expected, "{header}");
+    }
 }
 
 fn good() -> String {

@@ -54,7 +54,7 @@ impl Suite {
         if let Some(identity) = vm.token(token, now) {
             return self.with_token(vm, request, Verified::new(identity, true), now);
         }
-        let parsed = match jws::parse(token) {
+        let parsed = match jws::parse_among(&mut vm.headers, token) {
             Ok(parsed) => parsed,
             Err(refused) => return self.refuse_token(request, refused),
         };
