@@ -47,9 +47,12 @@ pub fn subject(subject: &str) -> String {
 
 /// Appends a key to `out`: `tail` is [`tail`]'s.
 pub fn write(out: &mut String, tenant: TenantId, tail: &str) {
-    use std::fmt::Write;
-    // Writing into a String cannot fail.
-    write!(out, "{PREFIX}{{{tenant}{tail}").unwrap_or_default();
+    let mut id = [0; 36];
+    out.push_str(PREFIX);
+    out.push('{');
+    // Not by `Display`: a formatter would cost more than all the rest of a key.
+    out.push_str(tenant.as_uuid().hyphenated().encode_lower(&mut id));
+    out.push_str(tail);
 }
 
 /// A key's end, after the tenant; `route` is [`route`]'s or [`ANY`].

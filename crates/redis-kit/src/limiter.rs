@@ -147,7 +147,7 @@ impl Limiter {
         let asked = groups.into_iter().map(async |((slot, run), group)| {
             let some: Vec<&Take> = group.iter().filter_map(|i| takes.get(*i)).collect();
             let call = wire::take(&LIBRARY.take, run, &some);
-            let reply: Result<Vec<i64>, Error> = self.call(slot, &call).await;
+            let reply: Result<Vec<u8>, Error> = self.call(slot, &call).await;
             let read = reply.and_then(|reply| wire::answers(&some, &reply).ok_or(Error::Foreign));
             match read {
                 Ok(read) => group.into_iter().zip(read.into_iter().map(Ok)).collect(),

@@ -10,23 +10,30 @@ use gatehouse_ratelimit::{
 };
 use redis::{Cmd, cmd};
 
+/// About what an argument takes: keys have some 60 bytes.
+const ARGUMENT_BYTES: usize = 64;
+
 /// What the function answered to one call.
 pub(super) type Answers = Vec<Result<Taken, Refused>>;
 
 /// One call for takes that know the same run.
 pub(super) fn take<T: Borrow<Take>>(function: &str, run: Option<Run>, takes: &[T]) -> Cmd {
     let takes = || takes.iter().map(Borrow::borrow);
-    let mut call = cmd("FCALL");
-    call.arg(function).arg(takes().map(|take| take.rules.len()).sum::<usize>());
+    let keys: usize = takes().map(|take| take.rules.len()).sum();
+    let arguments = 4 + keys + 2 * takes().count();
+    let mut call = Cmd::with_capacity(arguments, ARGUMENT_BYTES * arguments);
+    call.arg("FCALL").arg(function).arg(keys);
     takes().for_each(|take| with_keys(&mut call, take.tenant, &take.rules));
     call.arg(run.map_or(0, |run| run.0));
     for take in takes() {
         call.arg(shape(&take.rules));
-        let mut ask = [0; 21];
         let numbers =
             [take.cost, take.waiting.max(1), take.ahead, take.divisor.max(1), millis(take.hold)];
-        put(&mut ask, &numbers.map(u32::to_be_bytes).concat(), 0);
-        put(&mut ask, &[u8::from(take.forced)], 20);
+        let mut ask = [0; 21];
+        let bytes = numbers.into_iter().flat_map(u32::to_be_bytes);
+        for (place, byte) in ask.iter_mut().zip(bytes.chain([u8::from(take.forced)])) {
+            *place = byte;
+        }
         call.arg(ask.as_slice());
     }
     call
@@ -72,43 +79,46 @@ pub(super) fn declare<T: Borrow<Declaration>>(function: &str, run: Run, all: &[T
 }
 
 /// Reads the answer to [`take`].
-pub(super) fn answers<T: Borrow<Take>>(takes: &[T], reply: &[i64]) -> Option<Answers> {
-    let (head, mut rest) = reply.split_at_checked(3)?;
-    let [now, run, state] = head else { return None };
-    let (at, run) = (Timestamp::from_ms(u64::try_from(*now).ok()?), Run(u64::try_from(*run).ok()?));
+pub(super) fn answers<T: Borrow<Take>>(takes: &[T], reply: &[u8]) -> Option<Answers> {
+    let (now, rest) = reply.split_first_chunk::<6>()?;
+    let (run, rest) = rest.split_first_chunk::<8>()?;
+    let (state, rest) = rest.split_first()?;
+    let [a, b, c, d, e, f] = *now;
+    let at = Timestamp::from_ms(u64::from_be_bytes([0, 0, a, b, c, d, e, f]));
+    let run = Run(u64::from_be_bytes(*run));
     match state {
         0 => {}
         1 => return Some(vec![Err(Refused::Anew(run)); takes.len()]),
         2 => return Some(vec![Err(Refused::Settling(run)); takes.len()]),
         _ => return None,
     }
+    let mut numbers = Numbers(rest);
     let read = takes.iter().map(|take| {
         let take = take.borrow();
-        let (head, tail) = rest.split_at_checked(2)?;
-        let [waiting, ahead] = head else { return None };
-        let (waiting, ahead) = (u32::try_from(*waiting).ok()?, u32::try_from(*ahead).ok()?);
+        let (waiting, ahead) = (numbers.next()?, numbers.next()?);
         let allowed = waiting == take.waiting.max(1);
-        let each = if allowed { 2 } else { 3 };
-        let (standings, tail) = tail.split_at_checked(each * take.rules.len())?;
-        rest = tail;
-        let standings = standings.chunks_exact(each).map(|standing| match standing {
-            [used, free_in] => Some(Standing {
-                used: u32::try_from(*used).ok()?,
-                free_in: wait(*free_in),
-                pass_in: Some(Duration::ZERO),
-            }),
-            [used, free_in, pass_in] => Some(Standing {
-                used: u32::try_from(*used).ok()?,
-                free_in: wait(*free_in),
-                pass_in: wait(*pass_in),
-            }),
-            _ => None,
-        });
-        let decision = Decision { allowed, standings: standings.collect::<Option<_>>()? };
+        let mut standings = Vec::with_capacity(take.rules.len());
+        for _ in take.rules.iter() {
+            let (used, free_in) = (numbers.next()?, wait(numbers.next()?));
+            let pass_in = if allowed { Some(Duration::ZERO) } else { wait(numbers.next()?) };
+            standings.push(Standing { used, free_in, pass_in });
+        }
+        let decision = Decision { allowed, standings };
         Some(Ok(Taken { waiting, ahead, decision, at, run }))
     });
     let read = read.collect::<Option<_>>()?;
-    rest.is_empty().then_some(read)
+    numbers.0.is_empty().then_some(read)
+}
+
+/// Numbers of four bytes.
+struct Numbers<'a>(&'a [u8]);
+
+impl Numbers<'_> {
+    fn next(&mut self) -> Option<u32> {
+        let (number, rest) = self.0.split_first_chunk::<4>()?;
+        self.0 = rest;
+        Some(u32::from_be_bytes(*number))
+    }
 }
 
 /// A window's key.
@@ -163,7 +173,7 @@ fn millis(hold: Duration) -> u32 {
     u32::try_from(hold.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// A wait; negative is never.
-fn wait(ms: i64) -> Option<Duration> {
-    u64::try_from(ms).ok().map(Duration::from_millis)
+/// A wait; the greatest number is never.
+fn wait(ms: u32) -> Option<Duration> {
+    (ms < u32::MAX).then(|| Duration::from_millis(ms.into()))
 }

@@ -96,18 +96,36 @@ local function grant(shape, ask, now)
   return ask.waiting, min(ask.ahead, part)
 end
 
+-- An answer is one string, since many numbers of their own cost their reader more than the rest of a decision: now (6
+-- bytes), run (8) and 0 (1), then numbers of 4 bytes each.
+local form, numbers = '>I6I8B', {}
+
+-- A wait in four bytes: one of more than 49 days is told as 49 days.
+local function wait_of(rule, i, now, weight, key)
+  local ms = rule.wait(i, rule, now, weight, key)
+  return ms < 0 and NEVER or min(ms, NEVER - 1)
+end
+
+local function answer(now, filled)
+  while #form < 6 + 2 * filled do
+    form = form .. rep('I4', 512)
+  end
+  return pack(sub(form, 1, 6 + 2 * filled), now, run, 0, spread(numbers, 1, filled))
+end
+
 -- KEYS: one per limit, those of a request together. ARGV: the run that the asker knows or 0, then per request its
 -- limits and what is asked. Reply: now, run, 0 (1: another run, 2: not settled; nothing was charged), then per request
--- who may pass, how many ahead, and per limit: used, free_in (ms, -1 never), and unless all may pass: pass_in.
+-- who may pass, how many ahead, and per limit: used, free_in (ms; the greatest number: never), and unless all may
+-- pass: pass_in.
 local function take(keys, args)
   local now = begin()
   local known = tonumber(args[1])
   if known ~= 0 and known ~= run then
-    return { now, run, 1 }
+    return pack('>I6I8B', now, run, 1)
   elseif not settled then
-    return { now, run, 2 }
+    return pack('>I6I8B', now, run, 2)
   end
-  local reply, filled, key = { now, run, 0 }, 3, 0
+  local filled, key = 0, 0
   for n = 2, #args, 2 do
     local shape, ask = shape_of(args[n]), ask_of(args[n + 1])
     for i = 1, #shape do
@@ -115,24 +133,24 @@ local function take(keys, args)
       rule.load(i, keys[key + i], rule, now)
     end
     local waiting, ahead = grant(shape, ask, now)
-    reply[filled + 1], reply[filled + 2], filled = waiting, ahead, filled + 2
+    numbers[filled + 1], numbers[filled + 2], filled = waiting, ahead, filled + 2
     local charged, all = ask.cost > 0 and waiting > 0, waiting == ask.waiting
     for i = 1, #shape do
       local rule = shape[i]
       if charged then
         rule.charge(i, keys[key + i], rule, now, ask.cost * waiting, ask.cost * ahead, ask.hold)
       end
-      reply[filled + 1] = used[i]
-      reply[filled + 2] = used[i] < rule.max and 0 or rule.wait(i, rule, now, 1, keys[key + i])
+      numbers[filled + 1] = used[i] < NEVER and used[i] or NEVER
+      numbers[filled + 2] = used[i] < rule.max and 0 or wait_of(rule, i, now, 1, keys[key + i])
       filled = filled + 2
       if not all then
         filled = filled + 1
-        reply[filled] = rule.wait(i, rule, now, ask.weight, keys[key + i])
+        numbers[filled] = wait_of(rule, i, now, ask.weight, keys[key + i])
       end
     end
     key = key + #shape
   end
-  return reply
+  return answer(now, filled)
 end
 
 -- KEYS as for a take. ARGV: the run of the take, then per return its limits and what is given back (cost, passes: 4

@@ -21,6 +21,14 @@ local ALIVE_MS = 2000
 -- Parsed arguments that are remembered.
 local REMEMBERED = 512
 
+-- The greatest number of four bytes: a wait that does not end, as it is told.
+local NEVER = 0xFFFFFFFF
+
+-- Lua's own `unpack`; below the name is another's.
+local function spread(list, from, to)
+  return unpack(list, from, to)
+end
+
 -- Redis gives these to functions alone, not to a library that is being loaded.
 local call, try, byte, sub, rep, gsub, format, pack, unpack, min, max, floor, ceil, NOTHING
 
