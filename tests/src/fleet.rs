@@ -71,6 +71,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Further members of the document, or other values of these.
     pub more: Value,
+    /// `RUST_LOG`, where it is not the product's own.
+    pub log: Option<&'static str>,
 }
 
 impl Default for Settings {
@@ -88,6 +90,7 @@ impl Default for Settings {
             mode: "auto",
             deadline: Duration::from_millis(500),
             more: json!({}),
+            log: None,
         }
     }
 }
@@ -124,6 +127,7 @@ pub struct Sidecar {
     pub admin: SocketAddr,
     name: String,
     config: PathBuf,
+    log: Option<&'static str>,
 }
 
 /// Sidecars over one store. Dropped, the sidecars end first.
@@ -183,14 +187,15 @@ impl Sidecar {
         merge(&mut document, &settings.more);
         let config = dir.join(format!("{name}.json"));
         std::fs::write(&config, format!("{document:#}"))?;
-        let process = serve(dir, name, &config, admin)?;
-        Ok(Self { process, listen, admin, name: name.to_owned(), config })
+        let log = settings.log;
+        let process = serve(dir, name, &config, admin, log)?;
+        Ok(Self { process, listen, admin, name: name.to_owned(), config, log })
     }
 
     /// Starts it again after its end, at the same address.
     pub fn again(&mut self) -> Result<()> {
         let dir = self.config.parent().context("no folder")?;
-        self.process = serve(dir, &self.name, &self.config, self.admin)?;
+        self.process = serve(dir, &self.name, &self.config, self.admin, self.log)?;
         Ok(())
     }
 
@@ -222,11 +227,18 @@ impl Sidecar {
     }
 }
 
-fn serve(dir: &Path, name: &str, config: &Path, admin: SocketAddr) -> Result<Process> {
+fn serve(
+    dir: &Path,
+    name: &str,
+    config: &Path,
+    admin: SocketAddr,
+    log: Option<&str>,
+) -> Result<Process> {
     let program = env::path(env::BIN)?.join("gatehouse-ratelimit-sidecar");
     ensure!(program.exists(), "{} is not built", program.display());
     let mut command = Command::new(program);
     command.arg("serve").arg("--config").arg(config);
+    command.envs(log.map(|log| ("RUST_LOG", log)));
     let mut process = Process::start(name, dir, command)?;
     let alive = format!("http://{admin}/livez");
     process.wait_ready(|| is_ok(&alive))?;

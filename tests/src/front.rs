@@ -47,6 +47,11 @@ pub struct Outside {
 impl Outside {
     /// Every tenant is of `tier`.
     pub fn start(tier: Tier) -> Result<Self> {
+        Self::with_tiers(move |_| tier)
+    }
+
+    /// A tenant's tier is what `tier` says.
+    pub fn with_tiers(tier: impl Fn(TenantId) -> Tier + Send + Sync + 'static) -> Result<Self> {
         let key = Key::generate("key-1")?;
         let keys = keys(jwks(&[&key])?)?;
         let record = record(tier)?;
@@ -103,9 +108,9 @@ pub fn keys(set: Value) -> Result<Server> {
     Server::start(Arc::new(move |_| json_response(200, &set)))
 }
 
-/// A record in which everybody is a developer of an active tenant of `tier`.
-pub fn record(tier: Tier) -> Result<Server> {
-    Server::start(Arc::new(move |request| answer(tier, request)))
+/// A record in which everybody is a developer of an active tenant, whose tier is what `tier` says.
+pub fn record(tier: impl Fn(TenantId) -> Tier + Send + Sync + 'static) -> Result<Server> {
+    Server::start(Arc::new(move |request| answer(&tier, request)))
 }
 
 /// What sidecars must know of both.
@@ -116,7 +121,7 @@ pub fn members(keys: &Server, record: &Server) -> Value {
     })
 }
 
-fn answer(tier: Tier, request: &Message) -> Message {
+fn answer(tier: impl Fn(TenantId) -> Tier, request: &Message) -> Message {
     if !request.start.starts_with(&format!("POST {INTERNAL_PRINCIPAL_PATH} ")) {
         return json_response(204, &json!({}));
     }
@@ -124,7 +129,7 @@ fn answer(tier: Tier, request: &Message) -> Message {
         Ok(PrincipalAsk::Subject { tenant, subject, .. }) => {
             let facts = PrincipalFacts {
                 roles: [Role::Developer].into_iter().collect(),
-                tier,
+                tier: tier(tenant),
                 epoch: 1,
                 ..PrincipalFacts::member(tenant, subject)
             };

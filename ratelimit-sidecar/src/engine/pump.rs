@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
     time::MissedTickBehavior,
 };
-use tracing::{info, warn};
+use tracing::{info, trace, warn};
 
 use super::{
     Engine, Queued, Shared, Verdict,
@@ -39,6 +39,8 @@ const BATCH: usize = 64;
 const TICK: Duration = Duration::from_millis(20);
 /// Between two signs of life, and up to a fifth more or less.
 const PULSE: Duration = Duration::from_millis(250);
+/// Where the log says what was charged and credited, for whoever counts it against a limit: `RUST_LOG=charges=trace`.
+const CHARGES: &str = "charges";
 /// Between two sweeps of what nobody asks for any more.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -217,6 +219,8 @@ impl<S: Store> Pump<S> {
     fn answered(&self, shard: usize, asking: Asked, take: &Take, taken: &Taken) {
         let shared = &*self.shared;
         let (group, now) = (asking.group, shared.now());
+        let charged = take.cost.saturating_mul(taken.waiting.saturating_add(taken.ahead));
+        trace!(target: CHARGES, tenant = %take.tenant, at_ms = taken.at.as_ms(), charged, "charged");
         let Some(core) = shared.shards.get(shard) else { return };
         let again = lock(core).core.answered(
             now,
@@ -362,6 +366,10 @@ impl<S: Store> Pump<S> {
             if let Err(error) = self.store.give_back(chunk).await {
                 tracing::debug!(error = %chain(&error), "passes of leases are lost");
                 return;
+            }
+            for Return { tenant, cost, passes, at, .. } in chunk {
+                let (at_ms, credited) = (at.as_ms(), cost.saturating_mul(*passes));
+                trace!(target: CHARGES, %tenant, at_ms, credited, "credited");
             }
         }
     }

@@ -213,12 +213,20 @@ fn median(costs: Vec<f64>) -> Result<f64> {
 struct Decided {
     leased: u64,
     asked: u64,
+    granted: u64,
+    expired: u64,
 }
 
 impl Decided {
     fn of(gateway: &Gateway) -> Result<Self> {
-        let count = |how| gateway.count(&format!("gatehouse_limiter_free_{how}"));
-        Ok(Self { leased: count("leased")?, asked: count("allowed")? })
+        let count = |what: &str| gateway.count(&format!("gatehouse_limiter_{what}"));
+        let (leased, asked) = (count("free_leased")?, count("free_allowed")?);
+        Ok(Self {
+            leased,
+            asked,
+            granted: count("passes_granted")?,
+            expired: count("passes_expired")?,
+        })
     }
 
     /// How it decided those up to `later`. In the steady state there are both kinds, or the limiter is not what it should be.
@@ -226,8 +234,12 @@ impl Decided {
         let (leased, asked) = (later.leased - self.leased, later.asked - self.asked);
         ensure!(leased > 0 && asked > 0, "void: {leased} on a pass, {asked} asked for");
         // More requests than a double counts exactly would take years.
-        let percent = 100.0 * leased as f64 / (leased + asked) as f64;
-        Ok(format!("{percent:.1} % on a pass, the others asked the sidecar"))
+        let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
+        Ok(format!(
+            "{:.1} % on a pass, the others asked the sidecar; {:.1} % of the passes ended unused",
+            percent(leased, leased + asked),
+            percent(later.expired - self.expired, later.granted - self.granted)
+        ))
     }
 }
 

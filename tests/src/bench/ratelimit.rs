@@ -3,6 +3,7 @@
 //! sidecar and the clients optimised; sides that are compared take turns in short slices, so that whatever else the
 //! machine does meets both alike.
 
+mod charges;
 mod costs;
 mod exact;
 mod gateway;

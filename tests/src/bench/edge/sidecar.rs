@@ -35,7 +35,7 @@ pub(super) struct Sidecar {
 impl Sidecar {
     /// Starts everything and waits until the sidecar decides and its feed is alive.
     pub(super) fn start(dir: &Path, jwks: Value) -> Result<Self> {
-        let (keys, record) = (front::keys(jwks)?, front::record(Tier::Free)?);
+        let (keys, record) = (front::keys(jwks)?, front::record(|_| Tier::Free)?);
         let more = front::members(&keys, &record);
         let settings = Settings { tiers: [PLENTY; 3], burst: 5, more, ..Settings::default() };
         let fleet = Fleet::over_redis(dir, 1, &settings)?;

@@ -14,7 +14,7 @@ use crate::{
     bench::cpu,
     env,
     envoy::Gateway,
-    fleet::{DOMAIN, Fleet, ROUTE, Settings, tenant},
+    fleet::{DOMAIN, Fleet, ROUTE, Settings, relay::Relay, tenant},
     front::Outside,
     load::Way,
     process::Process,
@@ -70,6 +70,8 @@ pub(super) fn ratios(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
     let settings = Settings { tiers: [PLENTY; 3], burst: 5, more, ..Settings::default() };
     let fleet = Fleet::over_redis(bench.dir, 1, &settings)?;
     let sidecar = fleet.sidecars.first().context("no sidecar")?;
+    // Where the feed is silent, every request asks for its principal.
+    let relay = Relay::start(fleet.store.redis()?, 0)?;
     let tenant = tenant();
     let way = outside.way(0, tenant)?;
     let mut gateways = Vec::new();
@@ -116,6 +118,7 @@ pub(super) fn ratios(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
     )?;
     let used = native.count("ratelimit.ok")?;
     ensure!(used > 100, "Envoy's own filter let {used} requests pass: it was not on the way");
+    drop(relay);
     Ok([
         Figure::new("lease_latency_ratio", "ratio", (0.25, 0.1), &latency),
         Figure::new("callout_cpu_ratio", "ratio", (1.5, 1.2), &processor),
