@@ -7,6 +7,7 @@ mod costs;
 mod headers;
 mod keys;
 mod modes;
+mod outages;
 mod peers;
 mod refusals;
 mod streams;
