@@ -111,7 +111,7 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "j16 subjects whose tokens were denied",
         file: "crates/edge/src/state.rs",
-        text: "\n            || self.denied.has_subject(&facts.tenant, &facts.subject, identity.claims.issued_at)",
+        text: "\n            || self.denied.has_subject(&facts.tenant, &facts.subject, identity.issued_at)",
         without: "",
         tests: "",
     },
