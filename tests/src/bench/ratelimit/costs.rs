@@ -69,6 +69,21 @@ fn per_answer(
     Ok((spent.as_secs_f64() * 1e6 / summary.answered() as f64, summary.rate()))
 }
 
+/// A handler that answers `body` to everybody, and where.
+fn bare(
+    bench: &Bench<'_>,
+    name: &'static str,
+    body: &[u8],
+    more: Option<&str>,
+) -> Result<(Process, SocketAddr)> {
+    let listen = wait::address()?;
+    let mut command = Command::new(program("bare-h2")?);
+    command.arg(listen.to_string()).arg(hex::text(body)).args(more);
+    let mut bare = Process::start(name, bench.dir, command)?;
+    bare.wait_ready(|| wait::accepts(listen))?;
+    Ok((bare, listen))
+}
+
 pub(super) fn sidecar(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
     let fleet = fleet(bench, "strict")?;
     let sidecar = fleet.sidecars.first().context("no sidecar")?;
@@ -82,31 +97,33 @@ pub(super) fn sidecar(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
         Connection::open(sidecar.listen).await?.send(request, Some(asked)).await
     })?;
     ensure!(answer.body.len() > 5, "the sidecar answers gRPC with {answer:?}");
-    let listen = wait::address()?;
-    let mut command = Command::new(program("bare-h2")?);
-    command.arg(listen.to_string()).arg(hex::text(&answer.body));
-    let mut bare = Process::start("bare-h2", bench.dir, command)?;
-    bare.wait_ready(|| wait::accepts(listen))?;
+    let (bare, listen) = bare(bench, "bare-h2", &answer.body, None)?;
+    // For the reader: how much of the difference is hyper's way of writing.
+    let (whole, whole_listen) = self::bare(bench, "whole-h2", &answer.body, Some("--whole"))?;
     let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut wholes = Vec::new();
     let slice = bench.options.slice();
     for round in 0..=bench.options.rounds() {
         let (own, _) = per_answer(bench, sidecar.process.id(), sidecar.listen, &file, slice)?;
         let (least, _) = per_answer(bench, bare.id(), listen, &file, slice)?;
+        let (together, _) = per_answer(bench, whole.id(), whole_listen, &file, slice)?;
         // The first warms up.
         if round > 0 {
             ratios.push(own / least);
             ours.push(own);
             theirs.push(least);
+            wholes.push(together);
         }
     }
     writeln!(
         bench.shown,
-        "a gRPC check, strict: {:.1} µs of the sidecar, {:.1} µs of the bare handler ({} bytes)",
+        "a gRPC check, strict: {:.1} µs of the sidecar, {:.1} µs of the bare handler, {:.1} µs of one that writes answers together ({} bytes)",
         median(&ours)?,
         median(&theirs)?,
+        median(&wholes)?,
         answer.body.len()
     )?;
-    drop((fleet, bare));
+    drop((fleet, bare, whole));
     rates(bench)?;
     Ok(Figure::new("sidecar_cpu_ratio", "ratio", (2.5, 1.5), &ratios).into_iter().collect())
 }
