@@ -68,6 +68,31 @@ async fn the_admin_door_is_recorded_even_when_its_work_fails() {
 }
 
 #[tokio::test]
+async fn what_the_platform_changes_in_a_tenant_is_audited_with_its_reason() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let mut tx = db.store.tenant(&a).await.unwrap();
+        let own = client(ClientId::new(Uuid::new_v4()));
+        tx.within().create_client(&own, Role::Viewer).await.unwrap();
+        tx.commit().await.unwrap();
+        let platform = op(TenantId::new(Uuid::new_v4()));
+        let mut tx = db.store.admin(&platform, "they asked for one").await.unwrap();
+        let new = client(ClientId::new(Uuid::new_v4()));
+        tx.within(a.tenant).create_client(&new, Role::Viewer).await.unwrap();
+        tx.commit().await.unwrap();
+        let reasons: Vec<Option<String>> =
+            sqlx::query_scalar("SELECT reason FROM tenant_audit WHERE tenant_id = $1 ORDER BY id")
+                .bind(a.tenant.as_uuid())
+                .fetch_all(&mut db.root().await)
+                .await
+                .unwrap();
+        let reasons: Vec<_> = reasons.iter().map(Option::as_deref).collect();
+        assert_eq!(reasons, [Some("a test's tenant"), None, Some("they asked for one")]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn clashes_and_missing_parts_are_told_apart() {
     with_db(async |db| {
         let a = db.tenant("tenant-a").await;

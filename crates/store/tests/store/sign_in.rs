@@ -241,6 +241,8 @@ async fn a_sign_in_comes_back_once_and_to_its_own_browser() {
         let (good, late) = (attempt(1, 10), attempt(2, -1));
         tx.within().begin_login(&late).await.unwrap();
         tx.within().begin_login(&good).await.unwrap();
+        // Nobody has forgotten this one yet.
+        tx.within().begin_login(&attempt(4, -1)).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(db.store.lookup().login([1; 32]).await.unwrap(), Some(a.tenant));
         assert_eq!(db.store.lookup().login([3; 32]).await.unwrap(), None);
@@ -253,6 +255,7 @@ async fn a_sign_in_comes_back_once_and_to_its_own_browser() {
         };
         assert!(!take(&a, 1, 8).await, "another browser");
         assert!(!take(&b, 1, 9).await, "another tenant");
+        assert!(!take(&a, 4, 9).await, "too late");
         assert!(take(&a, 1, 9).await);
         assert!(!take(&a, 1, 9).await, "a second time");
     })
