@@ -309,6 +309,25 @@ fn what_a_vm_hands_back_after_our_lease_goes_to_the_store() {
 }
 
 #[test]
+fn r1_what_a_vm_handed_back_is_used_by_nobody_once_our_lease_is_over() {
+    let (mut bench, rules) = (Bench::new(Mode::Lease), rules(600));
+    let lease = bench.whole(&rules, vm(12)).lease.unwrap();
+    bench.at_ms = 10;
+    let group = bench.ask(&rules, 1, None).unwrap_err().0;
+    let (take, asking) = bench.send(group).unwrap();
+    bench.ask(&rules, 2, None).unwrap_err();
+    assert_eq!(bench.core.returned(ms(20), "vm", lease.id, 12), 12);
+    let taken = bench.charge(&take);
+    // The answer is late, and nothing has yet ended the lease that came before it.
+    bench.at_ms = 250;
+    assert!(bench.answer(asking, &take, &taken), "the second waits for another take");
+    let told: Vec<u32> = bench.told.iter().map(|(whom, _)| *whom).collect();
+    assert_eq!(told, [1]);
+    bench.core.due(ms(250));
+    assert_eq!(bench.returns(), [12, 12]);
+}
+
+#[test]
 fn an_answer_that_never_came_is_not_asked_for_again() {
     let (mut bench, rules) = (Bench::new(Mode::Strict), rules(10));
     let group = bench.ask(&rules, 0, None).unwrap_err().0;
