@@ -207,7 +207,8 @@ impl<S: Store> App<S> {
     pub fn gauges(&self) -> Gauges {
         let (issuers, issuers_ready) = self.keysets.ready();
         let (feed_alive, denied, feed_heartbeat_age_s) = self.feed.figures();
-        Gauges { issuers, issuers_ready, feed_alive, denied, feed_heartbeat_age_s }
+        let waiting = self.engine.waiting();
+        Gauges { waiting, issuers, issuers_ready, feed_alive, denied, feed_heartbeat_age_s }
     }
 }
 

@@ -243,6 +243,11 @@ impl Engine {
         !self.0.breaker.is_open()
     }
 
+    /// Checks that wait for the store now.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Relaxed)
+    }
+
     /// Lets [`run`] end, after it has handed back what is leased.
     pub fn stop(&self) {
         self.0.stop.send_replace(true);

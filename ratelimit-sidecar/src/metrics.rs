@@ -46,6 +46,8 @@ pub enum Refused {
 /// What others know at the moment of asking.
 #[derive(Debug, Default)]
 pub struct Gauges {
+    /// Checks that wait for the store.
+    pub waiting: usize,
     pub issuers: usize,
     pub issuers_ready: usize,
     pub feed_alive: bool,
@@ -143,6 +145,8 @@ impl Gauges {
             text.head(name, "gauge", help);
             text.line(name, "", value);
         };
+        let waiting = self.waiting.to_string();
+        line("gatehouse_ratelimit_queue_depth", "Checks that wait for the store", waiting);
         let (issuers, ready) = (self.issuers, self.issuers_ready);
         line("gatehouse_jwks_issuers", "Issuers that are configured", issuers.to_string());
         line("gatehouse_jwks_issuers_ready", "Issuers with usable keys", ready.to_string());

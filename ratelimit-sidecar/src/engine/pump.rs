@@ -357,7 +357,6 @@ impl<S: Store> Pump<S> {
             }
         }
         limits.set_ledger(windows);
-        limits.set_queue(self.shared.waiting.load(Relaxed));
     }
 
     /// Sent once: what does not arrive is lost.

@@ -70,7 +70,6 @@ pub struct Limits {
     live: AtomicUsize,
     decided: AtomicBool,
     ledger: AtomicUsize,
-    queue: AtomicUsize,
     top: Mutex<Top>,
     start: Instant,
 }
@@ -153,7 +152,6 @@ impl Default for Limits {
             live: AtomicUsize::new(0),
             decided: AtomicBool::new(false),
             ledger: AtomicUsize::new(0),
-            queue: AtomicUsize::new(0),
             top: Mutex::default(),
             start: Instant::now(),
         }
@@ -263,11 +261,6 @@ impl Limits {
         self.ledger.store(windows, Relaxed);
     }
 
-    /// Checks that wait for the store.
-    pub fn set_queue(&self, checks: usize) {
-        self.queue.store(checks, Relaxed);
-    }
-
     pub fn render(&self, text: &mut Text) {
         let name = "gatehouse_ratelimit_checks_total";
         text.head(name, "counter", "Checks by tier and outcome");
@@ -309,7 +302,6 @@ impl Limits {
             ("breaker_open", "1 while the store is left alone", flag(&self.breaker_open)),
             ("live_sidecars", "Sidecars that the store saw alive", count(&self.live)),
             ("ledger_windows", "Windows that the ledger holds", count(&self.ledger)),
-            ("queue_depth", "Checks that wait for the store", count(&self.queue)),
         ] {
             text.one(&format!("gatehouse_ratelimit_{name}"), "gauge", help, value);
         }

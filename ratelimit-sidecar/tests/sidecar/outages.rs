@@ -287,3 +287,28 @@ async fn r14_a_sidecar_starts_while_redis_loads_and_decides_when_it_has() {
     assert_eq!(bench.spend(LIMIT as usize + 1).await, (LIMIT, 0));
     assert!(!bench.redis.command("PING").starts_with('-'));
 }
+
+/// Redis stands still: whoever waits for it is seen to wait, and no longer once it goes on.
+#[tokio::test]
+async fn those_who_wait_for_the_store_are_counted() {
+    const DEPTH: &str = "gatehouse_ratelimit_queue_depth";
+    let bench = Bench::start("closed", 1000).await;
+    let depth = async |expected| {
+        let seen = async || bench.sidecar.metric(DEPTH).await;
+        until("so many to wait", async || (seen().await == Some(expected)).then_some(())).await;
+    };
+    depth(0).await;
+    bench.redis.signal(Signal::STOP);
+    let asking = async {
+        let ask = ask(bench.tenant, 1);
+        let check = async || bench.sidecar.check(&ask).await.0;
+        tokio::join!(check(), check(), check())
+    };
+    let watching = async {
+        depth(3).await;
+        bench.redis.signal(Signal::CONT);
+    };
+    let (answered, ()) = tokio::join!(asking, watching);
+    assert_eq!(answered, (200, 200, 200));
+    depth(0).await;
+}
