@@ -304,6 +304,18 @@ fn text<'a>(question: &'a wire::RateLimitRequest, key: &str) -> &'a str {
     entries.filter(|entry| entry.key == key).map(|entry| entry.value.as_str()).next().unwrap_or("")
 }
 
+#[test]
+fn a_message_of_any_length_has_its_length_before_it() {
+    for length in [0, 1, 127, 128, 300, 20_000] {
+        let mut out = b"before".to_vec();
+        super::wire::message(&mut out, 1, |out| out.extend(vec![b'x'; length]));
+        super::wire::bytes(&mut out, 2, b"behind");
+        // A text is written as a message is.
+        let read = wire::Entry::decode(&out[6..]).unwrap();
+        assert_eq!((read.key, read.value.as_str()), ("x".repeat(length), "behind"));
+    }
+}
+
 #[tokio::test]
 async fn an_answer_tells_the_tightest_limit_and_what_the_client_sees() {
     let whole = prefixed(0, &question().encode_to_vec());
