@@ -78,6 +78,11 @@ pub struct MemoryStore {
 // === impl Away ===
 
 impl Away {
+    /// Whether it is one server of a cluster that is left alone: nothing was asked, and it says nothing of the others.
+    pub fn is_apart(&self) -> bool {
+        matches!(self, Self::Redis(redis_kit::Error::Silent))
+    }
+
     /// Whether there was no answer in time.
     pub fn is_late(&self) -> bool {
         matches!(self, Self::Redis(redis_kit::Error::Late(_)))

@@ -6,6 +6,8 @@
 mod changes;
 #[path = "sidecar/checks.rs"]
 mod checks;
+#[path = "sidecar/clusters.rs"]
+mod clusters;
 #[path = "sidecar/credentials.rs"]
 mod credentials;
 #[path = "sidecar/discovery.rs"]

@@ -77,6 +77,11 @@ impl Cluster {
         command: &Cmd,
     ) -> Result<(Link, T), (Option<Link>, Error)> {
         let link = self.keeper(slot).await.map_err(|error| (None, error))?;
+        if link.is_silent() {
+            // Its tenants wait no longer, and nobody waits with them; it may have been replaced.
+            self.look_again().await;
+            return Err((Some(link), Error::Silent));
+        }
         let error = match link.query::<T>(command).await {
             Ok(value) => return Ok((link, value)),
             Err(error) => error,
@@ -95,13 +100,19 @@ impl Cluster {
                 let outcome: Result<(T,), Error> = elsewhere.pipe(&asking).await;
                 outcome.map(|(v,)| (elsewhere.clone(), v)).map_err(|error| (Some(elsewhere), error))
             }
-            _ => {
-                // A server that is gone may have been replaced.
-                if matches!(error, Error::Away(_) | Error::Unreachable(_) | Error::Resting) {
+            // A server that is gone may have been replaced.
+            _ => match error {
+                // Nothing was sent, and it says nothing of the other servers.
+                Error::Away(_) | Error::Resting => {
                     self.look_again().await;
+                    Err((Some(link), Error::Silent))
                 }
-                Err((Some(link), error))
-            }
+                Error::Unreachable(_) => {
+                    self.look_again().await;
+                    Err((Some(link), error))
+                }
+                _ => Err((Some(link), error)),
+            },
         }
     }
 

@@ -26,6 +26,11 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// operation on a connection whose peer has vanished would be late for a quarter of an hour.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
+/// After so many answers in a row that did not come in time a server is taken for silent,
+const LATE: u32 = 2;
+/// for so long after the last of them: then one more finds out whether it is back, unless a pulse did before.
+const SILENT_FOR: Duration = Duration::from_millis(200);
+
 /// Codes with which Redis refuses a command before any of it has run.
 const NOT_RUN: &[&str] = &[
     "ASK",
@@ -76,6 +81,10 @@ pub enum Error {
     /// The server does not know the user or the password.
     #[error("redis refused the login")]
     Login(#[source] redis::RedisError),
+    /// This server of a cluster cannot be reached, or was late again and again and is left alone for a moment; nothing was
+    /// sent, and of the other servers it says nothing.
+    #[error("a server of the cluster does not answer")]
+    Silent,
     /// A connection attempt failed a moment ago; nothing was sent.
     #[error("redis could not be reached a moment ago")]
     Resting,
@@ -119,9 +128,12 @@ impl Error {
                 let missing = source.detail().is_some_and(|text| text.contains(NO_FUNCTION));
                 !missing && source.code().is_none_or(|code| !NOT_RUN.contains(&code))
             }
-            Self::Address | Self::Away(_) | Self::Unsent(_) | Self::Login(_) | Self::Resting => {
-                false
-            }
+            Self::Address
+            | Self::Away(_)
+            | Self::Unsent(_)
+            | Self::Login(_)
+            | Self::Silent
+            | Self::Resting => false,
         }
     }
 
@@ -132,6 +144,7 @@ impl Error {
             Self::Away(_)
             | Self::Unsent(_)
             | Self::Unreachable(_)
+            | Self::Silent
             | Self::Resting
             | Self::Late(_) => true,
             Self::Refused(source) => source.code().is_some_and(|code| PASSING.contains(&code)),
@@ -178,6 +191,14 @@ struct Shared {
     deadline: Duration,
     live: RwLock<Option<Live>>,
     attempts: Arc<Mutex<Attempts>>,
+    late: RwLock<Late>,
+}
+
+/// How many answers in a row did not come in time, and when the last of them was given up.
+#[derive(Default)]
+struct Late {
+    in_a_row: u32,
+    last: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -245,6 +266,7 @@ impl Link {
             deadline,
             live: RwLock::new(None),
             attempts: Arc::default(),
+            late: RwLock::default(),
         })))
     }
 
@@ -283,12 +305,45 @@ impl Link {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether it was late again and again, a moment ago.
+    pub(crate) fn is_silent(&self) -> bool {
+        let late = self.0.late.read().unwrap_or_else(PoisonError::into_inner);
+        late.in_a_row >= LATE && late.last.is_some_and(|last| last.elapsed() < SILENT_FOR)
+    }
+
     pub(crate) fn deadline(&self) -> Duration {
         self.0.deadline
     }
 
     /// Runs what needs several trips over one and the same connection, within `deadline` as a whole.
     pub(crate) async fn run<T>(
+        &self,
+        deadline: Duration,
+        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> redis::RedisResult<T>,
+    ) -> Result<T, Error> {
+        let outcome = self.attempt(deadline, command).await;
+        match &outcome {
+            Err(Error::Late(_) | Error::Unsent(_)) => {
+                let mut late = self.0.late.write().unwrap_or_else(PoisonError::into_inner);
+                late.in_a_row = late.in_a_row.saturating_add(1);
+                late.last = Some(Instant::now());
+            }
+            // Said at once by this side, or by the end of a connection: the server has no part in it.
+            Err(Error::Away(_) | Error::Unreachable(_) | Error::Resting) => {}
+            Ok(_) | Err(_) if self.was_late() => {
+                *self.0.late.write().unwrap_or_else(PoisonError::into_inner) = Late::default();
+            }
+            Ok(_) | Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Whether the last answer did not come in time.
+    fn was_late(&self) -> bool {
+        self.0.late.read().unwrap_or_else(PoisonError::into_inner).in_a_row > 0
+    }
+
+    async fn attempt<T>(
         &self,
         deadline: Duration,
         command: impl AsyncFnOnce(&mut MultiplexedConnection) -> redis::RedisResult<T>,

@@ -185,9 +185,13 @@ impl<S: Store> Pump<S> {
             Err(Untaken::Away(away)) => Some(away),
             Ok(_) | Err(Untaken::Refused(_)) => None,
         });
-        let (many, first) = (away.clone().count(), away.clone().next());
-        // One node of many that is away is not the store.
-        self.ended(now, first.filter(|_| many * 2 > takes.len()));
+        // Of a server that is left alone nobody heard anything, and of the others nothing by it.
+        let apart = away.clone().filter(|away| away.is_apart()).count();
+        let (many, first) = (away.clone().count() - apart, away.clone().find(|a| !a.is_apart()));
+        if apart < takes.len() {
+            // One node of many that is away is not the store.
+            self.ended(now, first.filter(|_| many * 2 > takes.len() - apart));
+        }
         if let Some(taken) = taken.iter().find_map(|taken| taken.as_ref().ok()) {
             let sent_ms = u64::try_from(sent.as_millis()).unwrap_or(u64::MAX);
             shared.store_start_ms.store(taken.at.as_ms().saturating_sub(sent_ms), Relaxed);

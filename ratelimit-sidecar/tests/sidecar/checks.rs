@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::process::{Redis, Sidecar, config, env, memory, redis, until, wait_for};
+use crate::process::{Redis, Sidecar, config, env, memory, redis, redis_cluster, until, wait_for};
 
 const AGENTS: &str = "/api/v1/registry/agents";
 
@@ -110,6 +110,11 @@ async fn a_tenants_minute_in_memory() {
 #[tokio::test]
 async fn a_tenants_minute_in_redis() {
     check_a_tenants_minute(&redis(&env("GATEHOUSE_TEST_REDIS"))).await;
+}
+
+#[tokio::test]
+async fn a_tenants_minute_in_a_cluster() {
+    check_a_tenants_minute(&redis_cluster()).await;
 }
 
 /// Two sidecars on one Redis: R1 over real sockets.

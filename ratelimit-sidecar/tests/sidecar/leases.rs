@@ -7,7 +7,7 @@ use gatehouse_contract::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::process::{Sidecar, config, env, memory, redis, until};
+use crate::process::{Sidecar, config, env, memory, redis, redis_cluster, until};
 
 fn ask(tenant: TenantId, tier: Tier, holder: &str, want: u32) -> LeaseAsk {
     let check = CheckAsk {
@@ -35,7 +35,7 @@ fn settings() -> serde_json::Value {
 
 #[tokio::test]
 async fn a_vm_takes_passes_along_and_hands_them_back() {
-    for store in [memory(), redis(&env("GATEHOUSE_TEST_REDIS"))] {
+    for store in [memory(), redis(&env("GATEHOUSE_TEST_REDIS")), redis_cluster()] {
         let sidecar = Sidecar::start(&config(&store, settings()));
         let tenant = TenantId::new(Uuid::new_v4());
         let wanted = ask(tenant, Tier::Enterprise, "vm-1", 8);

@@ -33,6 +33,12 @@ pub fn redis(url: &str) -> Value {
     json!({"kind": "redis", "url": url})
 }
 
+/// The cluster of three that all tests share.
+pub fn redis_cluster() -> Value {
+    let urls = env("GATEHOUSE_TEST_REDIS_CLUSTER");
+    json!({"kind": "redis_cluster", "urls": urls.split(',').collect::<Vec<_>>()})
+}
+
 /// A whole configuration on free ports; `more` overrides its members.
 pub fn config(store: &Value, more: Value) -> Value {
     let mut config = json!({
@@ -223,17 +229,29 @@ impl Drop for Sidecar {
 pub struct Redis {
     child: Child,
     port: u16,
+    /// Options for the server, beside its file.
+    more: Vec<String>,
     dir: TempDir,
 }
 
 impl Redis {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with further options.
+    pub fn start_with(more: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Self::spawn(&dir, port, &[]);
-        let redis = Self { child, port, dir };
+        let child = Self::spawn(&dir, port, more);
+        let more = more.iter().map(|&option| option.to_owned()).collect();
+        let redis = Self { child, port, more, dir };
         redis.wait();
         redis
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     fn spawn(dir: &TempDir, port: u16, more: &[&str]) -> Child {
@@ -283,7 +301,9 @@ impl Redis {
 
     /// As [`Self::restart`], with further options.
     pub fn restart_with(&mut self, more: &[&str]) {
-        self.child = Self::spawn(&self.dir, self.port, more);
+        let more: Vec<&str> =
+            self.more.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        self.child = Self::spawn(&self.dir, self.port, &more);
         self.wait();
     }
 

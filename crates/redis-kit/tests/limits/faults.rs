@@ -6,7 +6,7 @@ use gatehouse_ratelimit::{Algorithm, Name, Rule, Span, Take, keys};
 use gatehouse_redis_kit::{Address, Error, Limiter, Link};
 
 use crate::{
-    kit::{DEADLINE, burst, cluster, counted, day, key, run, take, tenant, used, window},
+    kit::{DEADLINE, burst, cluster, counted, day, endpoint, key, run, take, tenant, used, window},
     runs::{Server, settled},
 };
 
@@ -221,4 +221,54 @@ async fn a_tenant_whose_slot_moves_is_counted_on() {
         run::<()>(&node.link(), &format!("CLUSTER SETSLOT {slot} NODE {}", from.id)).await;
     }
     holds(6).await;
+}
+
+/// R2, R14: while some keys of a tenant are on the one side and some on the other, nobody decides, and nothing is charged.
+#[tokio::test]
+async fn a_tenant_whose_keys_are_on_both_sides_is_refused_and_not_charged() {
+    let limiter = Limiter::cluster(&cluster(), DEADLINE).unwrap();
+    let (tenant, rules) = (tenant(), [window(10, 3600), endpoint(9, 3600)]);
+    let plain = take(tenant, &rules, 1);
+    limiter.pulse("mover").await.unwrap();
+    settled(&limiter, &plain).await;
+    let holds = async |expected: u32| {
+        let taken = limiter.take(std::slice::from_ref(&plain)).await.remove(0).unwrap().unwrap();
+        assert_eq!(used(&taken), [expected; 2]);
+    };
+    holds(1).await;
+    let link = Link::new(&cluster()[0], DEADLINE).unwrap();
+    let slot: u16 = run(&link, &format!("CLUSTER KEYSLOT {{{tenant}}}")).await;
+    let (from, to) = keepers(&cluster()[0], slot).await;
+    let moves = async |from: &Node, to: &Node| {
+        run::<()>(&to.link(), &format!("CLUSTER SETSLOT {slot} IMPORTING {}", from.id)).await;
+        run::<()>(&from.link(), &format!("CLUSTER SETSLOT {slot} MIGRATING {}", to.id)).await;
+    };
+    let migrate = async |from: &Node, to: &Node, rule: &Rule| {
+        let (key, login) = (key(tenant, rule), Node::password());
+        let migrate = format!("MIGRATE 127.0.0.1 {} {key} 0 5000{login}", to.port);
+        run::<()>(&from.link(), &migrate).await;
+    };
+    let moved = async |from: &Node, to: &Node| {
+        for node in [to, from] {
+            run::<()>(&node.link(), &format!("CLUSTER SETSLOT {slot} NODE {}", to.id)).await;
+        }
+    };
+    moves(&from, &to).await;
+    migrate(&from, &to, &rules[0]).await;
+    for _ in 0..3 {
+        let error = refused(&limiter, &plain).await;
+        assert_eq!((error.code(), error.may_have_run()), (Some("TRYAGAIN"), false), "{error:?}");
+        assert!(error.passes());
+    }
+    migrate(&from, &to, &rules[1]).await;
+    holds(2).await;
+    moved(&from, &to).await;
+    holds(3).await;
+    // Back again, so that other tests find the thirds.
+    moves(&to, &from).await;
+    for rule in &rules {
+        migrate(&to, &from, rule).await;
+    }
+    moved(&to, &from).await;
+    holds(4).await;
 }
