@@ -95,6 +95,11 @@ mod tests {
     }
 
     #[test]
+    fn a_signature_is_its_two_halves_in_order() {
+        assert_eq!(ecdsa_signature(&[0, 1], &[0x80]), [0x30, 7, 2, 1, 1, 2, 2, 0, 0x80]);
+    }
+
+    #[test]
     fn lengths_use_the_short_form_where_it_fits() {
         assert_eq!(element(4, &[7; 127]).get(..2), Some([4, 127].as_slice()));
         assert_eq!(element(4, &[7; 128]).get(..3), Some([4, 0x81, 128].as_slice()));

@@ -135,6 +135,18 @@ fn x11_its_memory_is_settled_before_it_is_full() {
 }
 
 #[test]
+fn x11_room_for_all_is_made_when_an_eighth_is_taken_and_no_earlier() {
+    let mut cache = cache(1024, usize::MAX);
+    let mut room = |taken: usize| {
+        (cache.len()..taken).for_each(|token| put(&mut cache, &format!("{token}"), 7, 200));
+        cache.places.allocation_size()
+    };
+    let (few, more, all) = (room(1024 / 8), room(1024 / 8 + 1), room(1024));
+    assert!(few < all / 4, "{few} of {all}");
+    assert_eq!(more, all);
+}
+
+#[test]
 fn x11_what_must_go_is_gone_before_the_next_value_is_made() {
     let alive = Rc::new(());
     let mut cache = Cache::new(Bounds { entries: NonZeroUsize::new(8).unwrap(), bytes: 10_000 });
