@@ -9,12 +9,12 @@ mod wire;
 
 use std::{future::poll_fn, pin::pin};
 
-use axum::{
-    body::Bytes,
-    http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE},
-};
+use axum::http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as HttpBody;
-use hyper::body::Buf;
+use prost::{
+    Message,
+    bytes::{Buf, BufMut, Bytes, BytesMut},
+};
 
 use self::{
     ask::{Invalid, Question},
@@ -75,9 +75,11 @@ pub async fn call<B: HttpBody<Data = Bytes>>(
             return Err(Failed::Unimplemented);
         }
         let message = message(request.into_body()).await?;
-        let question = Question::read(&message, settings).map_err(Failed::Invalid)?;
+        let request = wire::RateLimitRequest::decode(message)
+            .map_err(|_| Failed::Invalid(Invalid::Message))?;
+        let question = Question::read(&request, settings).map_err(Failed::Invalid)?;
         let decided = check(question.check()).await.map_err(|Unavailable| Failed::Unavailable)?;
-        Ok(answer::framed(&decided))
+        Ok(framed(&answer::of(&decided)))
     };
     match answered.await {
         Ok(message) => frames::reply(Frames::message(message)),
@@ -107,6 +109,17 @@ async fn message<B: HttpBody<Data = Bytes>>(body: B) -> Result<Bytes, Failed> {
         1 => Err(Failed::Unimplemented),
         _ => Err(Failed::Invalid(Invalid::Message)),
     }
+}
+
+fn framed(response: &wire::RateLimitResponse) -> Bytes {
+    let length = response.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.put_u8(0);
+    // An answer has a handful of limits and headers.
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    // A buffer that grows always has room.
+    response.encode(&mut bytes).unwrap_or_default();
+    bytes.freeze()
 }
 
 /// A refusal has no message: its status stands in the headers ("Trailers-Only").

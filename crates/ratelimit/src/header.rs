@@ -57,18 +57,8 @@ pub fn each(
 }
 
 /// A number's digits: a formatter would cost more than all the rest of a header.
-fn put(text: &mut String, mut number: u32) {
-    let (mut digits, mut from) = ([b'0'; 10], 9);
-    for (place, digit) in digits.iter_mut().enumerate().rev() {
-        *digit += (number % 10) as u8;
-        (number, from) = (number / 10, place);
-        if number == 0 {
-            break;
-        }
-    }
-    // Digits are always text.
-    let digits = digits.get(from..).and_then(|digits| std::str::from_utf8(digits).ok());
-    text.push_str(digits.unwrap_or_default());
+fn put(text: &mut String, number: u32) {
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 #[cfg(test)]

@@ -1,66 +1,74 @@
 //! What a descriptor is answered: the verdict, the tightest limit's standing, the headers that a client sees, and the
-//! body of a refusal, written once into the bytes that are sent. Numbers are those of Envoy's `rls.proto`.
-//! Knows no connection.
+//! body of a refusal.
+//! Knows no transport.
 
 use std::sync::LazyLock;
 
-use axum::body::Bytes;
 use gatehouse_contract::{Problem, Reason, problem::MEDIA_TYPE};
 use gatehouse_ratelimit::{decision::Shown, header};
+use prost::bytes::Bytes;
 
-use super::{PREFIX, ask, wire};
+use super::wire::{Code, Duration, Header, Limit, RateLimitResponse, Status, Unit};
 use crate::engine::Decided;
 
-/// More than an answer of four limits takes.
-const ANSWER_BYTES: usize = 512;
-/// `RateLimitResponse.Code`.
-const OK: u32 = 1;
-const OVER_LIMIT: u32 = 2;
-
 /// The body of every refusal. Without a request id: only the proxy knows it.
-static REFUSAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+static REFUSAL: LazyLock<Bytes> = LazyLock::new(|| {
+    let text = serde_json::to_vec(&Problem::new(Reason::QuotaExceeded));
     // A problem is strings and a number: it can always be written.
-    serde_json::to_vec(&Problem::new(Reason::QuotaExceeded)).unwrap_or_default()
+    Bytes::from(text.unwrap_or_default())
 });
 
-/// The answer to the one descriptor that was asked, behind its prefix.
-pub fn framed(decided: &Decided) -> Bytes {
+/// More headers than a refusal tells.
+const HEADERS: usize = 8;
+
+/// The answer to the one descriptor that was asked.
+pub fn of(decided: &Decided) -> RateLimitResponse {
     let decision = &decided.decision;
     let shown = decision.shown(&decided.rules);
-    let mut out = Vec::with_capacity(ANSWER_BYTES);
-    out.extend_from_slice(&[0; PREFIX]);
-    let code = if decision.allowed { OK } else { OVER_LIMIT };
-    wire::number(&mut out, 1, code);
-    wire::message(&mut out, 2, |out| status(out, code, shown.first()));
+    let code = if decision.allowed { Code::Ok } else { Code::OverLimit } as i32;
+    let status = match shown.first() {
+        Some(tightest) => status(code, tightest),
+        None => Status { code, ..Status::default() },
+    };
+    let mut headers = Vec::with_capacity(HEADERS);
     let mut tell = |name: &'static str, value: &str| {
-        wire::message(&mut out, 3, |out| {
-            wire::bytes(out, 1, name.as_bytes());
-            wire::bytes(out, 2, value.as_bytes());
-        });
+        headers.push(Header { key: Bytes::from_static(name.as_bytes()), value: value.to_owned() });
     };
     header::each(&shown, decision.retry_after_s(), &mut tell);
+    let mut raw_body = Bytes::new();
     if !decision.allowed {
         // Envoy puts it over the content type of its own local reply.
         tell("content-type", MEDIA_TYPE);
-        wire::bytes(&mut out, 5, &REFUSAL);
+        raw_body = REFUSAL.clone();
     }
-    let length = u32::try_from(out.len() - PREFIX).unwrap_or(u32::MAX).to_be_bytes();
-    // Not compressed, and so long.
-    for (place, byte) in out.iter_mut().skip(1).zip(length) {
-        *place = byte;
+    RateLimitResponse {
+        overall_code: code,
+        statuses: vec![status],
+        response_headers_to_add: headers,
+        raw_body,
     }
-    // Not `from`, which would move it to a place of its exact size.
-    Bytes::from_owner(out)
 }
 
-fn status(out: &mut Vec<u8>, code: u32, tightest: Option<&Shown<'_>>) {
-    wire::number(out, 1, code);
-    let Some(limit) = tightest else { return };
-    wire::message(out, 2, |out| {
-        wire::number(out, 1, limit.limit);
-        wire::number(out, 2, ask::unit(limit.window_s));
-        wire::bytes(out, 3, limit.name.as_bytes());
-    });
-    wire::number(out, 3, limit.remaining);
-    wire::message(out, 4, |out| wire::number(out, 1, limit.reset_s));
+fn status(code: i32, limit: &Shown<'static>) -> Status {
+    Status {
+        code,
+        current_limit: Some(Limit {
+            requests_per_unit: limit.limit,
+            unit: unit(limit.window_s) as i32,
+            name: Bytes::from_static(limit.name.as_bytes()),
+        }),
+        limit_remaining: limit.remaining,
+        duration_until_reset: Some(Duration { seconds: i64::from(limit.reset_s) }),
+    }
+}
+
+/// Windows that have no unit are told by the headers alone.
+const fn unit(window_s: u32) -> Unit {
+    match window_s {
+        1 => Unit::Second,
+        60 => Unit::Minute,
+        3600 => Unit::Hour,
+        86_400 => Unit::Day,
+        _ => Unit::Unknown,
+    }
 }

@@ -1,21 +1,21 @@
 //! What a descriptor asks. One descriptor is one whole decision: every limit that weighs on the request is charged by
 //! it, or none; several would be several decisions, of which some could be charged and others not.
 //! Nothing here means "pass": what is not understood is an error.
-//! Knows no limit's standing. Nothing is copied: a question is a few hundred bytes, and there are many.
+//! Knows no limit's standing.
 
 use gatehouse_contract::{TenantId, Tier, sidecar::Overrides};
 use gatehouse_ratelimit::{Asked, policy::MAX_LIMIT};
 
 use super::{
     Settings,
-    wire::{Fields, Malformed},
+    wire::{Entry, LimitOverride, RateLimitRequest, Unit},
 };
 use crate::engine::Check;
 
 /// Longest value of an entry, in bytes.
 const VALUE_BYTES: usize = 512;
-/// The names of an entry, in the order of [`Descriptor::values`].
-const NAMES: [&[u8]; 5] = [b"tenant_id", b"tier", b"method", b"route", b"subject"];
+/// What entries may be called.
+const NAMES: [&str; 5] = ["tenant_id", "tier", "method", "route", "subject"];
 
 /// Why a question cannot be weighed (gRPC `INVALID_ARGUMENT`). Its text goes out as `grpc-message`: plain ASCII
 /// without `%`, and nothing of the question.
@@ -63,63 +63,41 @@ pub struct Question<'a> {
     cost: u32,
 }
 
-/// `RateLimitDescriptor`.
-#[derive(Default)]
-struct Descriptor<'a> {
-    values: [Option<&'a str>; NAMES.len()],
-    limit: Option<Limit>,
-    hits: Option<u64>,
-    negative: bool,
-}
-
-/// `RateLimitOverride`. Of a field that stands twice the last one counts, in messages within it as well.
-#[derive(Clone, Copy, Default)]
-struct Limit {
-    requests: u32,
-    unit: u32,
-}
-
-impl From<Malformed> for Invalid {
-    fn from(_: Malformed) -> Self {
-        Self::Message
-    }
-}
-
 // === impl Question ===
 
 impl<'a> Question<'a> {
-    /// Reads a `RateLimitRequest` and its one descriptor.
-    pub fn read(message: &'a [u8], settings: &Settings) -> Result<Self, Invalid> {
-        let (mut domain, mut descriptor, mut hits) = (&[][..], None, 0);
-        for field in Fields::of(message) {
-            match field? {
-                (1, value) => domain = value.bytes()?,
-                (2, value) if descriptor.is_none() => descriptor = Some(value.bytes()?),
-                (2, _) => return Err(Invalid::Descriptors),
-                (3, value) => hits = value.number32()?,
-                _ => {}
-            }
-        }
-        if !settings.domains.iter().any(|known| known.as_bytes() == domain) {
+    /// Reads `request` and its one descriptor.
+    pub fn read(request: &'a RateLimitRequest, settings: &Settings) -> Result<Self, Invalid> {
+        if !settings.domains.contains(&request.domain) {
             return Err(Invalid::Domain);
         }
-        let descriptor = Descriptor::read(descriptor.ok_or(Invalid::Descriptors)?)?;
-        if descriptor.negative {
+        let [descriptor] = request.descriptors.as_slice() else { return Err(Invalid::Descriptors) };
+        if descriptor.is_negative_hits {
             return Err(Invalid::Negative);
         }
-        let cost = match descriptor.hits {
+        let cost = match descriptor.hits_addend {
             // Set on purpose: 0 asks without charging.
-            Some(hits) => u32::try_from(hits).map_err(|_| Invalid::Hits)?,
+            Some(hits) => u32::try_from(hits.value).map_err(|_| Invalid::Hits)?,
             // Proto3 does not tell 0 from "not set", which counts as 1 (Envoy's rls.proto).
-            None => hits.max(1),
+            None => request.hits_addend.max(1),
         };
         if cost > MAX_LIMIT {
             return Err(Invalid::Hits);
         }
         let limits = descriptor.limit.map(|limit| overrides(limit, settings.window_s));
         let limits = limits.transpose()?;
-        let [Some(tenant), Some(tier), Some(method), Some(route), subject] = descriptor.values
-        else {
+        let mut values = [None; NAMES.len()];
+        for Entry { key, value } in &descriptor.entries {
+            let known = NAMES.iter().zip(&mut values).find(|(name, _)| **name == key);
+            let (_, slot) = known.ok_or(Invalid::UnknownEntry)?;
+            if value.is_empty() || value.len() > VALUE_BYTES {
+                return Err(Invalid::Value);
+            }
+            if slot.replace(value.as_str()).is_some() {
+                return Err(Invalid::TwiceEntry);
+            }
+        }
+        let [Some(tenant), Some(tier), Some(method), Some(route), subject] = values else {
             return Err(Invalid::Missing);
         };
         if !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
@@ -146,97 +124,27 @@ impl<'a> Question<'a> {
     }
 }
 
-// === impl Descriptor ===
-
-impl<'a> Descriptor<'a> {
-    fn read(message: &'a [u8]) -> Result<Self, Invalid> {
-        let mut descriptor = Self::default();
-        for field in Fields::of(message) {
-            match field? {
-                (1, value) => descriptor.entry(value.bytes()?)?,
-                (2, value) => {
-                    let mut limit = descriptor.limit.unwrap_or_default();
-                    for field in Fields::of(value.bytes()?) {
-                        match field? {
-                            (1, value) => limit.requests = value.number32()?,
-                            (2, value) => limit.unit = value.number32()?,
-                            _ => {}
-                        }
-                    }
-                    descriptor.limit = Some(limit);
-                }
-                (3, value) => {
-                    let mut hits = descriptor.hits.unwrap_or_default();
-                    for field in Fields::of(value.bytes()?) {
-                        if let (1, value) = field? {
-                            hits = value.number()?;
-                        }
-                    }
-                    descriptor.hits = Some(hits);
-                }
-                (4, value) => descriptor.negative = value.number()? != 0,
-                _ => {}
-            }
-        }
-        Ok(descriptor)
-    }
-
-    fn entry(&mut self, message: &'a [u8]) -> Result<(), Invalid> {
-        let [mut key, mut text] = [&[][..]; 2];
-        for field in Fields::of(message) {
-            match field? {
-                (1, value) => key = value.bytes()?,
-                (2, value) => text = value.bytes()?,
-                _ => {}
-            }
-        }
-        let known = NAMES.iter().zip(&mut self.values).find(|(name, _)| **name == key);
-        let (_, slot) = known.ok_or(Invalid::UnknownEntry)?;
-        if text.is_empty() || text.len() > VALUE_BYTES {
-            return Err(Invalid::Value);
-        }
-        let text = std::str::from_utf8(text).map_err(|_| Invalid::Message)?;
-        if slot.replace(text).is_some() { Err(Invalid::TwiceEntry) } else { Ok(()) }
-    }
-}
-
 /// The tenant's limit instead of its tier's: per window where the unit is the window, or per day.
-fn overrides(limit: Limit, window_s: u32) -> Result<Overrides, Invalid> {
-    if limit.requests > MAX_LIMIT {
+fn overrides(limit: LimitOverride, window_s: u32) -> Result<Overrides, Invalid> {
+    let requests = limit.requests_per_unit;
+    if requests > MAX_LIMIT {
         return Err(Invalid::Limit);
     }
-    let requests = Some(limit.requests);
-    match limit.unit {
-        DAY => Ok(Overrides { per_day: requests, ..Overrides::default() }),
-        unit if seconds(unit) == Some(window_s) => {
-            Ok(Overrides { per_window: requests, ..Overrides::default() })
-        }
-        _ => Err(Invalid::Limit),
+    let unit = Unit::try_from(limit.unit).map_err(|_| Invalid::Limit)?;
+    if unit == Unit::Day {
+        return Ok(Overrides { per_day: Some(requests), ..Overrides::default() });
     }
+    if seconds(unit) == Some(window_s) {
+        return Ok(Overrides { per_window: Some(requests), ..Overrides::default() });
+    }
+    Err(Invalid::Limit)
 }
 
-/// `RateLimitUnit` has these from 1 on; months, years and weeks follow.
-const SECOND: u32 = 1;
-const MINUTE: u32 = 2;
-const HOUR: u32 = 3;
-const DAY: u32 = 4;
-
-const fn seconds(unit: u32) -> Option<u32> {
+const fn seconds(unit: Unit) -> Option<u32> {
     match unit {
-        SECOND => Some(1),
-        MINUTE => Some(60),
-        HOUR => Some(3600),
-        _ => None,
-    }
-}
-
-/// The unit of a window; one that has none is told by the headers alone.
-pub const fn unit(window_s: u32) -> u32 {
-    match window_s {
-        1 => SECOND,
-        60 => MINUTE,
-        3600 => HOUR,
-        86_400 => DAY,
-        _ => 0,
+        Unit::Second => Some(1),
+        Unit::Minute => Some(60),
+        Unit::Hour => Some(3600),
+        Unit::Unknown | Unit::Day | Unit::Month | Unit::Year | Unit::Week => None,
     }
 }

@@ -10,12 +10,8 @@ use std::{
 use gatehouse_contract::sidecar::CheckAsk;
 use gatehouse_ratelimit::{Decision, Name, Rule, Span, Standing, keys};
 use http_body::Frame;
-use prost::Message;
 
-use self::messages as wire;
 use super::*;
-
-mod messages;
 
 const TENANT: &str = "0191d6b0-7c3e-7aaa-8bbb-0123456789ab";
 
@@ -120,8 +116,7 @@ async fn check(question: wire::RateLimitRequest, expected: Result<CheckAsk, Inva
     let invalid = expected.as_ref().err().copied();
     assert_eq!(asked, expected.ok(), "{question:?}");
     assert_eq!(got.err().as_deref(), invalid.map(|_| "3"), "{question:?}");
-    let message = question.encode_to_vec();
-    let again = Question::read(&message, &settings());
+    let again = Question::read(&question, &settings());
     assert_eq!(again.err(), invalid, "{question:?}");
 }
 
@@ -249,70 +244,20 @@ async fn calls_in_another_form_have_a_status_of_their_own() {
     assert_eq!(got.unwrap_err(), "14");
 }
 
-/// Any bytes end in a status or in a check, and never in a pass of something else: what is read by hand is what the
-/// derived messages read.
+/// Any bytes end in a status or in a check, and never in a pass of something else.
 #[tokio::test]
-async fn any_bytes_are_answered_as_the_derived_messages_read_them() {
-    let mut whole = question();
-    whole.hits_addend = 7;
-    whole.descriptors[0].limit = Some(wire::LimitOverride { requests_per_unit: 9, unit: 2 });
-    whole.descriptors[0].hits_addend = Some(wire::UInt64Value { value: 300 });
-    let goods = [question().encode_to_vec(), whole.encode_to_vec()];
+async fn any_bytes_are_answered() {
+    let good = question().encode_to_vec();
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = |below: usize| {
-        seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-        (seed >> 33) as usize % below
-    };
-    let mut read = 0;
-    for round in 0..40_000 {
-        let mut bytes = goods[round % 2].clone();
-        for _ in 0..random(3) {
-            let at = random(bytes.len());
-            match random(4) {
-                // Small steps make other fields, types and lengths of what is there.
-                0 => bytes[at] = bytes[at].wrapping_add(1),
-                1 => bytes[at] ^= 1 << random(8),
-                2 => drop(bytes.remove(at)),
-                _ => bytes.insert(at, random(256) as u8),
-            }
+    for _ in 0..4000 {
+        let mut bytes = good.clone();
+        for _ in 0..3 {
+            seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            let at = (seed >> 33) as usize % bytes.len();
+            bytes[at] = (seed >> 24) as u8;
         }
-        let by_hand = Question::read(&bytes, &settings()).map(|question| owned(question.check()));
-        let derived = wire::RateLimitRequest::decode(&bytes[..]).ok();
-        match (by_hand, derived) {
-            (Ok(asked), Some(derived)) => {
-                read += 1;
-                // Written anew it asks the same: nothing was read that is not there, nothing overlooked.
-                let again = derived.encode_to_vec();
-                let again = Question::read(&again, &settings()).map(|again| owned(again.check()));
-                assert_eq!(again.as_ref(), Ok(&asked), "{bytes:?}");
-                assert_eq!(asked.route, text(&derived, "route"), "{bytes:?}");
-                assert_eq!(asked.subject.is_some(), !text(&derived, "subject").is_empty());
-            }
-            (Ok(asked), None) => panic!("{asked:?} of what is no message: {bytes:?}"),
-            (Err(_), _) => {}
-        }
-        if round % 10 == 0 {
-            let (asked, got) = ask(PATH, vec![prefixed(0, &bytes)], Ok(decided(true))).await;
-            assert_eq!(asked.is_some(), got.is_ok());
-        }
-    }
-    assert!(read > 10_000, "only {read} were read");
-}
-
-fn text<'a>(question: &'a wire::RateLimitRequest, key: &str) -> &'a str {
-    let entries = question.descriptors.iter().flat_map(|descriptor| &descriptor.entries);
-    entries.filter(|entry| entry.key == key).map(|entry| entry.value.as_str()).next().unwrap_or("")
-}
-
-#[test]
-fn a_message_of_any_length_has_its_length_before_it() {
-    for length in [0, 1, 127, 128, 300, 20_000] {
-        let mut out = b"before".to_vec();
-        super::wire::message(&mut out, 1, |out| out.extend(vec![b'x'; length]));
-        super::wire::bytes(&mut out, 2, b"behind");
-        // A text is written as a message is.
-        let read = wire::Entry::decode(&out[6..]).unwrap();
-        assert_eq!((read.key, read.value.as_str()), ("x".repeat(length), "behind"));
+        let (asked, got) = ask(PATH, vec![prefixed(0, &bytes)], Ok(decided(true))).await;
+        assert_eq!(asked.is_some(), got.is_ok());
     }
 }
 
@@ -326,14 +271,14 @@ async fn an_answer_tells_the_tightest_limit_and_what_the_client_sees() {
         let status = &got.statuses[0];
         let limit = status.current_limit.as_ref().unwrap();
         assert_eq!(
-            (limit.name.as_str(), limit.requests_per_unit, limit.unit()),
-            ("tenant", 600, wire::Unit::Minute)
+            (&limit.name[..], limit.requests_per_unit, limit.unit()),
+            (&b"tenant"[..], 600, wire::Unit::Minute)
         );
         assert_eq!((status.limit_remaining, status.duration_until_reset.unwrap().seconds), (7, 3));
         let headers: Vec<String> = got
             .response_headers_to_add
             .iter()
-            .map(|header| format!("{}: {}", header.key, header.value))
+            .map(|header| format!("{}: {}", header.key.escape_ascii(), header.value))
             .collect();
         let mut expected = vec![
             "x-ratelimit-limit: 600",

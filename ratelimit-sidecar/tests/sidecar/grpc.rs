@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::process::{Redis, Sidecar, config, env, memory, redis, until};
 
-#[path = "../../src/grpc/tests/messages.rs"]
+#[path = "../../src/grpc/wire.rs"]
 mod wire;
 
 use wire::{Code, Descriptor, Entry, RateLimitRequest, RateLimitResponse, UInt64Value};
@@ -83,7 +83,8 @@ fn shown(answer: &RateLimitResponse) -> String {
     assert_eq!(status.code, answer.overall_code);
     let limit = status.current_limit.as_ref().unwrap();
     let verdict = if answer.overall_code() == Code::Ok { "+" } else { "-" };
-    format!("{verdict} {} {}/{}", limit.name, status.limit_remaining, limit.requests_per_unit)
+    let name = limit.name.escape_ascii();
+    format!("{verdict} {name} {}/{}", status.limit_remaining, limit.requests_per_unit)
 }
 
 fn header<'a>(answer: &'a RateLimitResponse, name: &str) -> Option<&'a str> {
@@ -96,6 +97,7 @@ fn header<'a>(answer: &'a RateLimitResponse, name: &str) -> Option<&'a str> {
 async fn a_tenants_minute_over_grpc() {
     let limits = json!({"limits": {"tiers": {"free": 12}, "burst_multiplier": 0}});
     let sidecar = Sidecar::start(&config(&redis(&env("GATEHOUSE_TEST_REDIS")), limits));
+    until("the store to decide", async || (sidecar.ready().await == 200).then_some(())).await;
     let tenant = tenant();
     let mut asked = question(tenant, "free", AGENTS);
     let mut got = Vec::new();
