@@ -14,7 +14,7 @@ use gatehouse_contract::TenantId;
 
 pub use self::shown::Standing;
 pub(crate) use self::{
-    book::{Asker, Book, Granted, Key},
+    book::{Asker, Book, Granted, Key, Pass},
     breaker::Breaker,
     counts::{Counts, Event, Outcome},
     owed::Owed,

@@ -12,7 +12,7 @@ use gatehouse_contract::{
 use super::{Request, WaitsFor, caller::Caller};
 use crate::{
     config::{Asks, Away, Decides, Host, Suite},
-    limits::{Asker, Event, Granted, Key, Outcome, Shown, Standing},
+    limits::{Asker, Event, Granted, Key, Outcome, Pass, Shown, Standing},
     reply::Refusal,
     state::VmState,
     step::{Answer, Step},
@@ -41,7 +41,7 @@ impl Suite {
     pub(super) fn limit(
         &self,
         vm: &mut VmState,
-        mut request: Request,
+        request: Request,
         (place, route): (usize, &Route),
         caller: Caller,
         now: Duration,
@@ -64,14 +64,10 @@ impl Suite {
             Decides::Sidecar(asks) => {
                 let sent_at = vm.limits.monotonic();
                 let asker = self.asker(&weighed);
-                if asks.leases
-                    && let Some(at) = sent_at
-                    && let Some(pass) = vm.limits.book.pass(&asker, at)
-                {
-                    vm.limits.counts.outcome(tier, Outcome::Leased);
-                    request.record.degraded = pass.degraded;
-                    let standing = self.shown(pass.shown, pass.remaining, pass.reset_s, now);
-                    return self.pass(request, &weighed, Some(standing), now);
+                let refills = vm.limits.breaker.is_closed()
+                    && sent_at.is_some_and(|at| vm.limits.book.runs_low(&asker, at));
+                if !refills && let Some(pass) = self.taken_along(vm, &weighed, asks, sent_at) {
+                    return self.pass_along(vm, request, &weighed, pass, now);
                 }
                 let Some(sidecar) = &self.sidecar else {
                     return self.without_limiter(vm, request, &weighed, asks, now);
@@ -135,6 +131,9 @@ impl Suite {
             Answer::Sidecar { status: 503, .. } => {
                 vm.limits.breaker.succeeded();
                 self.book_answer(vm, &weighed, (sent_at, wanted), None);
+                if let Some(pass) = self.taken_along(vm, &weighed, asks, vm.limits.monotonic()) {
+                    return self.pass_along(vm, request, &weighed, pass, now);
+                }
                 return self.refuse_undecided(vm, request, &weighed, now);
             }
             Answer::Sidecar { .. } | Answer::Unavailable => None,
@@ -145,6 +144,9 @@ impl Suite {
                 vm.limits.counts.event(Event::BreakerOpened, 1);
             }
             self.book_answer(vm, &weighed, (sent_at, wanted), None);
+            if let Some(pass) = self.taken_along(vm, &weighed, asks, vm.limits.monotonic()) {
+                return self.pass_along(vm, request, &weighed, pass, now);
+            }
             return self.without_limiter(vm, request, &weighed, asks, now);
         };
         vm.limits.breaker.succeeded();
@@ -173,9 +175,36 @@ impl Suite {
         if allowed {
             vm.limits.counts.outcome(caller.principal.facts.tier, Outcome::Allowed);
             self.pass(request, &weighed, standing, now)
+        } else if let Some(pass) = self.taken_along(vm, &weighed, asks, vm.limits.monotonic()) {
+            self.pass_along(vm, request, &weighed, pass, now)
         } else {
             self.deny(vm, request, &weighed, (standing, retry_after_s.unwrap_or(1)), now)
         }
+    }
+
+    /// A pass for a request, if this VM has one: charged already, so that it is good whatever the sidecar says now.
+    fn taken_along(
+        &self,
+        vm: &mut VmState,
+        weighed: &Weighed<'_>,
+        asks: &Asks,
+        at: Option<Duration>,
+    ) -> Option<Pass> {
+        vm.limits.book.pass(&self.asker(weighed), at.filter(|_| asks.leases)?)
+    }
+
+    fn pass_along(
+        &self,
+        vm: &mut VmState,
+        mut request: Request,
+        weighed: &Weighed<'_>,
+        pass: Pass,
+        now: Duration,
+    ) -> Step {
+        vm.limits.counts.outcome(weighed.caller.principal.facts.tier, Outcome::Leased);
+        request.record.degraded = pass.degraded;
+        let standing = self.shown(pass.shown, pass.remaining, pass.reset_s, now);
+        self.pass(request, weighed, Some(standing), now)
     }
 
     /// The sidecar is away: the declared policy for the tenant's tier.

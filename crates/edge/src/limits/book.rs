@@ -17,8 +17,10 @@ use super::Shown;
 const KEYS_PER_HALF: usize = 1024;
 /// How many leases one key holds.
 const LEASES_PER_KEY: usize = 2;
-/// The most passes that are asked for at once.
-const MAX_WANT: u32 = 8;
+/// The most passes that are asked for at once; the sidecar gives no more, and less where limits are small.
+const MAX_WANT: u32 = 64;
+/// The next passes are asked for when no more than this part of what was wanted is left.
+const LOW: u32 = 4;
 /// Whoever asks again so soon may have use for passes.
 const HOT: Duration = Duration::from_millis(100);
 /// A key that nobody asked for in this time is forgotten.
@@ -175,6 +177,14 @@ impl Book {
         Some(pass)
     }
 
+    /// Whether a request should ask though there are passes: few are left, and nobody brings more yet. So one request
+    /// waits while the others go on, instead of all.
+    pub(crate) fn runs_low(&self, asker: &Asker<'_>, now: Duration) -> bool {
+        let Some(entry) = self.young.get(asker) else { return false };
+        let [held] = entry.held.as_slice() else { return false };
+        held.left <= entry.want / LOW && held.is_alive(now) && !entry.is_asking(now)
+    }
+
     /// How many passes to ask for along with a request. `now` is the monotonic time of the sending, `patience` how
     /// long an answer may take: one question at a time wants passes.
     pub(crate) fn want(&mut self, asker: &Asker<'_>, now: Duration, patience: Duration) -> u32 {
@@ -190,7 +200,7 @@ impl Book {
         if hot && entry.want == 0 {
             entry.want = 1;
         }
-        if entry.want == 0 || entry.wanting_until.is_some_and(|until| now < until) {
+        if entry.want == 0 || entry.is_asking(now) {
             return 0;
         }
         entry.wanting_until = Some(now.saturating_add(patience));
@@ -220,11 +230,8 @@ impl Book {
                     Some(_) | None => Some(LeaseReturn { lease: id, unused: passes }),
                 }
             }
-            (Some(entry), _) => {
-                entry.wanting_until = None;
-                None
-            }
-            (None, _) => None,
+            // None were to be had: for as long as an answer may take nobody wants any.
+            (Some(_) | None, _) => None,
         };
         if let Some(returned) = returned {
             hand_back(&mut self.returns, returned);
@@ -286,6 +293,11 @@ impl Book {
 // === impl Entry ===
 
 impl Entry {
+    /// Whether a question that wants passes is on its way.
+    fn is_asking(&self, now: Duration) -> bool {
+        self.wanting_until.is_some_and(|until| now < until)
+    }
+
     /// Hands back what is over.
     fn end(&mut self, now: Duration, returns: &mut Vec<LeaseReturn>, expired: &mut u64) {
         while let Some(held) = self.held.first() {
@@ -293,8 +305,10 @@ impl Entry {
                 break;
             }
             let Held { lease, left: unused, .. } = self.held.remove(0);
-            // Not used in time: fewer would have done.
-            self.want /= 2;
+            // The greater part was not used in time: fewer would have done.
+            if unused > self.want / 2 {
+                self.want /= 2;
+            }
             *expired = expired.saturating_add(u64::from(unused));
             hand_back(returns, LeaseReturn { lease, unused });
         }

@@ -27,6 +27,11 @@ impl Breaker {
         due
     }
 
+    /// Whether answers come, as far as is known.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.probed_at.is_none()
+    }
+
     /// Nobody answered a question that was asked at `asked_at`. `true` if that opened it.
     pub(crate) fn failed(&mut self, asked_at: Option<Duration>) -> bool {
         self.failures = self.failures.saturating_add(1);

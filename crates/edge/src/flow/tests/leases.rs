@@ -78,6 +78,44 @@ fn a_busy_callers_requests_ask_nobody_until_the_passes_or_their_time_are_used_up
     assert_eq!(world.asked(), ["/v1/lease"]);
 }
 
+/// A VM that wants 8 passes at a time and holds some.
+fn busy(limiter: Value) -> World {
+    let mut world = world(limiter);
+    for id in 1..100 {
+        world.lease = grant(id, 8);
+        send(&mut world);
+        if !world.calls.is_empty() && asked(&world)["want"] == 8 {
+            return world;
+        }
+    }
+    panic!("it never wants 8");
+}
+
+#[test]
+fn what_was_taken_along_is_good_whatever_the_sidecar_says_then() {
+    type Change = fn(&mut World);
+    let cases: [(&str, Change); 3] = [
+        ("429 quota_exceeded", |world| world.check = json!({"allowed": false, "limits": []})),
+        ("503 limiter_unavailable", |world| world.away = vec!["/v1/lease"]),
+        ("503 limiter_unavailable", |world| world.limiter_status = 503),
+    ];
+    for (then, change) in cases {
+        let mut world = busy(json!("closed"));
+        change(&mut world);
+        let (mut passed, mut asked) = (0, 0);
+        let last = loop {
+            let end = send(&mut world);
+            if end.verdict() != "passed" {
+                break end;
+            }
+            (passed, asked) = (passed + 1, asked + usize::from(!world.calls.is_empty()));
+        };
+        assert_eq!(last.verdict(), then);
+        // One asks while two are left, and has one of them.
+        assert!(passed >= 8 && asked == 1, "{passed} passed, {asked} of them asked: {then}");
+    }
+}
+
 #[test]
 fn a_subject_has_passes_of_its_own_only_where_subjects_are_named() {
     for (subjects, expected) in [(false, Value::Null), (true, json!("s"))] {
@@ -125,6 +163,8 @@ fn what_is_unused_is_handed_back_once_with_the_next_question_or_the_tick() {
     send_quickly(&mut world);
     assert_eq!(asked(&world)["returns"], Value::Null, "never twice");
     assert_eq!(world.told, [""; 0]);
+    // Who got none asks for none for a moment.
+    world.pass(50 * MS);
     world.lease = grant(8, 3);
     send_quickly(&mut world);
     world.pass(100 * MS);

@@ -139,17 +139,53 @@ fn what_is_wanted_doubles_while_it_is_used_up_soon_and_halves_when_it_expires() 
     assert_eq!(ask(&mut book, 1, 0, None), 0, "nobody knows yet whether more will come");
     assert_eq!(ask(&mut book, 1, 200, None), 0, "seldom");
     assert_eq!(ask(&mut book, 1, 250, lease(1, 1)), 1, "often");
-    for (ms, want) in [(260, 2), (270, 4), (280, 8), (290, 8)] {
+    for (ms, want) in [(260, 2), (265, 4), (270, 8), (275, 16), (280, 32), (285, 64), (290, 64)] {
         use_up(&mut book, ms);
         assert_eq!(ask(&mut book, 1, ms, lease(ms, want)), want, "at {ms}");
     }
     // Used up, but not soon: no reason to want more, nor less.
     use_up(&mut book, 345);
-    assert_eq!(ask(&mut book, 1, 350, lease(2, 8)), 8);
-    for (ms, want) in [(460, 4), (570, 2), (680, 1)] {
+    assert_eq!(ask(&mut book, 1, 350, lease(2, 64)), 64);
+    // Nor where half of it was used in its time.
+    (0..32).for_each(|_| assert!(book.pass(&asker(1), at(440)).is_some()));
+    assert!(book.pass(&asker(1), at(450)).is_none());
+    assert_eq!(ask(&mut book, 1, 455, lease(3, 64)), 64);
+    for (ms, want) in [(560, 32), (670, 16), (780, 8)] {
         assert!(book.pass(&asker(1), at(ms)).is_none());
-        assert_eq!(ask(&mut book, 1, ms, lease(ms, 1)), want, "at {ms}");
+        assert_eq!(ask(&mut book, 1, ms, lease(ms, want)), want, "at {ms}");
     }
+}
+
+#[test]
+fn one_request_asks_while_few_are_left_and_the_others_go_on() {
+    let mut book = Book::default();
+    ask(&mut book, 1, 0, None);
+    assert!(!book.runs_low(&asker(1), at(1)), "there is nothing to run out of");
+    for (ms, want) in [(10, 1), (11, 2), (12, 4), (13, 8)] {
+        assert_eq!(ask(&mut book, 1, ms, lease(ms, want)), want);
+        if want < 8 {
+            use_up(&mut book, ms);
+        }
+    }
+    for left in (0..8).rev() {
+        assert_eq!(book.runs_low(&asker(1), at(14)), left < 2, "{left} after this");
+        if left == 1 {
+            assert!(!book.runs_low(&asker(1), at(113)), "it is over");
+            break;
+        }
+        assert!(book.pass(&asker(1), at(14)).is_some());
+    }
+    assert_eq!(book.want(&asker(1), at(14), PATIENCE), 8);
+    assert!(!book.runs_low(&asker(1), at(15)), "one asks");
+    assert!(book.pass(&asker(1), at(15)).is_some());
+    // It brings none: the others use what is left, and only later is asked again.
+    book.answered(&asker(1), at(14), None);
+    assert!(!book.runs_low(&asker(1), at(63)));
+    assert!(book.runs_low(&asker(1), at(64)));
+    assert_eq!(book.want(&asker(1), at(64), PATIENCE), 8);
+    book.answered(&asker(1), at(64), lease(9, 8));
+    let left = (0..20).take_while(|_| book.pass(&asker(1), at(65)).is_some()).count();
+    assert_eq!(left, 9, "what is left of the old one, then the new one");
 }
 
 #[test]
@@ -219,7 +255,8 @@ fn no_pass_is_used_twice_or_late_whatever_comes() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         ms += (random >> 60) * ((random >> 50) & 3);
         let route = usize::try_from((random >> 40) & 3).unwrap();
-        if book.pass(&asker(route), at(ms)).is_some() {
+        let low = book.runs_low(&asker(route), at(ms));
+        if !low && book.pass(&asker(route), at(ms)).is_some() {
             used += 1;
         } else {
             let want = book.want(&asker(route), at(ms), PATIENCE);
