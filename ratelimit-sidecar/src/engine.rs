@@ -305,6 +305,8 @@ impl Shared {
 
     async fn decide(&self, ask: Check<'_>, vm: Option<Wants>) -> Result<Decided, Unavailable> {
         let now = self.now();
+        // While the store is left alone every pass of ours is for those who wait.
+        let vm = vm.filter(|_| !self.breaker.is_open());
         let (index, Some(shard)) = self.shard(ask.tenant) else { return Err(Unavailable) };
         let asked = ask.asked;
         let plain = self.limits.policy.is_plain(&asked);

@@ -17,7 +17,9 @@ pub const MAX_LIMIT: u32 = MAX_COUNT;
 /// The longest time for which a pass may go ahead.
 pub const MAX_HOLD: Duration = Duration::from_millis(200);
 /// The most passes that go ahead at once.
-pub const MAX_AHEAD: u32 = 64;
+pub const MAX_AHEAD: u32 = 512;
+/// The most where a limit is below 64 000; above, one in 1000.
+const FEW_AHEAD: u32 = 64;
 
 /// What a limit is about; part of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -201,13 +203,15 @@ impl Rule {
         if self.name == Name::Burst { Duration::ZERO } else { hold }
     }
 
-    /// How many passes of `cost` may go ahead at once: one in 50 of a limit, one in 5 of the burst guard (design
-    /// §3.4); none where nothing can be booked ahead.
+    /// How many passes of `cost` may go ahead at once: one in 50 of a limit but no more than 64, of a large one one in
+    /// 1000; one in 5 of the burst guard (design §3.4); none where nothing can be booked ahead.
     pub fn most_ahead(&self, cost: u32) -> u32 {
         let part = match self.algorithm {
             Algorithm::Ring | Algorithm::SortedSet | Algorithm::Gcra => 0,
             Algorithm::SubBuckets | Algorithm::Day if self.name == Name::Burst => self.max / 5,
-            Algorithm::SubBuckets | Algorithm::Day => self.max / 50,
+            Algorithm::SubBuckets | Algorithm::Day => {
+                (self.max / 50).min((self.max / 1000).max(FEW_AHEAD))
+            }
         };
         part.checked_div(cost).unwrap_or(0)
     }

@@ -48,6 +48,14 @@ pub struct Back {
     pub passes: u32,
 }
 
+impl Origin {
+    /// For how long a VM's lease out of this one would last; `None` where that is not worth it.
+    pub fn time_for_a_vm(&self, now: Duration) -> Option<Duration> {
+        let ttl = self.until.checked_sub(now)?.checked_sub(MARGIN)?.min(LONGEST);
+        (ttl >= SHORTEST).then_some(ttl)
+    }
+}
+
 impl Book {
     /// Of at most `capacity` leases, whose ids begin with `first` and are `step` apart. Another process must not
     /// begin with the same.
@@ -69,8 +77,8 @@ impl Book {
         vm: &Wants,
         passes: u32,
     ) -> Option<Lease> {
-        let ttl = origin.until.checked_sub(now)?.checked_sub(MARGIN)?.min(LONGEST);
-        if passes == 0 || ttl < SHORTEST || self.ends.len() >= self.capacity {
+        let ttl = origin.time_for_a_vm(now)?;
+        if passes == 0 || self.ends.len() >= self.capacity {
             return None;
         }
         let id = self.next;

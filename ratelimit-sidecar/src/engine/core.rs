@@ -154,7 +154,8 @@ impl<W> Core<W> {
             over = group.adopt(ask.rules);
         }
         let late = group.expire(now);
-        let found = match group.pass(now) {
+        let enough = ask.vm.as_ref().is_none_or(|vm| group.serves(now, vm.passes));
+        let found = match enough.then(|| group.pass(now)).flatten() {
             Some(decision) => {
                 self.tally.used += 1;
                 Some(decision)

@@ -160,6 +160,15 @@ impl<W> Group<W> {
         self.end()
     }
 
+    /// Whether there is enough for a VM that would take `passes` along; with less it would be back at once, and the
+    /// store gives all of it.
+    pub fn serves(&self, now: Duration, passes: u32) -> bool {
+        let enough = passes.min(self.most) / 2;
+        self.lease
+            .as_ref()
+            .is_some_and(|own| own.left > enough && own.origin.time_for_a_vm(now).is_some())
+    }
+
     /// One pass of the lease, while it may be used.
     pub fn pass(&mut self, now: Duration) -> Option<Decision> {
         let cost = self.cost;

@@ -265,15 +265,29 @@ fn a_vms_lease_is_part_of_ours_and_over_before_it() {
     let (mut bench, rules) = (Bench::new(Mode::Lease), rules(6000));
     let Lease { passes, ttl_ms, .. } = bench.whole(&rules, vm(8)).lease.unwrap();
     assert_eq!((passes, ttl_ms), (8, 100));
-    for (at_ms, expected) in [(79, Some(100)), (100, Some(80)), (160, Some(20)), (161, None)] {
+    for (at_ms, expected) in [(79, 100), (100, 80), (160, 20)] {
         bench.at_ms = at_ms;
         let verdict = bench.ask(&rules, 0, vm(8)).unwrap();
-        assert_eq!(verdict.lease.map(|lease| lease.ttl_ms), expected, "{at_ms} ms");
+        assert_eq!(verdict.lease.unwrap().ttl_ms, expected, "{at_ms} ms");
     }
+    bench.at_ms = 161;
+    assert!(bench.ask(&rules, 0, vm(8)).is_err(), "too short for a VM, whom the store serves");
+    assert!(bench.ask(&rules, 0, None).is_ok(), "and good for a check");
     bench.at_ms = 200;
     bench.core.due(ms(200));
-    // 64 ahead, less five checks on it, less four leases more.
+    // 64 ahead, less four checks on it, less four leases.
     assert_eq!(bench.returns(), [64 - 8 - 4 - 3 * 8]);
+}
+
+#[test]
+fn a_vm_that_wants_more_than_is_left_is_served_by_the_store() {
+    for (used, served) in [(31, true), (32, false)] {
+        let (mut bench, rules) = (Bench::new(Mode::Lease), rules(6000));
+        bench.whole(&rules, None);
+        (0..used).for_each(|_| assert!(bench.ask(&rules, 0, None).is_ok()));
+        let left = bench.ask(&rules, 0, vm(64)).ok().map(|verdict| verdict.lease.unwrap().passes);
+        assert_eq!(left, served.then_some(64 - used - 1), "{used} used");
+    }
 }
 
 #[test]

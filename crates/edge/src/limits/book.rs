@@ -18,11 +18,13 @@ const KEYS_PER_HALF: usize = 1024;
 /// How many leases one key holds.
 const LEASES_PER_KEY: usize = 2;
 /// The most passes that are asked for at once; the sidecar gives no more, and less where limits are small.
-const MAX_WANT: u32 = 64;
+const MAX_WANT: u32 = 512;
 /// The next passes are asked for when no more than this part of what was wanted is left.
-const LOW: u32 = 4;
+const LOW: u32 = 2;
 /// Whoever asks again so soon may have use for passes.
 const HOT: Duration = Duration::from_millis(100);
+/// So long after a question that brought no passes the next one wants some.
+const AGAIN: Duration = Duration::from_millis(5);
 /// A key that nobody asked for in this time is forgotten.
 const IDLE: Duration = Duration::from_secs(10);
 /// The longest time that a lease is used, whatever the sidecar says.
@@ -230,8 +232,12 @@ impl Book {
                     Some(_) | None => Some(LeaseReturn { lease: id, unused: passes }),
                 }
             }
-            // None were to be had: for as long as an answer may take nobody wants any.
-            (Some(_) | None, _) => None,
+            // None were to be had: for a moment nobody wants any.
+            (Some(entry), _) => {
+                entry.wanting_until = Some(asked_at.saturating_add(AGAIN));
+                None
+            }
+            (None, _) => None,
         };
         if let Some(returned) = returned {
             hand_back(&mut self.returns, returned);

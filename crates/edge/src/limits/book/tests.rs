@@ -139,18 +139,29 @@ fn what_is_wanted_doubles_while_it_is_used_up_soon_and_halves_when_it_expires() 
     assert_eq!(ask(&mut book, 1, 0, None), 0, "nobody knows yet whether more will come");
     assert_eq!(ask(&mut book, 1, 200, None), 0, "seldom");
     assert_eq!(ask(&mut book, 1, 250, lease(1, 1)), 1, "often");
-    for (ms, want) in [(260, 2), (265, 4), (270, 8), (275, 16), (280, 32), (285, 64), (290, 64)] {
+    for (ms, want) in [
+        (260, 2),
+        (262, 4),
+        (264, 8),
+        (266, 16),
+        (268, 32),
+        (270, 64),
+        (272, 128),
+        (274, 256),
+        (276, 512),
+        (290, 512),
+    ] {
         use_up(&mut book, ms);
         assert_eq!(ask(&mut book, 1, ms, lease(ms, want)), want, "at {ms}");
     }
     // Used up, but not soon: no reason to want more, nor less.
     use_up(&mut book, 345);
-    assert_eq!(ask(&mut book, 1, 350, lease(2, 64)), 64);
+    assert_eq!(ask(&mut book, 1, 350, lease(2, 512)), 512);
     // Nor where half of it was used in its time.
-    (0..32).for_each(|_| assert!(book.pass(&asker(1), at(440)).is_some()));
+    (0..256).for_each(|_| assert!(book.pass(&asker(1), at(440)).is_some()));
     assert!(book.pass(&asker(1), at(450)).is_none());
-    assert_eq!(ask(&mut book, 1, 455, lease(3, 64)), 64);
-    for (ms, want) in [(560, 32), (670, 16), (780, 8)] {
+    assert_eq!(ask(&mut book, 1, 455, lease(3, 512)), 512);
+    for (ms, want) in [(560, 256), (670, 128), (780, 64)] {
         assert!(book.pass(&asker(1), at(ms)).is_none());
         assert_eq!(ask(&mut book, 1, ms, lease(ms, want)), want, "at {ms}");
     }
@@ -168,7 +179,7 @@ fn one_request_asks_while_few_are_left_and_the_others_go_on() {
         }
     }
     for left in (0..8).rev() {
-        assert_eq!(book.runs_low(&asker(1), at(14)), left < 2, "{left} after this");
+        assert_eq!(book.runs_low(&asker(1), at(14)), left < 8 / LOW, "{left} after this");
         if left == 1 {
             assert!(!book.runs_low(&asker(1), at(113)), "it is over");
             break;
@@ -180,11 +191,11 @@ fn one_request_asks_while_few_are_left_and_the_others_go_on() {
     assert!(book.pass(&asker(1), at(15)).is_some());
     // It brings none: the others use what is left, and only later is asked again.
     book.answered(&asker(1), at(14), None);
-    assert!(!book.runs_low(&asker(1), at(63)));
-    assert!(book.runs_low(&asker(1), at(64)));
-    assert_eq!(book.want(&asker(1), at(64), PATIENCE), 8);
-    book.answered(&asker(1), at(64), lease(9, 8));
-    let left = (0..20).take_while(|_| book.pass(&asker(1), at(65)).is_some()).count();
+    assert!(!book.runs_low(&asker(1), at(18)));
+    assert!(book.runs_low(&asker(1), at(19)));
+    assert_eq!(book.want(&asker(1), at(19), PATIENCE), 8);
+    book.answered(&asker(1), at(19), lease(9, 8));
+    let left = (0..20).take_while(|_| book.pass(&asker(1), at(20)).is_some()).count();
     assert_eq!(left, 9, "what is left of the old one, then the new one");
 }
 
