@@ -158,6 +158,9 @@ impl Suite {
         request.record.degraded = degraded;
         let shown = Shown::of(&check).map(Rc::new);
         let tightest = check.limits.first();
+        vm.limits
+            .book
+            .heard(&self.asker(&weighed), tightest.map_or(0, |tightest| tightest.remaining));
         let granted = lease.zip(shown.clone()).map(|(lease, shown)| {
             vm.limits.counts.event(Event::PassesGranted, lease.passes.into());
             // The sidecar counts what goes along as left: without it, what is left to others.

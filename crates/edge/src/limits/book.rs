@@ -244,6 +244,16 @@ impl Book {
         }
     }
 
+    /// The sidecar has told anew what is left beyond the passes that are held, to a request that did not use them: they
+    /// say no more than that (acceptance R9).
+    pub(crate) fn heard(&mut self, asker: &Asker<'_>, remaining: u32) {
+        if let Some(entry) = self.young.get_mut(asker) {
+            for held in &mut entry.held {
+                held.granted.remaining = held.granted.remaining.min(remaining);
+            }
+        }
+    }
+
     /// What this tenant's requests took along is handed back: its facts changed.
     pub(crate) fn drop_tenant(&mut self, tenant: TenantId) {
         let returns = &mut self.returns;

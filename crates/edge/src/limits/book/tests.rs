@@ -200,6 +200,18 @@ fn one_request_asks_while_few_are_left_and_the_others_go_on() {
 }
 
 #[test]
+fn r9_passes_say_no_more_than_the_sidecar_does_meanwhile() {
+    let mut book = Book::default();
+    ask(&mut book, 1, 0, lease(7, 3));
+    let mut told = |heard: u32| {
+        book.heard(&asker(1), heard);
+        book.heard(&asker(2), 1);
+        book.pass(&asker(1), at(1)).map(|pass| pass.remaining)
+    };
+    assert_eq!((told(600), told(400), told(401)), (Some(502), Some(401), Some(400)));
+}
+
+#[test]
 fn one_question_at_a_time_wants_passes() {
     let mut book = Book::default();
     ask(&mut book, 1, 0, None);
