@@ -86,6 +86,12 @@ reasons! {
     Conflict = "conflict", 409, "The request conflicts with the current state";
     /// Something broke on our side.
     Internal = "internal", 500, "Something went wrong on our side";
+    /// `Accept` names API versions that are not served, and nothing else.
+    VersionNotAcceptable = "version_not_acceptable", 406, "No API version that is served is acceptable";
+    /// A version's parameter is malformed, or path and `Accept` name two versions where that is refused.
+    VersionInvalid = "version_invalid", 400, "The API version is not named in a valid way";
+    /// The API version is not served any more, or not at the moment.
+    VersionGone = "version_gone", 410, "This API version is gone";
 }
 
 impl Reason {
