@@ -10,6 +10,7 @@ mod limits;
 mod members;
 mod oauth;
 pub mod tenants;
+mod version_pin;
 
 use std::{path::Path, sync::Arc};
 
@@ -80,6 +81,10 @@ pub fn public(api: &Api) -> Router {
         .route(
             "/api/v1/factory/tenants/{tenant}/limits",
             get(limits::read).put(limits::replace).delete(limits::clear),
+        )
+        .route(
+            "/api/v1/factory/tenants/{tenant}/version-pin",
+            get(version_pin::read).put(version_pin::replace).delete(version_pin::clear),
         )
         .merge(members::routes(Kind::User))
         .merge(members::routes(Kind::Client))

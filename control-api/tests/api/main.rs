@@ -30,4 +30,6 @@ mod starts;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod version_pins;
+#[cfg(test)]
 mod world;

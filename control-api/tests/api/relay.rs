@@ -391,6 +391,35 @@ fn r23_a_change_of_limits_reaches_the_feed_and_voids_what_was_remembered() {
 }
 
 #[test]
+fn v5_a_change_of_the_pin_reaches_the_feed_and_voids_what_was_remembered() {
+    let (world, _redis, sidecar) = start();
+    let tenant = world.tenant("tenant-a");
+    let client = world.client(&tenant, "viewer");
+    let subject = client["client_id"].as_str().unwrap();
+    let feed = sidecar.alive();
+    let id: TenantId = tenant.id.parse().unwrap();
+    let holder = Holder::Subject { issuer: ISSUER, subject, vouched: false };
+    let ask = json!({"kind": "subject", "issuer": ISSUER, "tenant": tenant.id, "subject": subject});
+    let remembers = |wanted: Option<&str>| {
+        until(|| {
+            assert_eq!(world.ask_principal(&ask).status, 200);
+            let got = sidecar.permissions.get(id, holder, &feed.epoch);
+            let facts = sidecar.runtime.block_on(got).unwrap()?;
+            (facts.version_pin.as_deref() == wanted).then_some(())
+        });
+    };
+    remembers(None);
+    let feed = sidecar.alive();
+    let path = format!("/api/v1/factory/tenants/{}/version-pin", tenant.id);
+    let put = world.as_platform("PUT", &path, "a test", Some(json!({"version": "v1-beta"})));
+    assert_eq!(put.status, 200, "{}", put.text);
+    sidecar.sees(&feed, is_of(&tenant));
+    remembers(Some("v1-beta"));
+    assert_eq!(world.as_platform("DELETE", &path, "a test", None).status, 204);
+    remembers(None);
+}
+
+#[test]
 fn a_relay_needs_the_door_of_its_job() {
     let database = Database::empty();
     let mut setup = Setup::new(&database);

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod problem;
 pub mod rbac;
 pub mod sidecar;
+pub mod version;
 
 pub use document::{Document, Mistake};
 pub use id::{
@@ -18,3 +19,4 @@ pub use id::{
 };
 pub use identity::{AuthMethod, Principal, Role, Roles, TenantStatus, Tier};
 pub use problem::{Problem, Reason};
+pub use version::ApiVersion;

@@ -44,6 +44,7 @@ struct TenantStanding {
     epoch: i64,
     #[sqlx(flatten)]
     limits: LimitsRow,
+    version_pin: Option<String>,
 }
 
 impl Within<'_> {
@@ -200,7 +201,8 @@ impl Lookup<'_> {
         subject: &str,
     ) -> Result<Option<PrincipalFacts>, Error> {
         let row: Option<TenantStanding> = sqlx::query_as(
-            "SELECT t.*, l.* FROM lookup_tenant($1) t LEFT JOIN lookup_tenant_limits($1) l ON true",
+            "SELECT t.*, l.*, lookup_version_pin($1) AS version_pin
+             FROM lookup_tenant($1) t LEFT JOIN lookup_tenant_limits($1) l ON true",
         )
         .bind(tenant.as_uuid())
         .fetch_optional(&self.0.app)
@@ -209,6 +211,7 @@ impl Lookup<'_> {
         Ok(Some(PrincipalFacts {
             status: row.status.parse().map_err(|_| Error::Unreadable { what: "status" })?,
             tier: row.tier.parse().map_err(|_| Error::Unreadable { what: "tier" })?,
+            version_pin: row.version_pin,
             limits: row.limits.facts()?,
             epoch: u64::try_from(row.epoch).map_err(|_| Error::Unreadable { what: "epoch" })?,
             ..PrincipalFacts::member(tenant, subject)

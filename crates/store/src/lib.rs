@@ -26,6 +26,7 @@ pub mod revocations;
 pub mod sessions;
 pub mod system;
 pub mod tenant;
+pub mod version_pins;
 pub mod within;
 
 pub use admin::AdminTx;

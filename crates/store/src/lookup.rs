@@ -92,6 +92,7 @@ struct StandingRow {
     token_revoked: bool,
     #[sqlx(flatten)]
     limits: LimitsRow,
+    version_pin: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -110,6 +111,7 @@ struct KeyRow {
     epoch: i64,
     #[sqlx(flatten)]
     limits: LimitsRow,
+    version_pin: Option<String>,
 }
 
 fn epoch(stored: i64) -> Result<u64, Error> {
@@ -168,7 +170,8 @@ impl Lookup<'_> {
         let row: Option<StandingRow> = sqlx::query_as(
             "SELECT p.status, p.tier, p.roles, p.platform, p.epoch, p.suspended, p.issued_before,
                 coalesce(is_token_revoked($1, $3), false) AS token_revoked,
-                l.requests_per_window, l.burst_multiplier, l.max_api_calls, l.endpoint_limits
+                l.requests_per_window, l.burst_multiplier, l.max_api_calls, l.endpoint_limits,
+                lookup_version_pin($1) AS version_pin
              FROM lookup_principal($1, $2) p LEFT JOIN lookup_tenant_limits($1) l ON true",
         )
         .bind(tenant.as_uuid())
@@ -183,6 +186,7 @@ impl Lookup<'_> {
             tier: row.tier.parse().map_err(|_| Error::Unreadable { what: "tier" })?,
             roles: roles(&row.roles)?,
             platform: row.platform,
+            version_pin: row.version_pin,
             limits: row.limits.facts()?,
             epoch: epoch(row.epoch)?,
             ..PrincipalFacts::member(tenant, subject)
@@ -194,7 +198,8 @@ impl Lookup<'_> {
     /// The key with this id.
     pub async fn api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, Error> {
         let row: Option<KeyRow> = sqlx::query_as(
-            "SELECT k.*, l.* FROM lookup_api_key($1) k LEFT JOIN LATERAL lookup_tenant_limits(k.tenant_id) l ON true",
+            "SELECT k.*, l.*, lookup_version_pin(k.tenant_id) AS version_pin
+             FROM lookup_api_key($1) k LEFT JOIN LATERAL lookup_tenant_limits(k.tenant_id) l ON true",
         )
         .bind(id.as_uuid())
         .fetch_optional(&self.0.app)
@@ -219,6 +224,7 @@ impl Lookup<'_> {
             scopes: row.scopes,
             credential: Some(id.to_string()),
             expires_at_s: row.expires_at.map(ends_s),
+            version_pin: row.version_pin,
             limits: row.limits.facts()?,
             epoch: epoch(row.epoch)?,
             ..PrincipalFacts::member(tenant, id.to_string())

@@ -21,3 +21,5 @@ mod quotas;
 mod refusals;
 #[cfg(test)]
 mod sign_in;
+#[cfg(test)]
+mod version_pins;

@@ -1,0 +1,72 @@
+//! The API version that answers a tenant's requests which name none: set by the tenant's admin or by the platform.
+//! Knows nothing of which versions are served: the gateway does.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use gatehouse_contract::{ApiVersion, Reason, TenantId};
+use gatehouse_service::{Reply, body::JsonBody};
+use gatehouse_store::members::Changed;
+use serde_json::{Value, json};
+
+use crate::{
+    access::Caller,
+    routes::{Api, door::open, path_id, refused},
+};
+
+/// `GET /api/v1/factory/tenants/{tenant}/version-pin`: an empty object where there is none.
+pub async fn read(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+) -> Result<Json<Value>, Reply> {
+    let tenant: TenantId = path_id(&tenant)?;
+    let op = caller.op();
+    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
+    let pin = tx.within().version_pin().await.map_err(refused)?;
+    Ok(Json(shown(pin.as_ref())))
+}
+
+/// `PUT /api/v1/factory/tenants/{tenant}/version-pin`.
+pub async fn replace(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+    body: JsonBody,
+) -> Result<Json<Value>, Reply> {
+    let tenant: TenantId = path_id(&tenant)?;
+    let pin =
+        body.read(|doc| doc.parsed::<ApiVersion>("version", "a version's name such as \"v1\""))?;
+    set(&api, &caller, tenant, Some(&pin)).await?;
+    Ok(Json(shown(Some(&pin))))
+}
+
+/// `DELETE /api/v1/factory/tenants/{tenant}/version-pin`: from now on the gateway's default.
+pub async fn clear(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+) -> Result<StatusCode, Reply> {
+    set(&api, &caller, path_id(&tenant)?, None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn set(
+    api: &Api,
+    caller: &Caller,
+    tenant: TenantId,
+    pin: Option<&ApiVersion>,
+) -> Result<(), Reply> {
+    let op = caller.op();
+    let mut tx = open(api, &op, caller.door_to(tenant)?, tenant).await?;
+    match tx.within().set_version_pin(pin).await.map_err(refused)? {
+        Changed::Missing => Err(Reason::NotFound.into()),
+        Changed::Yes | Changed::No => tx.commit().await,
+    }
+}
+
+fn shown(pin: Option<&ApiVersion>) -> Value {
+    pin.map_or_else(|| json!({}), |pin| json!({"version": pin.as_str()}))
+}
