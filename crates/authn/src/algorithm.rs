@@ -3,6 +3,8 @@
 
 use std::{fmt, str::FromStr};
 
+use gatehouse_contract::document::Words;
+
 macro_rules! algorithms {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)+) => {
         /// A signature algorithm. All others, ES512 among them, are refused by name.
@@ -24,6 +26,14 @@ macro_rules! algorithms {
 
             fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
                 match name { $($name => Ok(Self::$variant),)+ _ => Err(UnknownAlgorithm) }
+            }
+        }
+
+        impl Words for Algorithm {
+            const WORDS: &'static [&'static str] = &[$($name),+];
+
+            fn word(&self) -> &'static str {
+                self.as_str()
             }
         }
     };

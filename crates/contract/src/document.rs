@@ -3,7 +3,8 @@
 //! so that an unknown or misspelt field can never mean "no policy".
 //! Knows neither files nor hosts.
 //!
-//! Getters return `None` after noting a mistake: call them all, then build the value with `?`.
+//! Getters return `None` after noting a mistake: call them all, then build the value with `?`. The schema of a
+//! document is what its reader asks for, so that a getter that is called on a condition stands in no schema.
 
 use std::{
     cell::RefCell, collections::BTreeSet, fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr,
@@ -11,7 +12,34 @@ use std::{
 
 use serde_json::{Map, Value};
 
+/// Notes in the schema what the member `name` may be; nothing of it is in a module that runs.
+macro_rules! tell {
+    ($doc:ident, $name:expr, $($form:tt)+) => {
+        #[cfg(feature = "describe")]
+        $doc.tell($name, describe::Form::$($form)+);
+    };
+}
+
+/// In place of reading an object: what its reader asks for.
+macro_rules! tell_within {
+    ($doc:ident, $name:expr, $build:expr, $($form:tt)+) => {
+        #[cfg(feature = "describe")]
+        if $doc.sheet.is_some() {
+            let form = $doc.describe_within($build);
+            $doc.tell($name, form.$($form)+);
+            return None;
+        }
+    };
+}
+
+#[cfg(feature = "describe")]
+mod describe;
 mod twins;
+mod words;
+
+#[cfg(feature = "describe")]
+pub use describe::describe;
+pub use words::Words;
 
 /// One thing that is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +64,9 @@ pub struct Document<'a> {
     path: String,
     asked: RefCell<BTreeSet<&'static str>>,
     mistakes: &'a RefCell<Vec<Mistake>>,
+    /// There while the reader is described, and there is no document.
+    #[cfg(feature = "describe")]
+    sheet: Option<RefCell<describe::Sheet>>,
 }
 
 /// Reads `text` with `build`. `Err` holds every mistake: members that stand twice, then the others in the order of
@@ -69,7 +100,14 @@ impl<'a> Document<'a> {
         mistakes: &'a RefCell<Vec<Mistake>>,
         build: impl FnOnce(&Document<'a>) -> Option<T>,
     ) -> Option<T> {
-        let here = Document { members, path, asked: RefCell::default(), mistakes };
+        let here = Document {
+            members,
+            path,
+            asked: RefCell::default(),
+            mistakes,
+            #[cfg(feature = "describe")]
+            sheet: None,
+        };
         let built = build(&here);
         here.refuse_unknown();
         built
@@ -130,9 +168,40 @@ impl<'a> Document<'a> {
         }
     }
 
+    fn one<T: FromStr>(&self, name: &'static str, expected: &str) -> Option<T> {
+        self.required(name, expected).and_then(|value| self.as_parsed(name, value, expected))
+    }
+
+    fn one_or<T: FromStr>(&self, name: &'static str, default: T, expected: &str) -> Option<T> {
+        match self.raw(name) {
+            None => Some(default),
+            Some(value) => self.as_parsed(name, value, expected),
+        }
+    }
+
+    fn one_opt<T: FromStr>(&self, name: &'static str, expected: &str) -> Option<Option<T>> {
+        match self.raw(name) {
+            None => Some(None),
+            Some(value) => self.as_parsed(name, value, expected).map(Some),
+        }
+    }
+
+    fn many<T: FromStr>(&self, name: &'static str, expected: &str) -> Option<Vec<T>> {
+        let mut items = Some(Vec::new());
+        self.each(name, expected, |index, value| {
+            let item = self.as_parsed(&format!("{name}[{index}]"), value, expected);
+            match (items.as_mut(), item) {
+                (Some(items), Some(item)) => items.push(item),
+                _ => items = None,
+            }
+        })?;
+        items
+    }
+
     /// A required, non-empty string in the form of `T`; `expected` describes it for people.
     pub fn parsed<T: FromStr>(&self, name: &'static str, expected: &str) -> Option<T> {
-        self.required(name, expected).and_then(|value| self.as_parsed(name, value, expected))
+        tell!(self, name, text(expected).required());
+        self.one(name, expected)
     }
 
     /// As [`Self::parsed`], with a default.
@@ -142,18 +211,14 @@ impl<'a> Document<'a> {
         default: T,
         expected: &str,
     ) -> Option<T> {
-        match self.raw(name) {
-            None => Some(default),
-            Some(value) => self.as_parsed(name, value, expected),
-        }
+        tell!(self, name, text(expected));
+        self.one_or(name, default, expected)
     }
 
     /// As [`Self::parsed`], absent allowed.
     pub fn parsed_opt<T: FromStr>(&self, name: &'static str, expected: &str) -> Option<Option<T>> {
-        match self.raw(name) {
-            None => Some(None),
-            Some(value) => self.as_parsed(name, value, expected).map(Some),
-        }
+        tell!(self, name, text(expected));
+        self.one_opt(name, expected)
     }
 
     /// A required, non-empty string.
@@ -163,7 +228,21 @@ impl<'a> Document<'a> {
 
     /// A string with a default.
     pub fn text_or(&self, name: &'static str, default: &str) -> Option<String> {
-        self.parsed_or(name, default.to_owned(), "a non-empty string")
+        self.parsed_or_text(name, default, "a non-empty string")
+    }
+
+    /// As [`Self::parsed_or`], with a default that stands in the schema, too.
+    pub fn parsed_or_text<T: FromStr>(
+        &self,
+        name: &'static str,
+        default: &str,
+        expected: &str,
+    ) -> Option<T> {
+        tell!(self, name, text(expected).or(default.into()));
+        match self.one_opt(name, expected)? {
+            Some(value) => Some(value),
+            None => self.as_parsed(name, &Value::from(default), expected),
+        }
     }
 
     /// A string that may be absent.
@@ -183,6 +262,7 @@ impl<'a> Document<'a> {
         default: Option<u64>,
         range: RangeInclusive<u64>,
     ) -> Option<u64> {
+        tell!(self, name, integer(&range).or_required(default.map(Value::from)));
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         match (self.raw(name), default) {
             (Some(value), _) => match value.as_u64().filter(|number| range.contains(number)) {
@@ -197,8 +277,22 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// As [`Self::integer`], absent allowed.
+    pub fn integer_opt(
+        &self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<Option<u64>> {
+        tell!(self, name, integer(&range));
+        match self.raw(name) {
+            None => Some(None),
+            Some(_) => self.integer(name, None, range).map(Some),
+        }
+    }
+
     /// `true` or `false`, with a default.
     pub fn flag(&self, name: &'static str, default: bool) -> Option<bool> {
+        tell!(self, name, flag().or(default.into()));
         match self.raw(name) {
             None => Some(default),
             Some(Value::Bool(flag)) => Some(*flag),
@@ -208,15 +302,44 @@ impl<'a> Document<'a> {
 
     /// A list of non-empty strings, each in the form of `T`. Absent is an empty list.
     pub fn parsed_list<T: FromStr>(&self, name: &'static str, expected: &str) -> Option<Vec<T>> {
-        let mut items = Some(Vec::new());
-        self.each(name, expected, |index, value| {
-            let item = self.as_parsed(&format!("{name}[{index}]"), value, expected);
-            match (items.as_mut(), item) {
-                (Some(items), Some(item)) => items.push(item),
-                _ => items = None,
-            }
-        })?;
-        items
+        tell!(self, name, text(expected).list());
+        self.many(name, expected)
+    }
+
+    /// Notes that a list is empty, where it was read and may not be.
+    pub fn refuse_empty<T>(&self, name: &'static str, items: Option<&[T]>, mend: &str) {
+        #[cfg(feature = "describe")]
+        self.tell_not_empty(name);
+        if items.is_some_and(<[T]>::is_empty) {
+            self.note(name, "empty or missing", mend);
+        }
+    }
+
+    /// A required value in any form.
+    pub fn value(&self, name: &'static str, expected: &str) -> Option<&'a Value> {
+        tell!(self, name, any(expected).required());
+        self.required(name, expected)
+    }
+
+    /// A member that is read by `first` where it is as `is` says, else by `second`.
+    pub fn either<T>(
+        &self,
+        name: &'static str,
+        is: impl FnOnce(&Value) -> bool,
+        first: impl FnOnce(&Self) -> Option<T>,
+        second: impl FnOnce(&Self) -> Option<T>,
+    ) -> Option<T> {
+        #[cfg(feature = "describe")]
+        if self.sheet.is_some() {
+            drop(first(self));
+            // Whether it may be absent is what the second says, who reads what is absent.
+            drop(second(self));
+            return None;
+        }
+        match self.raw(name) {
+            Some(value) if is(value) => first(self),
+            _ => second(self),
+        }
     }
 
     /// A list of objects, each read by `build`. Absent is an empty list.
@@ -225,6 +348,7 @@ impl<'a> Document<'a> {
         name: &'static str,
         mut build: impl FnMut(&Document<'a>) -> Option<T>,
     ) -> Option<Vec<T>> {
+        tell_within!(self, name, &mut build, list());
         let mut items = Some(Vec::new());
         self.each(name, "an object", |index, value| {
             let at = format!("{name}[{index}]");
@@ -264,6 +388,7 @@ impl<'a> Document<'a> {
         name: &'static str,
         build: impl FnOnce(&Document<'a>) -> Option<T>,
     ) -> Option<T> {
+        tell_within!(self, name, build, required());
         self.required(name, "an object")?;
         self.object_opt(name, build).flatten()
     }
@@ -274,6 +399,7 @@ impl<'a> Document<'a> {
         name: &'static str,
         build: impl FnOnce(&Document<'a>) -> Option<T>,
     ) -> Option<Option<T>> {
+        tell_within!(self, name, build, optional());
         match self.raw(name) {
             None => Some(None),
             Some(Value::Object(members)) => {
@@ -303,69 +429,4 @@ fn near(known: &str, typed: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    type Inner = (u64, Option<String>);
-
-    fn check(text: &str, expected: Result<(String, Vec<Inner>), &[&str]>) {
-        let got = read(text, |doc| {
-            let name = doc.text("name");
-            let limits = doc.objects("limits", |doc| {
-                let per_min = doc.integer("per_min", None, 1..=100);
-                let note = doc.text_opt("note");
-                Some((per_min?, note?))
-            });
-            Some((name?, limits?))
-        });
-        let got =
-            got.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>());
-        assert_eq!(got, expected.map_err(|all| all.iter().map(ToString::to_string).collect()));
-    }
-
-    #[test]
-    fn reads_a_good_document() {
-        check(
-            r#"{"name":"a","limits":[{"per_min":5},{"per_min":6,"note":"n"}]}"#,
-            Ok(("a".to_owned(), vec![(5, None), (6, Some("n".to_owned()))])),
-        );
-    }
-
-    #[test]
-    fn reports_every_mistake_with_its_path_and_mend() {
-        check(
-            r#"{"nmae":"a","limits":[{"per_min":0},{"per-min":6},7]}"#,
-            Err(&[
-                "$.name: missing; write a non-empty string",
-                "$.limits[0].per_min: 0 does not fit; write a whole number from 1 to 100",
-                "$.limits[1].per_min: missing; write a whole number from 1 to 100",
-                "$.limits[1].per-min: unknown field; did you mean \"per_min\"?",
-                "$.limits[2]: 7 does not fit; write an object",
-                "$.nmae: unknown field; remove it; known here: limits, name",
-            ]),
-        );
-        check(
-            r#"{"name":"a","limits":[{"per_min":5,"note":"n","per_min":6}],"name":"b","x":{"y":1,"\u0079":2}}"#,
-            Err(&[
-                "$.limits[0].per_min: stands twice; keep one of them",
-                "$.name: stands twice; keep one of them",
-                "$.x.y: stands twice; keep one of them",
-                "$.x: unknown field; remove it; known here: limits, name",
-            ]),
-        );
-        check(r"[]", Err(&["$: not an object; write one JSON object"]));
-    }
-
-    #[test]
-    fn a_misspelling_is_recognised() {
-        for (known, typed, expected) in [
-            ("audiences", "audience", true),
-            ("audiences", "audeinces", false),
-            ("timeout_ms", "timeoutMs", true),
-            ("name", "nane", true),
-            ("name", "title", false),
-        ] {
-            assert_eq!(near(known, typed), expected, "{known} {typed}");
-        }
-    }
-}
+mod tests;

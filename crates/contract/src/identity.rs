@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::TenantId;
+use crate::{document::Words, id::TenantId};
 
 /// The text names none of the known values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,14 @@ macro_rules! named {
 
             fn from_str(text: &str) -> Result<Self, UnknownName> {
                 match text { $($text => Ok(Self::$variant),)+ _ => Err(UnknownName { expected: $expected }) }
+            }
+        }
+
+        impl Words for $name {
+            const WORDS: &'static [&'static str] = &[$($text),+];
+
+            fn word(&self) -> &'static str {
+                self.as_str()
             }
         }
     };
