@@ -301,7 +301,10 @@ fn verdict(outcome: &mut Outcome, suite: &Suite, step: Step, asked: Option<Lease
                 }
             }
         }
-        Step::Reply(Reply { reason, .. }) => {
+        Step::Reply(Reply { reason: None, status, .. }) => {
+            outcome.say(format_args!("verdict    answered here: {status}"));
+        }
+        Step::Reply(Reply { reason: Some(reason), .. }) => {
             outcome.say(format_args!("verdict    refused: {}", told(reason)));
             outcome.fail(EXIT_REFUSED, format_args!("refused: {}", reason.title()));
         }

@@ -7,6 +7,7 @@ mod challenges;
 mod claims;
 mod clock;
 mod compact;
+mod cors;
 mod gate;
 mod grpc;
 mod handover;

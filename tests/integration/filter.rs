@@ -2,6 +2,7 @@
 
 mod auth;
 mod configure;
+mod cors;
 mod cost;
 mod feed;
 pub(crate) mod gate;

@@ -2,6 +2,7 @@
 //! mistake. Everything that a request needs is built here, once. Knows no files and no hosts' own formats.
 
 pub(crate) mod context;
+mod cors;
 pub(crate) mod issuer;
 mod limiter;
 mod sidecar;
@@ -24,7 +25,7 @@ pub use self::{
     sidecar::{Sidecar, Target},
     words::{Host, Parts, Rbac, Signatures},
 };
-use crate::{matrix::Routes, version::Versions};
+use crate::{cors::Cors, matrix::Routes, version::Versions};
 
 /// The compiled edge document: the policy of every request.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub struct Suite {
     pub(crate) principal_ttl: Duration,
     pub(crate) limiter: Limiter,
     pub(crate) context: Context,
+    pub(crate) cors: Option<Rc<Cors>>,
     /// Lower case, with its leading dot.
     pub(crate) tenant_host_suffix: Option<String>,
 }
@@ -151,6 +153,7 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
     let around = limiter::Surroundings { host, parts, record, routes: routes.as_ref() };
     let limiter = limiter::read(doc, around, warnings);
     let context = context::read(doc, host);
+    let cors = doc.object_opt("cors", |doc| cors::read(doc, warnings));
     let tenant_host_suffix = doc.parsed_opt::<HostSuffix>(
         "tenant_host_suffix",
         "what follows a tenant's id in host names, such as \".api.example.com\"",
@@ -174,6 +177,11 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         principal_ttl: Duration::from_millis(principal_ttl_ms?),
         limiter: limiter?,
         context: context?,
+        // The single module leaves it to others.
+        cors: match (parts, cors?) {
+            (Parts::Suite, Some(cors)) => Some(Rc::new(cors)),
+            (Parts::Suite | Parts::Auth, _) => None,
+        },
         tenant_host_suffix: tenant_host_suffix?.map(|suffix| suffix.0),
     })
 }

@@ -25,11 +25,11 @@ use crate::{
     credential::{self, Kind, Presented},
     decision::{Decision, Ruling},
     matrix::Place,
-    reply::{Challenge, Refusal},
+    reply::{self, Challenge, Refusal},
     state::{Asked, VmState},
     step::{Answer, Edit, RequestRecord, Step},
     version::Named,
-    view::{Dialect, RequestView, scan},
+    view::{Dialect, RequestView, Scan, Single, scan},
 };
 
 /// A request that waits for a call-out. Opaque to shells.
@@ -144,10 +144,13 @@ impl Suite {
         if target.rewritten || stripped.is_some() {
             request.edits.push(self.forwarded_as(&target.path, query));
         }
-        if method == "OPTIONS" && found.origin && found.asks_for_method {
+        if method == "OPTIONS" && found.origin != Single::Absent && found.asks_for_method {
             // A preflight has no credential by design (Fetch §4.8); what it asks about is judged when it comes.
             if request.place != Place::Nothing {
-                return self.forward(request, None, now);
+                return match request.record.cors {
+                    Some(_) => self.answer_preflight(request, &found, &target.path),
+                    None => self.forward(request, None, now),
+                };
             }
         }
         match &request.place {
@@ -229,6 +232,15 @@ impl Suite {
                 self.with_limit_answer(vm, request, *question, answer, now)
             }
         }
+    }
+
+    fn answer_preflight(&self, request: Request, found: &Scan<'_>, path: &str) -> Step {
+        let mut record = request.record;
+        if let Some(grant) = &mut record.cors {
+            grant.preflight(&self.routes.methods(path), found.asks_for_private_network);
+            record.vary.add(grant.preflight_vary());
+        }
+        Step::Reply(reply::preflight(record))
     }
 
     fn refuse_token(&self, request: Request, refused: TokenRefusal) -> Step {

@@ -13,6 +13,7 @@ mod authority;
 mod baggage;
 mod client;
 mod config;
+mod cors;
 mod credential;
 mod decision;
 mod feed;
@@ -28,6 +29,7 @@ mod request_id;
 mod state;
 mod step;
 mod text;
+mod vary;
 mod version;
 mod view;
 

@@ -81,10 +81,17 @@ impl Routes {
     }
 
     fn other_method(&self, path: &str) -> Place {
-        let mut methods = Vec::new();
         let mut public = true;
-        self.tree.visit(path, &mut |method, index| {
+        self.tree.visit(path, &mut |_, index| {
             public &= self.get(index).is_some_and(|route| route.access == Access::Public);
+        });
+        Place::OtherMethod { allow: self.methods(path), public }
+    }
+
+    /// The methods that are served on `path`, separated by commas.
+    pub(crate) fn methods(&self, path: &str) -> String {
+        let mut methods = Vec::new();
+        self.tree.visit(path, &mut |method, _| {
             methods.push(method);
             if method == "GET" {
                 methods.push("HEAD");
@@ -92,7 +99,7 @@ impl Routes {
         });
         methods.sort_unstable();
         methods.dedup();
-        Place::OtherMethod { allow: methods.join(", "), public }
+        methods.join(", ")
     }
 }
 

@@ -5,6 +5,7 @@ use gatehouse_contract::{Problem, Reason, problem};
 
 use crate::{
     config::Host,
+    cors::Grant,
     step::{GrpcStatus, Reply, RequestRecord},
     text::Text,
     view::Dialect,
@@ -89,6 +90,7 @@ impl Refusal {
             headers.push(("cache-control", "no-store".into()));
         }
         headers.extend(record.headers().chain(record.rate_headers()));
+        headers.extend(record.cors.iter().flat_map(Grant::headers).chain(record.vary.header()));
         let status = GrpcStatus { code: grpc_code(reason), message: reason.title() };
         let message = percent_encoded(status.message);
         let (content_type, body) = match (dialect, host) {
@@ -100,29 +102,46 @@ impl Refusal {
                     headers,
                     body,
                     grpc: None,
-                    reason,
+                    reason: Some(reason),
                     record,
                 };
             }
             // Envoy makes a trailers-only reply of it, content type and encoding included.
             (Dialect::Grpc, Host::Envoy) => {
                 let grpc = Some(status);
-                return Reply { status: 200, headers, body: Vec::new(), grpc, reason, record };
+                return Reply {
+                    status: 200,
+                    headers,
+                    body: Vec::new(),
+                    grpc,
+                    reason: Some(reason),
+                    record,
+                };
             }
             (Dialect::Grpc, Host::Kong) => ("application/grpc", Vec::new()),
             // Trailers are a frame of the body there; a reply without a body would lose its content type in Envoy.
             (Dialect::GrpcWeb, _) => {
                 // A script of another origin sees no header that is not named (acceptance J34).
-                let exposed = "grpc-status, grpc-message";
-                headers.push(("access-control-expose-headers", exposed.into()));
+                if record.cors.is_none() {
+                    let exposed = "grpc-status, grpc-message";
+                    headers.push(("access-control-expose-headers", exposed.into()));
+                }
                 ("application/grpc-web+proto", trailers_frame(status.code, &message))
             }
         };
         headers.push(("content-type", content_type.into()));
         headers.push(("grpc-status", u32::from(status.code).into()));
         headers.push(("grpc-message", message.into()));
-        Reply { status: 200, headers, body, grpc: None, reason, record }
+        Reply { status: 200, headers, body, grpc: None, reason: Some(reason), record }
     }
+}
+
+/// The answer to a preflight: what it asks about is judged when it comes. `record` says it all, as every response
+/// does. Nothing is refused here: of a foreign origin nothing is said, and its browser asks no further.
+pub(crate) fn preflight(record: RequestRecord) -> Reply {
+    let mut headers: Vec<_> = record.headers().collect();
+    headers.extend(record.cors.iter().flat_map(Grant::headers).chain(record.vary.header()));
+    Reply { status: 204, headers, body: Vec::new(), grpc: None, reason: None, record }
 }
 
 /// The trailers of gRPC-Web: a frame whose flag is the highest bit, and a block of HTTP/1.1 header lines.

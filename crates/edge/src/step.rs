@@ -7,10 +7,12 @@ use gatehouse_contract::{Reason, header};
 
 use crate::{
     config::Target,
+    cors::Grant,
     decision::Decision,
     flow::Pending,
     limits::{Key, Standing},
     text::Text,
+    vary::Vary,
 };
 
 /// What comes next for a request. Each variant ends the shell's turn: resume, reply or call, never two of them.
@@ -107,8 +109,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Set when the host must make the reply as gRPC itself: Envoy rewrites any reply to a gRPC request.
     pub grpc: Option<GrpcStatus>,
-    /// For the access log and metrics.
-    pub reason: Reason,
+    /// For the access log and metrics; `None` where nothing is refused.
+    pub reason: Option<Reason>,
     /// What the response needs later.
     pub record: RequestRecord,
 }
@@ -144,6 +146,10 @@ pub struct RequestRecord {
     pub shadowed: Option<Reason>,
     /// The caller in JSON, for single modules behind this one; `None` for the fused module and without a caller.
     pub handover: Option<Rc<str>>,
+    /// What scripts may read; `None` where CORS is left to the upstream.
+    pub(crate) cors: Option<Grant>,
+    /// The headers that were consulted.
+    pub(crate) vary: Vary,
 }
 
 /// Response header that says that the limiter was away ([`RequestRecord::degraded`]).
@@ -170,6 +176,8 @@ impl RequestRecord {
             decision: None,
             shadowed: None,
             handover: None,
+            cors: None,
+            vary: Vary::default(),
         }
     }
 

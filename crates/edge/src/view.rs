@@ -125,8 +125,9 @@ pub(crate) struct Scan<'a> {
     /// A header that asks an upstream to judge another method than we did (acceptance P6).
     pub(crate) overrides_method: bool,
     /// `Origin` and `Access-Control-Request-Method`: with the method `OPTIONS` a preflight (acceptance J32).
-    pub(crate) origin: bool,
+    pub(crate) origin: Single<'a>,
     pub(crate) asks_for_method: bool,
+    pub(crate) asks_for_private_network: bool,
     /// Whether a platform member says why it acts for another tenant (acceptance T8).
     pub(crate) impersonation_reason: bool,
 }
@@ -178,8 +179,9 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
         baggage: Vec::new(),
         connection: None,
         overrides_method: false,
-        origin: false,
+        origin: Single::Absent,
         asks_for_method: false,
+        asks_for_private_network: false,
         impersonation_reason: false,
     };
     let mut connection: Vec<&[u8]> = Vec::new();
@@ -200,12 +202,15 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
                 }
             }
             Some(b'a') if is(b"access-control-request-method") => found.asks_for_method = true,
+            Some(b'a') if is(b"access-control-request-private-network") => {
+                found.asks_for_private_network = value == b"true";
+            }
             Some(b'b') if is(b"baggage") => found.baggage.push(value),
             Some(b'c') if is(b"cookie") => found.cookies.push(value),
             Some(b'c') if is(b"content-type") => found.dialect = dialect(value),
             Some(b'c') if is(b"connection") => connection.push(value),
             Some(b'h') if is(b"host") => found.host.add(value),
-            Some(b'o') if is(b"origin") => found.origin = true,
+            Some(b'o') if is(b"origin") => found.origin.add(value),
             Some(b'x') => note_extension(&mut found, name, value),
             _ => {}
         }

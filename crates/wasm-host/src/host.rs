@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use gatehouse_contract::Reason;
 use gatehouse_edge::{Answer, Call, Edit, Reply, Shared};
 
 use proxy_wasm::{hostcalls, types::Action};
@@ -157,7 +158,7 @@ pub(crate) fn reply(reply: &Reply) {
         Some(grpc) => (200, grpc.message.as_bytes(), i32::from(grpc.code)),
         None => (u32::from(reply.status), reply.body.as_slice(), NO_GRPC_STATUS),
     };
-    let details = reply.reason.code();
+    let details = reply.reason.map_or("preflight", Reason::code);
     let response = LocalResponse { status, headers: &headers, body, details, grpc_status };
     let _sent = abi::local_response(&response);
 }

@@ -120,8 +120,8 @@ impl Stream {
                     return Action::Continue;
                 }
                 Step::Reply(reply) => {
-                    if engine.suite.host() == Host::Envoy {
-                        host::note_reason(reply.reason.code());
+                    if let (Host::Envoy, Some(reason)) = (engine.suite.host(), reply.reason) {
+                        host::note_reason(reason.code());
                     }
                     host::reply(&reply);
                     self.phase = Phase::Answered(Some(reply.record));

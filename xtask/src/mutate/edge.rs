@@ -209,7 +209,7 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "j32 with an origin",
         file: "crates/edge/src/flow.rs",
-        text: "found.origin && ",
+        text: "found.origin != Single::Absent && ",
         without: "",
         tests: "",
     },

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod cors;
 mod limiter;
 
 const EXAMPLE: &str = include_str!("../../../../examples/gateway/suite.json");
@@ -463,6 +464,7 @@ fn every_key_that_is_read_is_documented() {
         (every, "/sources"),
         (every, "/versions"),
         (every, "/context"),
+        (every, "/cors"),
         (every, "/context/sign/0"),
         (none, "/issuers/0/jwks"),
         (none, "/issuers/0/roles"),

@@ -129,3 +129,17 @@ impl FromStr for Plain {
         text.bytes().all(fits).then(|| Self(text.to_owned())).ok_or(())
     }
 }
+
+/// A header's name in lower case: a token (RFC 9110 §5.6.2), but for the `*` that stands for all in some lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FieldName(pub(super) String);
+
+impl FromStr for FieldName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&byte);
+        let fits = !text.is_empty() && text.bytes().all(fits);
+        fits.then(|| Self(text.to_ascii_lowercase())).ok_or(())
+    }
+}

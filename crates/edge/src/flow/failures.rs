@@ -82,9 +82,7 @@ impl Suite {
         let Some(most) = self.limiter.failed_authn_per_minute else { return step };
         match &mut step {
             // No credential is no guess.
-            Step::Reply(reply)
-                if reply.reason.status() == 401 && reply.reason != Reason::CredentialMissing =>
-            {
+            Step::Reply(reply) if reply.reason.is_some_and(is_a_guess) => {
                 if let Some(client) = client() {
                     // Where no place is left, nobody else's failures are forgotten for it.
                     let _counted = vm.limits.failures.check(client, most.get(), 1, now);
@@ -103,4 +101,9 @@ impl Suite {
         }
         step
     }
+}
+
+/// Whether a credential was shown and is worth nothing.
+fn is_a_guess(reason: Reason) -> bool {
+    reason.status() == 401 && reason != Reason::CredentialMissing
 }

@@ -76,8 +76,14 @@ impl Suite {
                 id
             }
         };
+        let mut record = RequestRecord::new(request_id, self.versions.default_version().cloned());
+        if let Some(cors) = &self.cors {
+            // First of all, so that every response carries it, refusals included (ADR 0005).
+            record.cors = Some(cors.grant(found.origin));
+            record.vary.add(cors.vary());
+        }
         Request {
-            record: RequestRecord::new(request_id, self.versions.default_version().cloned()),
+            record,
             dialect: found.dialect,
             place: Place::Nothing,
             public: false,

@@ -81,6 +81,10 @@ impl Suite {
             // What a request cost is between the upstream and this gateway.
             edits.push(Edit::Remove(name.clone().into()));
         }
+        if let Some(grant) = &record.cors {
+            grant.edits(headers, &mut edits);
+        }
+        edits.extend(record.vary.edit(headers));
         let status = headers.iter().find(|(name, _)| name.as_ref() == b":status");
         let refused =
             status.is_some_and(|(_, status)| matches!(status.as_ref(), b"401" | b"403" | b"429"));

@@ -2,6 +2,7 @@
 //! is what the upstream or the client would see in the host that the document names.
 
 mod callers;
+mod cors;
 mod failures;
 mod hosts;
 mod leases;
@@ -19,7 +20,7 @@ use std::{cell::Cell, collections::BTreeMap, rc::Rc, sync::OnceLock, time::Durat
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gatehouse_authn::Portable;
 use gatehouse_contract::{
-    Role, Roles, TenantStatus, Tier, header,
+    Reason, Role, Roles, TenantStatus, Tier, header,
     sidecar::{Change, ChangesAnswer, PrincipalFacts},
 };
 use jwt_compact::{
@@ -326,7 +327,10 @@ impl End {
     fn verdict(&self) -> String {
         match self {
             End::Passed { .. } => "passed".to_owned(),
-            End::Refused(reply) => format!("{} {}", reply.status, reply.reason.code()),
+            End::Refused(reply) => {
+                let code = reply.reason.map_or("answered", Reason::code);
+                format!("{} {code}", reply.status)
+            }
         }
     }
 
