@@ -5,6 +5,8 @@ pub(crate) mod context;
 mod cors;
 pub(crate) mod issuer;
 mod limiter;
+#[cfg(feature = "describe")]
+mod schema;
 mod sidecar;
 mod sources;
 mod words;
@@ -116,12 +118,12 @@ impl Suite {
 }
 
 fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Option<Suite> {
-    let host = doc.parsed("host", "\"envoy\" or \"kong\"");
+    let host = doc.word("host", "\"envoy\" or \"kong\"");
     if let (Some(Host::Kong), Parts::Auth) = (host, parts) {
         // Single modules hand over by filter state, which Kong's host has not (design §3).
         doc.note("host", "only the fused module runs on Kong", "write \"envoy\" or load the suite");
     }
-    let signatures = doc.parsed("signatures", "\"native\" or \"portable\"");
+    let signatures = doc.word("signatures", "\"native\" or \"portable\"");
     if let (Some(Host::Kong), Some(Signatures::Native)) = (host, signatures) {
         let cause = "Kong's Wasm host has no signature check to call";
         doc.note("signatures", cause, "write \"portable\"");
@@ -158,7 +160,7 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         "tenant_host_suffix",
         "what follows a tenant's id in host names, such as \".api.example.com\"",
     );
-    let rbac = doc.parsed_or("rbac", Rbac::Enforce, "\"enforce\" or \"shadow\"");
+    let rbac = doc.word_or("rbac", Rbac::Enforce, "\"enforce\" or \"shadow\"");
     if rbac == Some(Rbac::Shadow) {
         let text = "roles and scopes are judged and noted, and refuse nothing; write \"enforce\"";
         warnings.add("$.rbac", text);

@@ -118,9 +118,9 @@ pub(super) fn read(doc: &Document<'_>, host: Option<Host>) -> Option<Context> {
 
 fn read_sign(doc: &Document<'_>) -> Option<Sign> {
     let audience = doc.parsed::<Printable>("audience", "the upstream's name, without spaces");
-    let prefix = doc.parsed_or(
+    let prefix = doc.parsed_or_text::<Prefix>(
         "prefix",
-        Prefix("/".to_owned()),
+        "/",
         "a path that begins and ends with a slash, such as \"/api/\"",
     );
     let expected = "the name of an environment variable";

@@ -1,21 +1,19 @@
 //! The issuers of tokens: what each may sign with, whom it may speak for, where its keys and its subjects' roles
 //! come from. Knows no tokens.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use gatehouse_authn::{
     Algorithm, Rules,
     claims::{self, Pointer, RolesClaim},
 };
 use gatehouse_contract::{Document, Role, TenantId};
+use serde_json::Value;
 
 use super::{
     Warnings,
     sidecar::{self, MAX_TIMEOUT_MS, Target},
-    words::{Host, Printable},
+    words::{AnyTenant, FromRecord, Host, Printable},
 };
 
 mod keys;
@@ -70,6 +68,7 @@ pub(super) fn read_all(
     if let Some(issuers) = &issuers {
         refuse_repeated(doc, issuers);
     }
+    doc.refuse_empty("issuers", issuers.as_deref(), "list at least one issuer of tokens");
     issuers
 }
 
@@ -80,9 +79,6 @@ fn refuse_repeated(doc: &Document<'_>, issuers: &[Issuer]) {
             let name = format!("issuers[{index}].issuer");
             doc.note(&name, "this issuer stands twice", "write one entry per issuer");
         }
-    }
-    if issuers.is_empty() {
-        doc.note("issuers", "empty or missing", "list at least one issuer of tokens");
     }
 }
 
@@ -107,7 +103,7 @@ fn read(
     );
     let platform = doc.flag("platform", false);
     let tenants = read_tenants(doc, path, platform, around, warnings);
-    let max_role = doc.parsed_opt::<Role>("max_role", "viewer, operator, developer or admin");
+    let max_role = doc.word_opt::<Role>("max_role", "viewer, operator, developer or admin");
     if max_role == Some(None) && platform == Some(false) {
         let text = "grants no role: every token is refused; name the highest role it may grant";
         warnings.add(format!("{path}.max_role"), text);
@@ -144,9 +140,8 @@ fn read(
 
 /// Absent is no bound.
 fn read_max_lifetime(doc: &Document<'_>) -> Option<Option<Duration>> {
-    let present = doc.raw("max_lifetime_s").is_some();
-    let seconds = doc.integer("max_lifetime_s", Some(1), 1..=MAX_LIFETIME_S)?;
-    Some(present.then_some(Duration::from_secs(seconds)))
+    let seconds = doc.integer_opt("max_lifetime_s", 1..=MAX_LIFETIME_S)?;
+    Some(seconds.map(Duration::from_secs))
 }
 
 /// `"any"`, `"from_record"` or a list of ids. Absent is none.
@@ -158,20 +153,17 @@ fn read_tenants(
     warnings: &mut Warnings,
 ) -> Option<Tenants> {
     const EXPECTED: &str = "\"any\", \"from_record\" or a list of tenant ids";
-    let tenants = match doc.raw("tenants") {
-        Some(value) if value.is_string() => match value.as_str() {
-            Some("any") => Tenants::Any,
-            Some("from_record") => Tenants::FromRecord,
-            _ => {
-                doc.note("tenants", format!("{value} does not fit"), format!("write {EXPECTED}"));
-                return None;
-            }
-        },
-        _ => {
-            let listed = doc.parsed_list::<TenantId>("tenants", "a tenant's id (a UUID)")?;
-            Tenants::Listed(listed.into_iter().collect())
-        }
+    let words = |doc: &Document<'_>| {
+        Some(match doc.word("tenants", EXPECTED)? {
+            AnyTenant::Any => Tenants::Any,
+            AnyTenant::FromRecord => Tenants::FromRecord,
+        })
     };
+    let list = |doc: &Document<'_>| {
+        let listed = doc.parsed_list::<TenantId>("tenants", "a tenant's id (a UUID)")?;
+        Some(Tenants::Listed(listed.into_iter().collect()))
+    };
+    let tenants = doc.either("tenants", Value::is_string, words, list)?;
     match (&tenants, platform) {
         // Whoever runs such an issuer could sign a token for any tenant (design §3.1).
         (Tenants::Any, Some(false)) => doc.note(
@@ -194,46 +186,22 @@ fn read_tenants(
 /// `"record"`, or the claim that names groups and the roles that they are.
 fn read_roles(doc: &Document<'_>, around: Surroundings) -> Option<Option<RolesClaim>> {
     const EXPECTED: &str = "\"record\" or {\"claim\": \"/groups\", \"map\": {\"group\": \"role\"}}";
-    match doc.raw("roles") {
-        Some(value) if value.is_object() => doc.object("roles", |doc| {
+    let from_claim = |doc: &Document<'_>| {
+        doc.object("roles", |doc| {
             let claim = doc.parsed("claim", "a JSON pointer such as \"/groups\"");
-            let map = read_map(doc);
+            let map = doc.word_map("map", "viewer, operator, developer or admin");
             Some(Some(RolesClaim { claim: claim?, map: map? }))
-        }),
-        Some(value) if value.as_str() != Some("record") => {
-            doc.note("roles", format!("{value} does not fit"), format!("write {EXPECTED}"));
-            None
-        }
-        _ => {
-            if !around.record {
-                let mend = "write {\"claim\": …, \"map\": …} to take roles from the token";
-                doc.note("roles", NO_RECORD, mend);
-            }
-            Some(None)
-        }
-    }
-}
-
-fn read_map(doc: &Document<'_>) -> Option<BTreeMap<String, Role>> {
-    let Some(members) = doc.raw("map").and_then(|value| value.as_object()) else {
-        doc.note("map", "missing or no object", "write {\"group\": \"role\"}");
-        return None;
+        })
     };
-    let mut map = Some(BTreeMap::new());
-    for (group, role) in members {
-        match (role.as_str().and_then(|role| role.parse().ok()), map.as_mut()) {
-            (Some(role), Some(map)) => {
-                map.insert(group.clone(), role);
-            }
-            (Some(_), None) => {}
-            (None, _) => {
-                let mend = "write viewer, operator, developer or admin";
-                doc.note(&format!("map.{group}"), format!("{role} does not fit"), mend);
-                map = None;
-            }
+    let from_record = |doc: &Document<'_>| {
+        let FromRecord::Record = doc.word_or("roles", FromRecord::Record, EXPECTED)?;
+        if !around.record {
+            let mend = "write {\"claim\": …, \"map\": …} to take roles from the token";
+            doc.note("roles", NO_RECORD, mend);
         }
-    }
-    map
+        Some(None)
+    };
+    doc.either("roles", Value::is_object, from_claim, from_record)
 }
 
 /// A scope's token (RFC 6749 §3.3).

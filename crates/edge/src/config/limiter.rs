@@ -3,10 +3,11 @@
 use std::{num::NonZeroU32, rc::Rc, str::FromStr};
 
 use gatehouse_contract::{Document, Tier};
+use serde_json::Value;
 
 use super::{
     Suite, Warnings,
-    words::{Away, Host, Parts, Reset, UpstreamHeaders},
+    words::{Away, Host, Outage, Parts, Reset, UpstreamHeaders},
 };
 use crate::{limits::Shown, matrix::Routes};
 
@@ -145,20 +146,16 @@ pub(super) fn read(
         let (away, share) = (ByTier::all(away), ByTier::all(None));
         Decides::Sidecar(Asks { away, share, leases, subjects: false })
     };
-    let mut limiter = match doc.raw("limiter") {
-        None => Limiter::new(asks(Away::Local)),
-        Some(value) if value.is_object() => {
-            doc.object("limiter", |doc| read_object(doc, around, warnings))?
-        }
-        Some(value) => match value.as_str() {
-            Some("closed") => Limiter::new(asks(Away::Closed)),
-            Some("open") => Limiter::new(asks(Away::Open)),
-            _ => {
-                doc.note("limiter", format!("{value} does not fit"), format!("write {EXPECTED}"));
-                return None;
-            }
-        },
+    let in_a_word = |doc: &Document<'_>| {
+        Some(Limiter::new(asks(match doc.word_opt("limiter", EXPECTED)? {
+            None => Away::Local,
+            Some(Outage::Closed) => Away::Closed,
+            Some(Outage::Open) => Away::Open,
+        })))
     };
+    let at_length =
+        |doc: &Document<'_>| doc.object("limiter", |doc| read_object(doc, around, warnings));
+    let mut limiter = doc.either("limiter", Value::is_object, at_length, in_a_word)?;
     if around.parts == Parts::Auth {
         limiter.decides = Decides::Nobody;
         limiter.internal.clear();
@@ -210,8 +207,8 @@ fn read_object(
         }
     }
     let shadow = doc.flag("shadow", false);
-    let reset = doc.parsed_or("reset", Reset::Delta, "\"delta\" or \"epoch\"");
-    let upstream_headers = doc.parsed_or(
+    let reset = doc.word_or("reset", Reset::Delta, "\"delta\" or \"epoch\"");
+    let upstream_headers = doc.word_or(
         "upstream_headers",
         UpstreamHeaders::Override,
         "\"override\", \"keep\" or \"lowest\"",
@@ -223,20 +220,15 @@ fn read_object(
     );
     let internal = doc.object_opt("bypass", |doc| {
         let expected = "a SPIFFE id such as \"spiffe://mesh.local/ns/factory/sa/worker\"";
-        let ids = doc.parsed_list::<SpiffeId>("spiffe_ids", expected)?;
-        if ids.is_empty() {
-            doc.note("spiffe_ids", "names nobody", format!("write {expected}"));
-        }
-        Some(ids)
+        let ids = doc.parsed_list::<SpiffeId>("spiffe_ids", expected);
+        doc.refuse_empty("spiffe_ids", ids.as_deref(), &format!("write {expected}"));
+        ids
     });
     if around.host == Some(Host::Kong) && doc.raw("bypass").is_some() {
         let cause = "Kong's Wasm host cannot tell who the peer of a connection proved to be";
         doc.note("bypass", cause, "remove it: on Kong nobody bypasses the limits");
     }
-    let failed = match doc.raw("failed_authn_per_minute") {
-        None => Some(None),
-        Some(_) => doc.integer("failed_authn_per_minute", None, 1..=MAX_PER_MINUTE).map(Some),
-    };
+    let failed = doc.integer_opt("failed_authn_per_minute", 1..=MAX_PER_MINUTE);
     let trusted_hops = doc.integer("trusted_hops", Some(0), 0..=MAX_HOPS);
     let decides = match local? {
         Some(per_minute) => {
@@ -270,22 +262,20 @@ fn read_asks(
     warnings: &mut Warnings,
 ) -> Option<Asks> {
     let expected = "\"local\", \"open\" or \"closed\"";
-    let away = match doc.raw("away") {
-        Some(value) if value.is_object() => doc.object("away", |doc| {
-            let free = doc.parsed_or("free", Away::Local, expected);
-            let pro = doc.parsed_or("pro", Away::Local, expected);
-            let enterprise = doc.parsed_or("enterprise", Away::Local, expected);
+    let by_tier = |doc: &Document<'_>| {
+        doc.object("away", |doc| {
+            let free = doc.word_or("free", Away::Local, expected);
+            let pro = doc.word_or("pro", Away::Local, expected);
+            let enterprise = doc.word_or("enterprise", Away::Local, expected);
             Some(ByTier { free: free?, pro: pro?, enterprise: enterprise? })
-        }),
-        _ => doc.parsed_or("away", Away::Local, expected).map(ByTier::all),
+        })
     };
+    let alike = |doc: &Document<'_>| doc.word_or("away", Away::Local, expected).map(ByTier::all);
+    let away = doc.either("away", Value::is_object, by_tier, alike);
     let share = doc.object_opt("local_share", |doc| {
-        let of = |name| match doc.raw(name) {
+        let of = |name| match doc.integer_opt(name, 0..=MAX_PER_MINUTE)? {
             None => Some(None),
-            Some(_) => {
-                let share = doc.integer(name, None, 0..=MAX_PER_MINUTE)?;
-                Some(Some(u32::try_from(share).ok()?))
-            }
+            Some(share) => Some(Some(u32::try_from(share).ok()?)),
         };
         let (free, pro, enterprise) = (of("free"), of("pro"), of("enterprise"));
         Some(ByTier { free: free?, pro: pro?, enterprise: enterprise? })

@@ -77,9 +77,10 @@ pub(super) fn read_target(
     };
     let expected = "a host name, with a port if need be";
     let authority = match authority {
-        Some(default) => doc.parsed_or("authority", Printable(default.to_owned()), expected),
+        Some(default) => doc.parsed_or_text("authority", default, expected),
         None => doc.parsed("authority", expected),
     };
+    let authority: Option<Printable> = authority;
     Some(Target { name: name?, authority: authority?.0 })
 }
 

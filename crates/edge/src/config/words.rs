@@ -3,6 +3,8 @@
 
 use std::str::FromStr;
 
+use gatehouse_contract::document::Words;
+
 macro_rules! words {
     ($(#[$doc:meta])* $vis:vis $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -14,6 +16,14 @@ macro_rules! words {
 
             fn from_str(word: &str) -> Result<Self, ()> {
                 match word { $($word => Ok(Self::$variant),)+ _ => Err(()) }
+            }
+        }
+
+        impl Words for $name {
+            const WORDS: &'static [&'static str] = &[$($word),+];
+
+            fn word(&self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
             }
         }
     };
@@ -58,6 +68,42 @@ words! {
         Open = "open",
         /// It is refused.
         Closed = "closed",
+    }
+}
+
+words! {
+    /// The whole limiter, in one word.
+    pub(super) Outage {
+        /// While the limiter is away, nobody passes.
+        Closed = "closed",
+        /// All pass.
+        Open = "open",
+    }
+}
+
+words! {
+    /// The tenants of an issuer that are not listed.
+    pub(super) AnyTenant {
+        /// All.
+        Any = "any",
+        /// Those for which the record knows the subject.
+        FromRecord = "from_record",
+    }
+}
+
+words! {
+    /// Who says which roles a subject holds, where it is no claim.
+    pub(super) FromRecord {
+        /// The record.
+        Record = "record",
+    }
+}
+
+words! {
+    /// Who has an issuer's keys, where the document does not say it at length.
+    pub(super) Fetched {
+        /// The sidecar.
+        Sidecar = "sidecar",
     }
 }
 

@@ -4,9 +4,12 @@ use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gatehouse_authn::{Algorithm, KeySet};
-use gatehouse_contract::Document;
+use gatehouse_contract::{Document, document::Words};
+use serde_json::Value;
 
-use super::{MAX_TIMEOUT_MS, NO_RECORD, Surroundings, Target, Warnings, sidecar};
+use super::{
+    super::words::Fetched, MAX_TIMEOUT_MS, NO_RECORD, Surroundings, Target, Warnings, sidecar,
+};
 
 /// Where an issuer's keys come from.
 #[derive(Debug)]
@@ -46,13 +49,10 @@ impl KeySource {
 const MIN_DISTINCT_BYTES: usize = 16;
 
 pub(super) fn read_algorithms(doc: &Document<'_>) -> Option<Vec<Algorithm>> {
-    let known: Vec<&str> = Algorithm::ALL.iter().map(|known| known.as_str()).collect();
-    let algorithms =
-        doc.parsed_list::<Algorithm>("algorithms", &format!("one of {}", known.join(", ")));
-    if algorithms.as_ref().is_some_and(Vec::is_empty) {
-        let mend = "list the algorithms of its tokens, e.g. [\"RS256\"]";
-        doc.note("algorithms", "empty or missing", mend);
-    }
+    let known = format!("one of {}", Algorithm::WORDS.join(", "));
+    let algorithms = doc.word_list::<Algorithm>("algorithms", &known);
+    let mend = "list the algorithms of its tokens, e.g. [\"RS256\"]";
+    doc.refuse_empty("algorithms", algorithms.as_deref(), mend);
     algorithms
 }
 
@@ -66,12 +66,13 @@ pub(super) fn read(
 ) -> Option<KeySource> {
     const EXPECTED: &str =
         "\"sidecar\", {\"inline\": {\"keys\": […]}} or {\"target\": …, \"path\": …}";
+    let secret = doc.text_opt("secret");
     match (doc.raw("secret"), doc.raw("jwks")) {
         (Some(_), Some(_)) => {
             doc.note("jwks", "beside a secret", "write one of the two");
             return None;
         }
-        (Some(_), None) => return read_secret(doc, path, algorithms?, warnings),
+        (Some(_), None) => return read_secret(doc, path, &secret??, algorithms?, warnings),
         (None, _) if algorithms.is_some_and(|all| all.iter().any(|one| one.is_symmetric())) => {
             let mend = "write \"secret\", or remove the algorithms of that kind";
             doc.note("algorithms", "HS256, HS384 and HS512 need a secret", mend);
@@ -79,42 +80,38 @@ pub(super) fn read(
         }
         (None, _) => {}
     }
-    match doc.raw("jwks") {
-        Some(value) if value.is_object() => {
-            let source = doc.object("jwks", |doc| match doc.raw("inline") {
-                Some(set) => read_inline(doc, &set.to_string()),
-                None => read_direct(doc, around),
-            })?;
-            if let KeySource::Direct(_) = source {
-                let text = "every worker keeps these keys by itself, and what leaves the pod is not \
-                            guarded; let the sidecar fetch them where there is one";
-                warnings.add(format!("{path}.jwks"), text);
-            }
-            Some(source)
+    let here = |doc: &Document<'_>| doc.object("jwks", read_inline);
+    let elsewhere = |doc: &Document<'_>| doc.object("jwks", |doc| read_direct(doc, around));
+    let at_length = |doc: &Document<'_>| {
+        let inline = |jwks: &Value| jwks.get("inline").is_some_and(|set| !set.is_null());
+        doc.either("jwks", inline, here, elsewhere)
+    };
+    let in_a_word = |doc: &Document<'_>| {
+        let Fetched::Sidecar = doc.word_or("jwks", Fetched::Sidecar, EXPECTED)?;
+        if !around.record {
+            doc.note("jwks", NO_RECORD, "write the keys inline, or name where to fetch them");
         }
-        Some(value) if value.as_str() != Some("sidecar") => {
-            doc.note("jwks", format!("{value} does not fit"), format!("write {EXPECTED}"));
-            None
-        }
-        _ => {
-            if !around.record {
-                doc.note("jwks", NO_RECORD, "write the keys inline, or name where to fetch them");
-            }
-            Some(KeySource::Sidecar)
-        }
+        Some(KeySource::Sidecar)
+    };
+    let source = doc.either("jwks", Value::is_object, at_length, in_a_word)?;
+    if let KeySource::Direct(_) = source {
+        let text = "every worker keeps these keys by itself, and what leaves the pod is not \
+                    guarded; let the sidecar fetch them where there is one";
+        warnings.add(format!("{path}.jwks"), text);
     }
+    Some(source)
 }
 
 /// Whoever has the secret can sign. It is never beside other keys, and as long as the hash at least (RFC 7518 §3.2).
 fn read_secret(
     doc: &Document<'_>,
     path: &str,
+    text: &str,
     algorithms: &[Algorithm],
     warnings: &mut Warnings,
 ) -> Option<KeySource> {
     const MEND: &str = "write random bytes as base64url, as many as the hash has: 32, 48 or 64";
-    let text = doc.text("secret")?;
-    let Ok(secret) = URL_SAFE_NO_PAD.decode(&text) else {
+    let Ok(secret) = URL_SAFE_NO_PAD.decode(text) else {
         doc.note("secret", "not base64url without padding", MEND);
         return None;
     };
@@ -137,8 +134,9 @@ fn read_secret(
     }
 }
 
-fn read_inline(doc: &Document<'_>, text: &str) -> Option<KeySource> {
-    match KeySet::parse(text.as_bytes()) {
+fn read_inline(doc: &Document<'_>) -> Option<KeySource> {
+    let set = doc.value("inline", "a key set: {\"keys\": […]}")?;
+    match KeySet::parse(set.to_string().as_bytes()) {
         Ok(set) if set.keys().is_empty() && set.skipped().is_empty() => {
             doc.note("inline", "the key set is empty", "write the issuer's public keys");
             None
