@@ -5,6 +5,7 @@
 mod explain;
 mod lint;
 mod outcome;
+mod schema;
 mod verify;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Command {
     Verify(Verify),
     /// Says what the gateway does with a request, and which rule decides
     Explain(explain::Args),
+    /// Prints the JSON Schema of the edge document
+    Schema(schema::Args),
 }
 
 #[derive(Subcommand)]
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Verify(Verify::Token(args)) => verify::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Schema(args) => schema::run(&args),
     };
     outcome.print()
 }

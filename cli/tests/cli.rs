@@ -64,6 +64,7 @@ fn help_has_examples_and_wrong_usage_is_64() {
     check("lint-help", 0, "lint --help");
     check("verify-token-help", 0, "verify token --help");
     check("explain-help", 0, "explain --help");
+    check("schema-help", 0, "schema --help");
     check("no-command", 64, "");
     check("unknown-flag", 64, "lint --frobnicate x.json");
     check("unknown-role", 64, "explain --config warnings.json GET / --role owner");
@@ -79,6 +80,17 @@ fn lint_prints_every_mistake_and_warning() {
     check("lint-twice", 1, "lint twice.json");
     check("lint-not-json", 1, "lint not.json");
     check("lint-many", 66, "lint two-issuers.json mistakes.json absent.json");
+}
+
+#[test]
+fn schema_prints_what_is_committed() {
+    let got = run("schema", b"", &[]);
+    let committed = fs::read_to_string(here("../../docs/schema/edge.json")).unwrap();
+    assert_eq!(
+        got,
+        format!("$ gatehouse schema\nexit 0\n--- stdout\n{committed}--- stderr\n"),
+        "`cargo xtask codegen` renews it"
+    );
 }
 
 #[test]

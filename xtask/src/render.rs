@@ -1,9 +1,10 @@
-//! Renders the manifests of Envoy, Istio and Kong from one configuration document of the filter.
+//! Renders the manifests of Envoy, Istio and Kong from one configuration document of the filter, and its schema.
 //! Only `host`, `signatures` and `sidecar` differ between them; what the fields mean is the filter's business.
 
 use std::path::Path;
 
 use anyhow::Context;
+use gatehouse_edge::Suite;
 use serde_json::{Value, json};
 
 pub mod envoy;
@@ -146,6 +147,7 @@ pub fn all(document: &Document, image: &Image) -> Vec<Rendered> {
         },
         Rendered { path: "kong/kong.yaml", text: documents(&[kong::declarative(document)]) },
         Rendered { path: "kong/suite.meta.json", text: format!("{:#}\n", kong::meta()) },
+        Rendered { path: "docs/schema/edge.json", text: format!("{:#}\n", sorted(Suite::schema())) },
     ]
 }
 

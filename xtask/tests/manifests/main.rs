@@ -3,6 +3,7 @@
 
 mod crd;
 mod documents;
+mod edge;
 mod envoy;
 mod kong;
 mod mesh;
