@@ -9,6 +9,7 @@ mod limiter;
 mod schema;
 mod sidecar;
 mod sources;
+mod versions;
 mod words;
 
 use std::{rc::Rc, time::Duration};
@@ -143,10 +144,10 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
                     cookie: /oauth2/login is public, too; write false in front of the control API";
         warnings.add("$.verify_on_public", text);
     }
-    let versions = read_versions(doc, parts);
+    let versions = versions::read(doc, parts, warnings);
     let principal_ttl_ms = doc.integer("principal_ttl_ms", Some(60_000), 0..=MAX_PRINCIPAL_TTL_MS);
     let routes = match Matrix::builtin() {
-        Ok(matrix) => Some(Routes::new(matrix)),
+        Ok(matrix) => Some(Routes::new(matrix, versions.iter().flat_map(Versions::tokens))),
         Err(broken) => {
             doc.note("routes", broken.to_string(), "this build is broken; use another one");
             None
@@ -186,29 +187,6 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         },
         tenant_host_suffix: tenant_host_suffix?.map(|suffix| suffix.0),
     })
-}
-
-/// The single module leaves versions to others: where it finds none, it knows none.
-fn read_versions(doc: &Document<'_>, parts: Parts) -> Option<Versions> {
-    match parts {
-        Parts::Suite => doc.object("versions", read_served),
-        Parts::Auth => {
-            let _judged_elsewhere = doc.object_opt("versions", read_served)?;
-            Some(Versions::none())
-        }
-    }
-}
-
-fn read_served(doc: &Document<'_>) -> Option<Versions> {
-    let served = doc.parsed_list::<words::Token>("served", "a version such as \"v1\"");
-    let default = doc.parsed::<words::Token>("default", "one of the versions that are served");
-    if let (Some(served), Some(default)) = (&served, &default)
-        && !served.contains(default)
-    {
-        doc.note("default", "is not served", "write one of the versions in \"served\"");
-    }
-    let served = served?.into_iter().map(|token| Rc::from(token.0)).collect();
-    Some(Versions::new(served, default?.0.into()))
 }
 
 /// A dot and a host name.

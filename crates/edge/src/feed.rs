@@ -121,7 +121,8 @@ impl Suite {
             Decides::Sidecar(_) | Decides::Local { .. } => true,
             Decides::Nobody => self.limiter.failed_authn_per_minute.is_some(),
         };
-        limits && self.host == Host::Envoy
+        let versions = self.versions.default_place().is_some();
+        (limits || versions) && self.host == Host::Envoy
     }
 
     /// How many ticks cover `time`, rounded up.

@@ -12,13 +12,14 @@ mod limit;
 mod outbound;
 mod recorded;
 mod token;
+mod versions;
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 use gatehouse_authn::{Refusal as TokenRefusal, Verifier};
 use gatehouse_contract::{Reason, TenantId, rbac::Access};
 
-use self::{limit::LimitQuestion, recorded::Question, token::Verified};
+use self::{limit::LimitQuestion, recorded::Question, token::Verified, versions::Undecided};
 use crate::{
     client::Network,
     config::Suite,
@@ -28,7 +29,7 @@ use crate::{
     reply::{self, Challenge, Refusal},
     state::{Asked, VmState},
     step::{Answer, Edit, RequestRecord, Step},
-    version::Named,
+    version::Content,
     view::{Dialect, RequestView, Scan, Single, scan},
 };
 
@@ -71,6 +72,11 @@ struct Request {
     client: Option<Network>,
     /// Whether the peer proved to be one that passes unlimited (specification GRL-005).
     internal: bool,
+    /// The version that the body's media type names.
+    content: Content,
+    /// The version that answers, by its place; `None` where the path has no place for one.
+    version: Option<usize>,
+    undecided: Undecided,
 }
 
 /// The tenant that a request names beside its credential (acceptance T8).
@@ -119,16 +125,12 @@ impl Suite {
             let refusal = Refusal::new(Reason::CredentialMalformed);
             return self.refuse(request, refusal.challenge(Challenge::InvalidRequest));
         }
-        match self.versions.of_path(&target.path) {
-            Named::Served(version) => request.record.version = Some(Rc::clone(version)),
-            Named::Unversioned => {}
-            Named::Unknown => {
-                let served = self.versions.served().iter().map(AsRef::<str>::as_ref);
-                let refusal = Refusal::new(Reason::VersionUnknown);
-                return self.refuse(request, refusal.with("supported", served.collect()));
-            }
-        }
-        request.place = self.routes.place(method, &target.path);
+        let versioned = match self.resolve(vm, &mut request, (view, &found), &target.path, now) {
+            Ok(versioned) => versioned,
+            Err(refusal) => return self.refuse(request, refusal),
+        };
+        let path = versioned.as_ref().map_or(&*target.path, |versioned| &versioned.path);
+        request.place = self.routes.place(method, path);
         let mut query = target.query;
         let mut stripped = None;
         if let Err(bad) = self.hand_over(&mut request, &found, &presented) {
@@ -141,14 +143,17 @@ impl Suite {
         if let Some(left) = &stripped {
             query = left.as_deref();
         }
-        if target.rewritten || stripped.is_some() {
-            request.edits.push(self.forwarded_as(&target.path, query));
+        if target.rewritten || stripped.is_some() || versioned.is_some() {
+            request.edits.push(self.forwarded_as(path, query));
+        }
+        if versioned.is_some() {
+            self.note_original(&mut request, &target.path, query);
         }
         if method == "OPTIONS" && found.origin != Single::Absent && found.asks_for_method {
             // A preflight has no credential by design (Fetch §4.8); what it asks about is judged when it comes.
             if request.place != Place::Nothing {
                 return match request.record.cors {
-                    Some(_) => self.answer_preflight(request, &found, &target.path),
+                    Some(_) => self.answer_preflight(request, &found, path),
                     None => self.forward(request, None, now),
                 };
             }
@@ -161,6 +166,10 @@ impl Suite {
                     let decision = Decision { route: *index, ruling: Ruling::Public };
                     request.record.decision = Some(decision);
                     if !self.verify_on_public || presented == Presented::Nothing {
+                        let open = versioned.as_ref();
+                        if let Err(refusal) = self.settle_anyone(vm, &mut request, open, now) {
+                            return self.refuse(request, refusal);
+                        }
                         return self.forward(request, None, now);
                     }
                 }
@@ -171,8 +180,14 @@ impl Suite {
             }
             Place::OtherMethod { .. } | Place::Nothing => {}
         }
-        request.named = self.named_tenant(&found, &request.place, &target.path, query);
-        request.signs = self.signs(&target.path);
+        let outside = self.named_outside(&found, query);
+        request.named = self.named_in(outside, &request.place, path);
+        request.signs = self.signs(path);
+        if let Some(unversioned) =
+            versioned.as_ref().and_then(|versioned| versioned.unversioned(method, query, outside))
+        {
+            request.undecided = Undecided::Pin(Box::new(unversioned));
+        }
         request.internal = self.is_internal(view);
         if let Presented::One(credential) = &presented
             && let Some(retry_after_s) = self.failed_too_often(vm, view, credential, now)

@@ -43,3 +43,4 @@ pub use state::VmState;
 pub use step::{Answer, Call, Edit, GrpcStatus, Name, Reply, RequestRecord, Step};
 pub use text::{Digits, Text};
 pub use view::{RequestView, protected_names};
+pub use version::VersionSource;

@@ -1,6 +1,8 @@
 //! The role matrix as the request path asks it: by method and normalised path, `HEAD` as `GET` (acceptance J33).
 //! Knows no callers.
 
+use std::rc::Rc;
+
 use gatehouse_contract::rbac::{Access, Matrix, Route};
 
 mod tree;
@@ -36,12 +38,29 @@ pub(crate) enum Place {
 }
 
 impl Routes {
-    pub(crate) fn new(matrix: Matrix) -> Self {
+    /// The matrix' routes, under each of the `served` versions. A version that the matrix has no routes for has those
+    /// of its first version: the same permission and one limit for both, so that no version is a way around.
+    pub(crate) fn new<'v>(matrix: Matrix, served: impl Iterator<Item = &'v Rc<str>>) -> Self {
         let mut tree = Node::default();
         let mut tenant_at = Vec::new();
         for (index, Route { method, template, .. }) in matrix.routes().iter().enumerate() {
             tree.add(method, template, index);
             tenant_at.push(tree::segments(template).position(|segment| segment == TENANT));
+        }
+        let versioned =
+            |template: &str| Some(template.strip_prefix("/api/")?.split_once('/')?.0.to_owned());
+        let known: Vec<String> =
+            matrix.routes().iter().filter_map(|route| versioned(&route.template)).collect();
+        for version in served.filter(|version| !known.iter().any(|known| **known == ***version)) {
+            for (index, Route { method, template, .. }) in matrix.routes().iter().enumerate() {
+                let first =
+                    known.first().filter(|first| versioned(template).as_ref() == Some(first));
+                if let Some(below) = first
+                    .and_then(|first| template.strip_prefix("/api/")?.strip_prefix(first.as_str()))
+                {
+                    tree.add(method, &format!("/api/{version}{below}"), index);
+                }
+            }
         }
         Self { matrix, tree, tenant_at }
     }
@@ -111,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_tree_finds_what_the_matrix_finds() {
-        let routes = Routes::new(Matrix::builtin().unwrap());
+        let routes = Routes::new(Matrix::builtin().unwrap(), std::iter::empty());
         let matrix = Matrix::builtin().unwrap();
         let mut paths = vec![String::new(), "/".to_owned(), "//".to_owned(), "/api".to_owned()];
         for route in matrix.routes() {
@@ -142,7 +161,7 @@ mod tests {
 
     #[test]
     fn p6_methods_are_exact_and_head_is_get() {
-        let routes = Routes::new(Matrix::builtin().unwrap());
+        let routes = Routes::new(Matrix::builtin().unwrap(), std::iter::empty());
         let agents = "/api/v1/registry/agents";
         let template = |method: &str| match routes.place(method, agents) {
             Place::Route(index) => routes.get(index).map(|route| route.method.clone()),

@@ -90,6 +90,7 @@ impl Refusal {
             headers.push(("cache-control", "no-store".into()));
         }
         headers.extend(record.headers().chain(record.rate_headers()));
+        headers.extend(record.notice.iter().flat_map(|notice| notice.headers()));
         headers.extend(record.cors.iter().flat_map(Grant::headers).chain(record.vary.header()));
         let status = GrpcStatus { code: grpc_code(reason), message: reason.title() };
         let message = percent_encoded(status.message);

@@ -31,6 +31,7 @@ use crate::{
     limits::{Clock, Limits},
     remote_keys::RemoteKeys,
     request_id::Ids,
+    version::Usage,
 };
 
 /// How much of verified tokens is kept.
@@ -58,6 +59,7 @@ pub struct VmState {
     pub(crate) feed: Feed,
     pub(crate) limits: Limits,
     pub(crate) remote: RemoteKeys,
+    pub(crate) versions: Usage,
     pub(crate) headers: Headers,
     tokens: Cache<Rc<Identity>>,
     /// Changes when any issuer's keys do, and with it every verified token is forgotten.
@@ -125,6 +127,7 @@ impl VmState {
             feed: Feed::default(),
             limits: Limits::new(holder),
             remote: RemoteKeys::new(seed.iter().fold(1, |all, part| all ^ part.rotate_left(7))),
+            versions: Usage::default(),
             headers: Headers::default(),
             tokens: Cache::new(TOKENS),
             generation: 0,

@@ -13,6 +13,7 @@ use crate::{
     limits::{Key, Standing},
     text::Text,
     vary::Vary,
+    version::{Notice, VersionSource},
 };
 
 /// What comes next for a request. Each variant ends the shell's turn: resume, reply or call, never two of them.
@@ -131,6 +132,12 @@ pub struct RequestRecord {
     pub request_id: Rc<str>,
     /// The API version that answers; `None` where another module sees to versions.
     pub version: Option<Rc<str>>,
+    /// What told it; `None` where the path has no place for one.
+    pub source: Option<VersionSource>,
+    /// What every response says of its version's end, where that is in sight.
+    pub(crate) notice: Option<Box<Notice>>,
+    /// Lines for the log, for the shell to take; at most one a minute of a kind.
+    pub notes: Vec<String>,
     /// The tightest limit's standing, once it was asked for.
     pub limit: Option<Standing>,
     /// Whether it was decided without the shared count: the limiter was away.
@@ -169,6 +176,9 @@ impl RequestRecord {
         Self {
             request_id,
             version,
+            source: None,
+            notice: None,
+            notes: Vec::new(),
             limit: None,
             degraded: false,
             charged: None,

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, net::IpAddr};
 use gatehouse_authn::octets;
 use gatehouse_contract::header;
 
-use crate::client;
+use crate::{client, version::accept};
 
 /// The headers of one request, as pairs of bytes from one read of the host's header map.
 #[derive(Clone)]
@@ -54,6 +54,13 @@ impl<'a> RequestView<'a> {
             .iter()
             .filter_map(|(name, value)| name.eq_ignore_ascii_case(FORWARDED_FOR).then_some(*value));
         client::address(&self.client?()?, forwarded, hops)
+    }
+
+    /// Every value of the header of this name, in lower case, in their order.
+    pub(crate) fn all(&self, wanted: &'static [u8]) -> impl Iterator<Item = &[u8]> {
+        self.headers
+            .iter()
+            .filter_map(move |(name, value)| name.eq_ignore_ascii_case(wanted).then_some(*value))
     }
 
     /// Who the peer of this connection proved to be.
@@ -115,6 +122,10 @@ pub(crate) struct Scan<'a> {
     pub(crate) cookies: Vec<&'a [u8]>,
     pub(crate) request_id: Single<'a>,
     pub(crate) dialect: Dialect,
+    /// Whether an `Accept` has a media type of some vendor, which may name a version.
+    pub(crate) accepts_of_vendor: bool,
+    /// The `Content-Type`, where it is one.
+    pub(crate) content_of_vendor: Option<&'a [u8]>,
     /// Names of identity headers in the client's spelling, each once.
     pub(crate) identity: Vec<&'a str>,
     /// Whether an identity header came twice under one name.
@@ -174,6 +185,8 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
         cookies: Vec::new(),
         request_id: Single::Absent,
         dialect: Dialect::Http,
+        accepts_of_vendor: false,
+        content_of_vendor: None,
         identity: Vec::new(),
         identity_twice: false,
         baggage: Vec::new(),
@@ -207,7 +220,13 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
             }
             Some(b'b') if is(b"baggage") => found.baggage.push(value),
             Some(b'c') if is(b"cookie") => found.cookies.push(value),
-            Some(b'c') if is(b"content-type") => found.dialect = dialect(value),
+            Some(b'a') if is(b"accept") => found.accepts_of_vendor |= accept::names_vendor(value),
+            Some(b'c') if is(b"content-type") => {
+                found.dialect = dialect(value);
+                if accept::names_vendor(value) {
+                    found.content_of_vendor = Some(value);
+                }
+            }
             Some(b'c') if is(b"connection") => connection.push(value),
             Some(b'h') if is(b"host") => found.host.add(value),
             Some(b'o') if is(b"origin") => found.origin.add(value),

@@ -100,6 +100,7 @@ const MONOTONIC: u32 = 1;
 /// The levels of log lines that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
+    Info = 2,
     Warn = 3,
     Error = 4,
 }

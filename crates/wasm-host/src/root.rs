@@ -66,7 +66,7 @@ impl Root {
                 let clock = Box::new(host::monotonic);
                 let vm = RefCell::new(VmState::new(host::seed()).with_clock(clock));
                 let unshared = Unshared::default();
-                let counters = counters(suite.host());
+                let counters = counters(&suite);
                 self.engine = Some(Rc::new(Engine { suite, verifier, vm, unshared, counters }));
                 true
             }
@@ -131,9 +131,9 @@ impl Engine {
 }
 
 /// The counters of the policy as the host knows them. On Kong they would need a zone that its operator declares.
-fn counters(host: Host) -> Vec<Option<u32>> {
-    match host {
-        Host::Envoy => Suite::counter_names().map(|name| abi::define_counter(&name)).collect(),
+fn counters(suite: &Suite) -> Vec<Option<u32>> {
+    match suite.host() {
+        Host::Envoy => suite.counter_names().map(|name| abi::define_counter(&name)).collect(),
         Host::Kong => Vec::new(),
     }
 }

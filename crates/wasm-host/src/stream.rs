@@ -9,7 +9,7 @@ use gatehouse_edge::{
 use proxy_wasm::types::Action;
 
 use crate::{
-    abi::{self, HeaderMap, Map},
+    abi::{self, HeaderMap, Level, Map},
     host::{self, Received},
     root::Engine,
 };
@@ -112,14 +112,16 @@ impl Stream {
     fn perform(&mut self, engine: &Engine, mut step: Step) -> Action {
         loop {
             match step {
-                Step::Continue { edits, record } => {
+                Step::Continue { edits, mut record } => {
+                    log(&mut record);
                     if !host::apply(Map::Request, &edits) || !hand_over(engine, &record) {
                         return self.close();
                     }
                     self.phase = Phase::Passed(record);
                     return Action::Continue;
                 }
-                Step::Reply(reply) => {
+                Step::Reply(mut reply) => {
+                    log(&mut reply.record);
                     if let (Host::Envoy, Some(reason)) = (engine.suite.host(), reply.reason) {
                         host::note_reason(reason.code());
                     }
@@ -144,6 +146,13 @@ impl Stream {
     fn close(&mut self) -> Action {
         self.phase = Phase::Answered(None);
         host::close()
+    }
+}
+
+/// What the policy wants people to know.
+fn log(record: &mut RequestRecord) {
+    for note in std::mem::take(&mut record.notes) {
+        abi::log(Level::Info, &format!("gatehouse: {note}"));
     }
 }
 

@@ -150,20 +150,6 @@ impl FromStr for Printable {
     }
 }
 
-/// A version's token in a path: unreserved characters, so that it has one spelling.
-#[derive(PartialEq, Eq)]
-pub(super) struct Token(pub(super) String);
-
-impl FromStr for Token {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        let dots = text.bytes().all(|byte| byte == b'.');
-        (!dots && text.bytes().all(fits)).then(|| Self(text.to_owned())).ok_or(())
-    }
-}
-
 /// A cookie's or a query parameter's name: characters that both spell in one way only.
 pub(super) struct Plain(pub(super) String);
 

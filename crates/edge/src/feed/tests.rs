@@ -391,6 +391,8 @@ fn without_a_sidecar_nothing_is_polled_and_nothing_is_doubted() {
     // A tick is for the host's counters alone.
     assert_eq!(world.suite.tick_period(), Some(COUNTED));
     world.suite.limiter.decides = Decides::Nobody;
+    assert_eq!(world.suite.tick_period(), Some(COUNTED), "of the versions");
+    world.suite.versions = crate::version::Versions::none();
     assert_eq!(world.suite.tick_period(), None);
     assert!(world.asks(0).is_none());
     world.stands(0, Standing::Live);

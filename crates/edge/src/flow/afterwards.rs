@@ -13,6 +13,7 @@ use crate::{
     limits::{Counts, Event, Key},
     state::VmState,
     step::{Answer, RequestRecord},
+    version::Usage,
 };
 
 /// The most that a response may say it cost.
@@ -20,13 +21,15 @@ const MAX_COST: u32 = 1_000_000;
 
 impl Suite {
     /// The names of the counters of [`Self::take_counts`], by place: letters, digits and `_`.
-    pub fn counter_names() -> impl Iterator<Item = String> {
-        Counts::names()
+    pub fn counter_names(&self) -> impl Iterator<Item = String> {
+        Counts::names().chain(Usage::names(&self.versions))
     }
 
     /// What was counted since the last call, by place.
     pub fn take_counts(&self, vm: &mut VmState) -> Vec<(usize, u64)> {
-        vm.limits.counts.take()
+        let mut counted = vm.limits.counts.take();
+        counted.extend(vm.versions.take().map(|(place, count)| (Counts::ALL + place, count)));
+        counted
     }
 
     /// Charges what a response says that the request cost beyond what was charged before it (acceptance R24); once,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use gatehouse_authn::{bearer, cookie, query};
 use gatehouse_contract::{Reason, header};
 
-use super::{NamedTenant, Request};
+use super::{NamedTenant, Request, versions::Undecided};
 use crate::{
     authority, baggage,
     config::{Host, SESSION_COOKIE, Suite},
@@ -17,6 +17,7 @@ use crate::{
     request_id,
     state::VmState,
     step::{Edit, RequestRecord, Step},
+    version::Content,
     view::{Scan, Single},
 };
 
@@ -76,7 +77,7 @@ impl Suite {
                 id
             }
         };
-        let mut record = RequestRecord::new(request_id, self.versions.default_version().cloned());
+        let mut record = RequestRecord::new(request_id, self.versions.default_token().cloned());
         if let Some(cors) = &self.cors {
             // First of all, so that every response carries it, refusals included (ADR 0005).
             record.cors = Some(cors.grant(found.origin));
@@ -95,6 +96,9 @@ impl Suite {
             baggage: None,
             client: None,
             internal: false,
+            content: Content::default(),
+            version: None,
+            undecided: Undecided::default(),
         }
     }
 
@@ -221,20 +225,20 @@ impl Suite {
         }
     }
 
-    /// The tenant that path, query and host name.
-    pub(super) fn named_tenant(
-        &self,
-        found: &Scan<'_>,
-        place: &Place,
-        path: &str,
-        query: Option<&str>,
-    ) -> NamedTenant {
-        let mut named = NamedTenant::Nobody;
-        if let Place::Route(index) = place
-            && let Some(segment) = self.routes.tenant_in(*index, path)
-        {
-            named = named.and(segment.as_bytes());
+    /// The tenant that the path names, beside the one that is named elsewhere.
+    pub(super) fn named_in(&self, outside: NamedTenant, place: &Place, path: &str) -> NamedTenant {
+        match place {
+            Place::Route(index) => match self.routes.tenant_in(*index, path) {
+                Some(segment) => outside.and(segment.as_bytes()),
+                None => outside,
+            },
+            Place::OtherMethod { .. } | Place::Nothing => outside,
         }
+    }
+
+    /// The tenant that query and host name.
+    pub(super) fn named_outside(&self, found: &Scan<'_>, query: Option<&str>) -> NamedTenant {
+        let mut named = NamedTenant::Nobody;
         if let Some(query) = query {
             match query::find(query, TENANT_PARAMETER) {
                 Ok(None) => {}

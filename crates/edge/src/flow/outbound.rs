@@ -70,6 +70,9 @@ impl Suite {
     ) -> Vec<Edit> {
         let mut edits: Vec<Edit> = Vec::with_capacity(RESPONSE_EDITS);
         edits.extend(record.headers().map(|(name, value)| Edit::Set(name.into(), value)));
+        if let Some(notice) = &record.notice {
+            notice.edits(headers, &mut edits);
+        }
         if let Some(standing) = &record.limit {
             self.show(record, standing, headers, &mut edits);
         }

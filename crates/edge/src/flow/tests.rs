@@ -14,6 +14,7 @@ mod sources;
 mod standing;
 mod tenants;
 mod tokens;
+mod versions;
 
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, sync::OnceLock, time::Duration};
 

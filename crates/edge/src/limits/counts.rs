@@ -73,6 +73,9 @@ impl Default for Counts {
 }
 
 impl Counts {
+    /// How many there are.
+    pub(crate) const ALL: usize = ALL;
+
     /// The counters' names, by place.
     pub(crate) fn names() -> impl Iterator<Item = String> {
         let outcomes = Tier::ALL.iter().flat_map(|tier| {

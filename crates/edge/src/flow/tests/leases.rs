@@ -375,7 +375,7 @@ fn r21_in_shadow_everybody_passes_everything_is_counted_and_no_header_lies() {
 }
 
 fn counted(world: &mut World) -> BTreeMap<String, u64> {
-    let names: Vec<String> = Suite::counter_names().collect();
+    let names: Vec<String> = world.suite.counter_names().collect();
     let counts = world.suite.take_counts(&mut world.vm);
     counts.into_iter().map(|(place, count)| (names[place].clone(), count)).collect()
 }
@@ -403,6 +403,7 @@ fn what_became_of_requests_is_counted_by_tier_and_outcome() {
         ("gatehouse_limiter_pro_leased", 1),
         ("gatehouse_limiter_pro_shared", 1),
         ("gatehouse_limiter_unanswered", 2),
+        ("gatehouse_version_v1_pro", 6),
     ];
     let counts = counted(&mut world);
     let got: Vec<_> = counts.iter().map(|(name, count)| (name.as_str(), *count)).collect();
