@@ -31,7 +31,7 @@ pub struct Gateway<'a> {
 /// The bootstrap, as JSON (Envoy reads it from a `.json` file).
 pub fn bootstrap(gateway: &Gateway<'_>) -> Value {
     let suite = filter(gateway.document, &gateway.suite.display().to_string());
-    let sidecar = cluster(gateway.document.sidecar_target(), gateway.sidecar);
+    let sidecar = sidecar_cluster(gateway.document.sidecar_target(), gateway.sidecar);
     with(gateway, vec![suite], vec![sidecar])
 }
 
@@ -140,6 +140,23 @@ pub fn cluster(name: &str, endpoint: SocketAddr) -> Value {
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(endpoint)}}]}],
         },
     })
+}
+
+/// The sidecar's cluster: HTTP/2 without TLS. The questions of all requests of a worker share a connection, and those
+/// of one turn a write. A time-out does not end a connection as it does with HTTP/1.1: pings find one that is dead.
+pub fn sidecar_cluster(name: &str, endpoint: SocketAddr) -> Value {
+    let mut cluster = cluster(name, endpoint);
+    if let Some(members) = cluster.as_object_mut() {
+        const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        let options = json!({
+            "@type": format!("type.googleapis.com/{OPTIONS}"),
+            "explicit_http_config": {"http2_protocol_options": {
+                "connection_keepalive": {"interval": "5s", "timeout": "1s"},
+            }},
+        });
+        members.insert("typed_extension_protocol_options".to_owned(), json!({ OPTIONS: options }));
+    }
+    cluster
 }
 
 fn address(at: SocketAddr) -> Value {

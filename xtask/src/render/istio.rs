@@ -69,7 +69,7 @@ pub fn wasm_plugin(document: &Document, image: &Image) -> [Value; 2] {
                 "exportTo": ["."],
                 "location": "MESH_EXTERNAL",
                 "resolution": "STATIC",
-                "ports": [{"number": SIDECAR_PORT, "name": "http", "protocol": "HTTP"}],
+                "ports": [{"number": SIDECAR_PORT, "name": "http2", "protocol": "HTTP2"}],
                 "endpoints": [{"address": "127.0.0.1"}],
             },
         }),
@@ -92,7 +92,7 @@ pub fn envoy_filter(document: &Document) -> Value {
                     "match": {"context": "GATEWAY", "proxy": {"proxyVersion": PROXY_VERSION}},
                     "patch": {
                         "operation": "ADD",
-                        "value": envoy::cluster(document.sidecar_target(), sidecar),
+                        "value": envoy::sidecar_cluster(document.sidecar_target(), sidecar),
                     },
                 },
                 {
