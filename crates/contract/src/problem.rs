@@ -7,6 +7,10 @@ use serde_json::{Map, Value};
 /// Where each reason is explained; a reason's `type` is this and its code as the fragment.
 pub const TYPE_BASE: &str = "https://docs.greenlang.ai/problems#";
 
+/// A refusal's `instance` is this and the request's id (RFC 9457 §3.1.5): the occurrence's name, and no address. Ids are
+/// letters, digits, `-`, `_`, `.` and `:`, all of which may stand in a URN.
+const INSTANCE_BASE: &str = "urn:request:";
+
 /// The media type of every refusal's body.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -92,16 +96,39 @@ reasons! {
     VersionInvalid = "version_invalid", 400, "The API version is not named in a valid way";
     /// The API version is not served any more, or not at the moment.
     VersionGone = "version_gone", 410, "This API version is gone";
+    /// The body is not JSON, or JSON in a form that is not taken.
+    BodyMalformed = "body_malformed", 400, "The body is not well-formed";
 }
 
 impl Reason {
     /// The problem's `type`.
     pub fn type_uri(self) -> String {
-        format!("{TYPE_BASE}{}", self.code().replace('_', "-"))
+        format!("{TYPE_BASE}{}", self.fragment())
+    }
+
+    /// What of the page at [`TYPE_BASE`] explains it.
+    pub fn fragment(self) -> String {
+        self.code().replace('_', "-")
+    }
+
+    /// The gRPC status that goes with it: gRPC's own mapping of HTTP statuses where it has one (401, 403, 404, 429,
+    /// 503), else the status whose meaning is the same.
+    pub const fn grpc_code(self) -> u8 {
+        match self.status() {
+            400 | 406 | 415 | 422 => 3,
+            401 => 16,
+            403 => 7,
+            404 | 405 | 410 => 12,
+            409 => 10,
+            413 | 429 => 8,
+            503 => 14,
+            _ => 13,
+        }
     }
 }
 
-/// A refusal's body (RFC 9457 §3), with `code` and `request_id` as extensions.
+/// A refusal's body (RFC 9457 §3), with `code` and `request_id` as extensions. `instance` says the
+/// request's id once more, as the standard's own member.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Problem {
     /// Where the reason is explained.
@@ -113,6 +140,9 @@ pub struct Problem {
     /// What happened this time, in words that a client may see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// The occurrence: the request's id as a URI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// [`Reason::code`].
     pub code: &'static str,
     /// The request's id, to ask support about.
@@ -131,6 +161,7 @@ impl Problem {
             title: reason.title(),
             status: reason.status(),
             detail: None,
+            instance: None,
             code: reason.code(),
             request_id: None,
             extensions: Map::new(),
@@ -147,7 +178,9 @@ impl Problem {
     /// Adds the request's id.
     #[must_use]
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
-        self.request_id = Some(id.into());
+        let id = id.into();
+        self.instance = Some(format!("{INSTANCE_BASE}{id}"));
+        self.request_id = Some(id);
         self
     }
 
@@ -184,7 +217,25 @@ mod tests {
         let body = Problem::new(Reason::QuotaExceeded).request_id("r1").with("limit", 60.into());
         assert_eq!(
             String::from_utf8(body.to_json()).unwrap(),
-            r#"{"type":"https://docs.greenlang.ai/problems#quota-exceeded","title":"The rate limit is used up","status":429,"code":"quota_exceeded","request_id":"r1","limit":60}"#
+            r#"{"type":"https://docs.greenlang.ai/problems#quota-exceeded","title":"The rate limit is used up","status":429,"instance":"urn:request:r1","code":"quota_exceeded","request_id":"r1","limit":60}"#
         );
+    }
+
+    #[test]
+    fn j34_every_reason_has_a_grpc_status_of_its_meaning() {
+        for reason in Reason::ALL {
+            let expected = match reason.status() {
+                400 | 406 | 415 | 422 => "invalid argument 3",
+                401 => "unauthenticated 16",
+                403 => "permission denied 7",
+                404 | 405 | 410 => "unimplemented 12",
+                409 => "aborted 10",
+                413 | 429 => "resource exhausted 8",
+                500 => "internal 13",
+                503 => "unavailable 14",
+                other => panic!("{other} has no gRPC status yet"),
+            };
+            assert!(expected.ends_with(&format!(" {}", reason.grpc_code())), "{reason:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::Finding;
 use crate::repo;
 
 /// No async, no IO, no clock, no randomness.
-const PURE: &[&str] = &["contract", "edge", "authn", "ratelimit", "execution"];
+const PURE: &[&str] = &["contract", "edge", "authn", "ratelimit", "execution", "validate"];
 /// One per outside thing; they never see each other.
 #[cfg(test)]
 const ADAPTERS: &[&str] = &["wasm-host", "service", "store", "redis-kit", "outbound"];
@@ -21,6 +21,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("authn", &["contract"]),
     ("ratelimit", &["contract"]),
     ("execution", &["contract"]),
+    ("validate", &["contract"]),
     // The order of the steps is the edge's; the steps themselves are the others'.
     ("edge", &["contract", "authn", "ratelimit"]),
     ("wasm-host", &["*pure"]),
@@ -31,6 +32,8 @@ const MAY: &[(&str, &[&str])] = &[
     ("suite", &["contract", "edge", "wasm-host"]),
     ("probe", &[]),
     ("auth", &["contract", "edge", "wasm-host"]),
+    // The package of `filters/validate`; the plain name is its crate's.
+    ("validate-filter", &["wasm-host"]),
     ("ratelimit-sidecar", &["*pure", "service", "redis-kit", "outbound"]),
     ("control-api", &["*pure", "service", "store", "redis-kit", "outbound"]),
     ("execution-worker", &["*pure", "service", "store", "redis-kit"]),
@@ -50,6 +53,8 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("proxy-wasm", &["wasm-host"]),
     // The edge signs tokens in its own tests only.
     ("jwt-compact", &["authn", "edge"]),
+    // xtask checks rendered documents in its tests.
+    ("jsonschema", &["validate", "xtask"]),
     ("wasmtime", &["tests"]),
     ("wasm-encoder", &["xtask", "tests"]),
     ("wasmparser", &["xtask"]),
