@@ -26,9 +26,9 @@ pub(crate) use self::{
 pub use self::{
     context::Environment,
     sidecar::{Sidecar, Target},
-    words::{Host, Parts, Rbac, Signatures},
+    words::{Host, Rbac, Signatures},
 };
-use crate::{cors::Cors, matrix::Routes, version::Versions};
+use crate::{cors::Cors, matrix::Routes, parts::Parts, version::Versions};
 
 /// The compiled edge document: the policy of every request.
 #[derive(Debug)]

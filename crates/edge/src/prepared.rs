@@ -7,10 +7,7 @@ use gatehouse_authn::context::{self, Facts};
 use gatehouse_contract::{AuthMethod, Roles, header, sidecar::PrincipalFacts};
 use serde_json::json;
 
-use crate::{
-    baggage,
-    config::{Parts, Suite},
-};
+use crate::{baggage, config::Suite};
 
 /// What every request of one caller shares.
 #[derive(Debug)]
@@ -65,7 +62,7 @@ impl Suite {
             }
         };
         let headers = self.context.headers.iter().map(|name| (*name, value(name))).collect();
-        let handover = (self.parts == Parts::Auth).then(|| {
+        let handover = self.parts.hands_over().then(|| {
             let caller = json!({
                 "tenant": tenant, "tier": tier, "subject": subject, "roles": roles,
                 "platform": platform, "method": method, "scopes": scopes,

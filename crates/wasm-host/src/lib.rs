@@ -27,6 +27,7 @@ pub use proxy_wasm;
 #[macro_export]
 macro_rules! module {
     ($parts:expr) => {
+        const _: () = assert!($crate::Parts::are_built($parts), "a feature is missing");
         $crate::proxy_wasm::main! {{
             $crate::proxy_wasm::set_root_context(|_context| $crate::root($parts));
         }}

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::{
     Suite, Warnings,
-    words::{Away, Host, Outage, Parts, Reset, UpstreamHeaders},
+    words::{Away, Host, Outage, Reset, UpstreamHeaders},
 };
-use crate::{limits::Shown, matrix::Routes};
+use crate::{limits::Shown, matrix::Routes, parts::Parts};
 
 /// The limiter as the document has it.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ pub(super) fn read(
     let at_length =
         |doc: &Document<'_>| doc.object("limiter", |doc| read_object(doc, around, warnings));
     let mut limiter = doc.either("limiter", Value::is_object, at_length, in_a_word)?;
-    if around.parts == Parts::Auth {
+    if !around.parts.limits() {
         limiter.decides = Decides::Nobody;
         limiter.internal.clear();
         return Some(limiter);

@@ -129,15 +129,6 @@ words! {
     }
 }
 
-/// Which steps of the request path a module takes. Not of the document: the module says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parts {
-    /// All of them.
-    Suite,
-    /// Those that tell who calls and what that caller may do: no versions, no limits.
-    Auth,
-}
-
 /// Text that is safe in a header.
 pub(super) struct Printable(pub(super) String);
 

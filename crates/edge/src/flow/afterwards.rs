@@ -58,6 +58,9 @@ impl Suite {
 
     /// Notes what passed and is to be charged.
     pub(super) fn owe(&self, vm: &mut VmState, key: Key, cost: u32, now: Duration) {
+        if !self.parts.limits() {
+            return;
+        }
         let noted = match &self.limiter.decides {
             Decides::Sidecar(_) => vm.limits.owed.add(key, cost, now),
             Decides::Local { .. } => vm.limits.local.charge(key.tenant, cost, now),
@@ -82,6 +85,9 @@ impl Suite {
         let (Decides::Sidecar(_), Some(sidecar)) = (&self.limiter.decides, &self.sidecar) else {
             return;
         };
+        if !self.parts.limits() {
+            return;
+        }
         let at = vm.limits.monotonic();
         if let Some(at) = at {
             let expired = vm.limits.book.sweep(at);
@@ -121,6 +127,9 @@ impl Suite {
                     vm.limits.counts.event(Event::BreakerOpened, 1);
                 }
             }
+        }
+        if !self.parts.limits() {
+            return;
         }
         let cost = vm.limits.owed.answered(number, charged);
         vm.limits.counts.event(Event::ChargedLater, cost.into());

@@ -46,6 +46,9 @@ impl Suite {
         caller: Caller,
         now: Duration,
     ) -> Step {
+        if !self.parts.limits() {
+            return self.forward(request, Some(&caller), now);
+        }
         let tier = caller.principal.facts.tier;
         let cost = self.limiter.cost(place);
         let weighed = Weighed { caller: &caller, place, cost };
@@ -117,8 +120,8 @@ impl Suite {
     ) -> Step {
         let LimitQuestion { caller, place, cost, sent_at, wanted } = question;
         let weighed = Weighed { caller: &caller, place, cost };
-        let Decides::Sidecar(asks) = &self.limiter.decides else {
-            return self.refuse_undecided(vm, request, &weighed, now);
+        let (true, Decides::Sidecar(asks)) = (self.parts.limits(), &self.limiter.decides) else {
+            return self.refuse(request, Refusal::new(Reason::LimiterUnavailable));
         };
         let answered = match answer {
             Answer::Sidecar { status: 200, body } => {
