@@ -127,7 +127,7 @@ impl Suite {
         }
         let versioned = match self.resolve(vm, &mut request, (view, &found), &target.path, now) {
             Ok(versioned) => versioned,
-            Err(refusal) => return self.refuse(request, refusal),
+            Err(refusal) => return self.refuse(request, *refusal),
         };
         let path = versioned.as_ref().map_or(&*target.path, |versioned| &versioned.path);
         request.place = self.routes.place(method, path);
@@ -168,7 +168,7 @@ impl Suite {
                     if !self.verify_on_public || presented == Presented::Nothing {
                         let open = versioned.as_ref();
                         if let Err(refusal) = self.settle_anyone(vm, &mut request, open, now) {
-                            return self.refuse(request, refusal);
+                            return self.refuse(request, *refusal);
                         }
                         return self.forward(request, None, now);
                     }

@@ -7,6 +7,7 @@ use super::*;
 
 mod cors;
 mod limiter;
+mod versions;
 
 const EXAMPLE: &str = include_str!("../../../../examples/gateway/suite.json");
 
@@ -463,6 +464,8 @@ fn every_key_that_is_read_is_documented() {
         (every, "/issuers/0"),
         (every, "/sources"),
         (every, "/versions"),
+        (every, "/versions/lifecycle/0"),
+        (every, "/versions/lifecycle/0/brownouts/0"),
         (every, "/context"),
         (every, "/cors"),
         (every, "/context/sign/0"),

@@ -42,7 +42,7 @@ impl Suite {
             return self.refuse(request, Refusal::new(Reason::PrincipalInactive));
         }
         if let Err(refusal) = self.settle_version(vm, &mut request, facts, now) {
-            return self.refuse(request, refusal);
+            return self.refuse(request, *refusal);
         }
         if request.public {
             return self.forward(request, Some(&caller), now);

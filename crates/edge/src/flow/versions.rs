@@ -76,7 +76,7 @@ impl Suite {
         (view, found): (&RequestView<'_>, &Scan<'_>),
         path: &str,
         now: Duration,
-    ) -> Result<Option<Versioned>, Refusal> {
+    ) -> Result<Option<Versioned>, Box<Refusal>> {
         if let Some(of_vendor) = found.content_of_vendor {
             request.content = Content::read(of_vendor, &self.versions);
         }
@@ -112,7 +112,7 @@ impl Suite {
                 // Where no record stands behind the gateway, no tenant has a pin.
                 let open = (!named && self.sidecar.is_some()).then_some(accepted);
                 if open.is_none() {
-                    self.accept(&accepted, place, below, now)?;
+                    self.accept(request, &accepted, (place, below), now)?;
                     self.open(vm, request, place, Asker::Later, now)?;
                 }
                 let path = self.versions.path(place, below).unwrap_or_default();
@@ -129,10 +129,11 @@ impl Suite {
         request: &mut Request,
         open: Option<&Versioned>,
         now: Duration,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Box<Refusal>> {
         let Some(place) = request.version else { return Ok(()) };
         if let Some(Versioned { path, below, open: Some(accepted) }) = open {
-            self.accept(accepted, place, path.get(*below..).unwrap_or_default(), now)?;
+            let below = path.get(*below..).unwrap_or_default();
+            self.accept(request, accepted, (place, below), now)?;
             return self.open(vm, request, place, Asker::Anyone, now);
         }
         match mem::take(&mut request.undecided) {
@@ -148,7 +149,7 @@ impl Suite {
         request: &mut Request,
         facts: &PrincipalFacts,
         now: Duration,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Box<Refusal>> {
         let Some(mut place) = request.version else { return Ok(()) };
         let asker = Asker::Tenant(facts.tenant);
         match mem::take(&mut request.undecided) {
@@ -162,7 +163,8 @@ impl Suite {
                     self.replace(request, &unversioned, (place, pinned));
                     place = pinned;
                 }
-                self.accept(&unversioned.accepted, place, &unversioned.below, now)?;
+                let Unversioned { accepted, below, .. } = unversioned.as_ref();
+                self.accept(request, accepted, (place, below), now)?;
                 self.open(vm, request, place, asker, now)?;
             }
         }
@@ -241,7 +243,7 @@ impl Suite {
         place: usize,
         asker: Asker,
         now: Duration,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Box<Refusal>> {
         let life = self.versions.get(place).and_then(|version| version.life.as_ref());
         if let Some((life, closed)) =
             life.and_then(|life| Some((life, life.closed(now.as_secs())?)))
@@ -258,9 +260,10 @@ impl Suite {
         }
         match request.content.fits(place) {
             true => Ok(()),
-            false => Err(Refusal::new(Reason::MediaTypeUnsupported)
-                .detail("the body is in another version's media type")
-                .with("supported", self.supported(now))),
+            false => {
+                let refusal = self.unserved(Reason::MediaTypeUnsupported, now);
+                Err(Box::new(refusal.detail("the body is in another version's media type")))
+            }
         }
     }
 
@@ -272,14 +275,14 @@ impl Suite {
         place: usize,
         accepted: Result<Accepted, Malformed>,
         now: Duration,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Box<Refusal>> {
         match accepted {
             Ok(accepted) if !accepted.contradicts(place) => return Ok(()),
             Err(malformed) if self.versions.strict => return Err(self.invalid(malformed, now)),
             Ok(_) if self.versions.strict => {
-                return Err(Refusal::new(Reason::VersionInvalid)
-                    .detail("the path and the Accept header name different versions")
-                    .with("supported", self.supported(now)));
+                let refusal = self.unserved(Reason::VersionInvalid, now);
+                let cause = "the path and the Accept header name different versions";
+                return Err(Box::new(refusal.detail(cause)));
             }
             Ok(_) | Err(_) => {}
         }
@@ -297,15 +300,17 @@ impl Suite {
     /// What `Accept` leaves out does not answer, whoever chose it.
     fn accept(
         &self,
+        request: &mut Request,
         accepted: &Accepted,
-        place: usize,
-        below: &str,
+        (place, below): (usize, &str),
         now: Duration,
-    ) -> Result<(), Refusal> {
-        match accepted.excludes(place) {
-            true => Err(self.not_served(Reason::VersionNotAcceptable, below, now)),
-            false => Ok(()),
+    ) -> Result<(), Box<Refusal>> {
+        if !accepted.excludes(place) {
+            return Ok(());
         }
+        // It is not that version that answers.
+        request.record.notice = None;
+        Err(self.not_served(Reason::VersionNotAcceptable, below, now))
     }
 
     /// One line per tenant, version and minute, so that who must be told of the end is known.
@@ -334,9 +339,9 @@ impl Suite {
         ));
     }
 
-    fn closed(&self, closed: Closed, now: Duration) -> Refusal {
-        let refusal = Refusal::new(Reason::VersionGone).with("supported", self.supported(now));
-        match closed {
+    fn closed(&self, closed: Closed, now: Duration) -> Box<Refusal> {
+        let refusal = self.unserved(Reason::VersionGone, now);
+        Box::new(match closed {
             Closed::Gone => refusal,
             Closed::BrownOut { until_s } => {
                 let left = until_s.saturating_sub(now.as_secs()).max(1);
@@ -344,22 +349,25 @@ impl Suite {
                     .detail("this version ends soon; for a while it does not answer, so that it is noticed")
                     .header("retry-after", left.to_string())
             }
-        }
+        })
     }
 
     /// Names what is served, and where the default has the same.
-    fn not_served(&self, reason: Reason, below: &str, now: Duration) -> Refusal {
-        let refusal = Refusal::new(reason).with("supported", self.supported(now));
-        match self.versions.default_place().and_then(|place| self.versions.path(place, below)) {
+    fn not_served(&self, reason: Reason, below: &str, now: Duration) -> Box<Refusal> {
+        let refusal = self.unserved(reason, now);
+        let path = self.versions.default_place();
+        Box::new(match path.and_then(|place| self.versions.path(place, below)) {
             Some(path) => refusal.header(lifecycle::LINK, format!("<{path}>; rel=\"alternate\"")),
             None => refusal,
-        }
+        })
     }
 
-    fn invalid(&self, malformed: Malformed, now: Duration) -> Refusal {
-        Refusal::new(Reason::VersionInvalid)
-            .detail(malformed.to_string())
-            .with("supported", self.supported(now))
+    fn invalid(&self, malformed: Malformed, now: Duration) -> Box<Refusal> {
+        Box::new(self.unserved(Reason::VersionInvalid, now).detail(malformed.to_string()))
+    }
+
+    fn unserved(&self, reason: Reason, now: Duration) -> Refusal {
+        Refusal::new(reason).with("supported", self.supported(now))
     }
 
     /// The versions that answer, but for brown-outs.
