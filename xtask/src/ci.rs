@@ -73,7 +73,8 @@ fn tidy_(root: &Path) -> anyhow::Result<()> {
 }
 
 fn codegen_(root: &Path) -> anyhow::Result<()> {
-    let rendered = render::all(&Document::read(root)?, &Image::unpublished());
+    let mut rendered = render::all(&Document::read(root)?, &Image::unpublished());
+    rendered.extend(render::versions::pages(root)?);
     lines(codegen::differences(root, &rendered), "files differ: run `cargo xtask codegen`")
 }
 

@@ -43,7 +43,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         _ => Image::unpublished(),
     };
-    let rendered = render::all(&Document::read(&root)?, &image);
+    let mut rendered = render::all(&Document::read(&root)?, &image);
+    rendered.extend(render::versions::pages(&root)?);
     if args.check {
         let wrong = differences(&root, &rendered);
         for line in &wrong {
@@ -53,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let out = args.out.as_deref().unwrap_or(&root);
     for file in &rendered {
-        let path = out.join(file.path);
+        let path = out.join(file.path.as_ref());
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("making {}", folder.display()))?;
@@ -68,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 pub fn differences(root: &Path, rendered: &[Rendered]) -> Vec<String> {
     let mut lines = Vec::new();
     for file in rendered {
-        let Ok(committed) = std::fs::read_to_string(root.join(file.path)) else {
+        let Ok(committed) = std::fs::read_to_string(root.join(file.path.as_ref())) else {
             lines.push(format!("{}: is missing", file.path));
             continue;
         };
@@ -91,7 +92,7 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join("a.yaml"), "x\ny\n").expect("a file");
         let check = |path: &'static str, text: &str, expected: &[&str]| {
-            let rendered = [Rendered { path, text: text.to_owned() }];
+            let rendered = [Rendered { path: path.into(), text: text.to_owned() }];
             assert_eq!(differences(&folder, &rendered), expected);
         };
         check("a.yaml", "x\ny\n", &[]);

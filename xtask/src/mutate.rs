@@ -10,6 +10,7 @@ mod functions;
 mod limits;
 mod record;
 mod store;
+mod versions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -70,6 +71,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(record::GUARDS)
         .chain(store::GUARDS)
         .chain(control::GUARDS)
+        .chain(versions::GUARDS)
 }
 
 /// From an empty folder on two cores.

@@ -1,7 +1,7 @@
 //! Renders the manifests of Envoy, Istio and Kong from one configuration document of the filter, and its schema.
 //! Only `host`, `signatures` and `sidecar` differ between them; what the fields mean is the filter's business.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use anyhow::Context;
 use gatehouse_edge::Suite;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 pub mod envoy;
 pub mod istio;
 pub mod kong;
+pub mod versions;
 pub mod yaml;
 
 /// The document that everything is rendered from, relative to the root.
@@ -122,7 +123,7 @@ impl Image {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     /// Relative to the root.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     /// The whole content.
     pub text: String,
 }
@@ -138,16 +139,19 @@ pub fn all(document: &Document, image: &Image) -> Vec<Rendered> {
     };
     vec![
         Rendered {
-            path: "istio/base/wasmplugin.yaml",
+            path: "istio/base/wasmplugin.yaml".into(),
             text: documents(&istio::wasm_plugin(document, image)),
         },
         Rendered {
-            path: "istio/base/envoyfilter.yaml",
+            path: "istio/base/envoyfilter.yaml".into(),
             text: documents(&[istio::envoy_filter(document)]),
         },
-        Rendered { path: "kong/kong.yaml", text: documents(&[kong::declarative(document)]) },
-        Rendered { path: "kong/suite.meta.json", text: format!("{:#}\n", kong::meta()) },
-        Rendered { path: "docs/schema/edge.json", text: format!("{:#}\n", sorted(Suite::schema())) },
+        Rendered { path: "kong/kong.yaml".into(), text: documents(&[kong::declarative(document)]) },
+        Rendered { path: "kong/suite.meta.json".into(), text: format!("{:#}\n", kong::meta()) },
+        Rendered {
+            path: "docs/schema/edge.json".into(),
+            text: format!("{:#}\n", sorted(Suite::schema())),
+        },
     ]
 }
 

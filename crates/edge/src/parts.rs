@@ -25,6 +25,11 @@ impl Parts {
         cfg!(feature = "limits") && matches!(self, Self::Suite)
     }
 
+    /// Whether versions are found, and told how they end.
+    pub(crate) const fn versions(self) -> bool {
+        cfg!(feature = "versions") && matches!(self, Self::Suite)
+    }
+
     /// Whether the caller is handed on to modules behind this one.
     pub(crate) const fn hands_over(self) -> bool {
         matches!(self, Self::Auth)

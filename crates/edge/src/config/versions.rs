@@ -22,14 +22,11 @@ const SERVED: &str = "write one of the versions in \"served\"";
 
 /// The single module leaves versions to others: where it finds none, it knows none.
 pub(super) fn read(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Option<Versions> {
-    match parts {
-        Parts::Suite => doc.object("versions", |doc| read_versions(doc, warnings)),
-        Parts::Auth => {
-            let _judged_elsewhere =
-                doc.object_opt("versions", |doc| read_versions(doc, &mut Warnings::default()))?;
-            Some(Versions::none())
-        }
+    if parts.versions() {
+        return doc.object("versions", |doc| read_versions(doc, warnings));
     }
+    let _judged_elsewhere = doc.raw("versions");
+    Some(Versions::none())
 }
 
 fn read_versions(doc: &Document<'_>, warnings: &mut Warnings) -> Option<Versions> {

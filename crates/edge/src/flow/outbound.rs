@@ -70,7 +70,7 @@ impl Suite {
     ) -> Vec<Edit> {
         let mut edits: Vec<Edit> = Vec::with_capacity(RESPONSE_EDITS);
         edits.extend(record.headers().map(|(name, value)| Edit::Set(name.into(), value)));
-        if let Some(notice) = &record.notice {
+        if let Some(notice) = record.notice.as_ref().filter(|_| self.parts.versions()) {
             notice.edits(headers, &mut edits);
         }
         if let Some(standing) = &record.limit {

@@ -77,6 +77,9 @@ impl Suite {
         path: &str,
         now: Duration,
     ) -> Result<Option<Versioned>, Box<Refusal>> {
+        if !self.parts.versions() {
+            return Ok(None);
+        }
         if let Some(of_vendor) = found.content_of_vendor {
             request.content = Content::read(of_vendor, &self.versions);
         }
@@ -130,7 +133,7 @@ impl Suite {
         open: Option<&Versioned>,
         now: Duration,
     ) -> Result<(), Box<Refusal>> {
-        let Some(place) = request.version else { return Ok(()) };
+        let Some(place) = request.version.filter(|_| self.parts.versions()) else { return Ok(()) };
         if let Some(Versioned { path, below, open: Some(accepted) }) = open {
             let below = path.get(*below..).unwrap_or_default();
             self.accept(request, accepted, (place, below), now)?;
@@ -150,7 +153,8 @@ impl Suite {
         facts: &PrincipalFacts,
         now: Duration,
     ) -> Result<(), Box<Refusal>> {
-        let Some(mut place) = request.version else { return Ok(()) };
+        let version = request.version.filter(|_| self.parts.versions());
+        let Some(mut place) = version else { return Ok(()) };
         let asker = Asker::Tenant(facts.tenant);
         match mem::take(&mut request.undecided) {
             Undecided::Nothing => {}
