@@ -14,7 +14,10 @@ use axum::{
 };
 use gatehouse_contract::{IssuerId, Reason, TenantId, document as contract};
 use gatehouse_outbound::Guard;
-use gatehouse_service::{Reply, body::JsonBody};
+use gatehouse_service::{
+    Reply,
+    body::{JsonBody, wire},
+};
 use gatehouse_store::issuers::{ClientAuth, Issuer, Settings};
 use serde_json::{Map, Value, json};
 use tracing::error;
@@ -93,8 +96,7 @@ pub async fn update(
     let op = caller.op();
     let mut tx = door::open(&api, &op, door, tenant).await?;
     let before = tx.within().issuer(id).await.map_err(refused)?.ok_or(Reason::NotFound)?;
-    let patch: Map<String, Value> = serde_json::from_slice(&body.0)
-        .map_err(|_| Reply::mistake("$", "not an object", "send what is to change"))?;
+    let patch: Map<String, Value> = wire(&body.0)?;
     let mut whole = Value::Object(document::shown(&before.settings));
     merge(&mut whole, &Value::Object(patch));
     // What the platform named stays named when the tenant changes something else.

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gatehouse_contract::{Reason, sidecar::CheckAsk};
-use gatehouse_service::Reply;
+use gatehouse_service::{Reply, body::wire};
 
 use crate::{
     app::{App, json},
@@ -15,13 +15,9 @@ use crate::{
 };
 
 pub async fn check<S: Store>(State(app): State<App<S>>, body: Bytes) -> Response {
-    let ask: CheckAsk = match serde_json::from_slice(&body) {
+    let ask: CheckAsk = match wire(&body) {
         Ok(ask) => ask,
-        Err(error) => {
-            // The caller is a filter of ours: what serde says of its body tells a client nothing.
-            return Reply::mistake("$", error.to_string(), "send a check as the contract has it")
-                .into_response();
-        }
+        Err(refusal) => return refusal.into_response(),
     };
     match app.engine.check(&ask).await {
         Ok(answer) => json(&answer),

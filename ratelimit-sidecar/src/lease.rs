@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gatehouse_contract::{Reason, sidecar::LeaseAsk};
-use gatehouse_service::Reply;
+use gatehouse_service::{Reply, body::wire};
 
 use crate::{
     app::{App, json},
@@ -15,13 +15,9 @@ use crate::{
 };
 
 pub async fn lease<S: Store>(State(app): State<App<S>>, body: Bytes) -> Response {
-    let ask: LeaseAsk = match serde_json::from_slice(&body) {
+    let ask: LeaseAsk = match wire(&body) {
         Ok(ask) => ask,
-        Err(error) => {
-            // The caller is a filter of ours: what serde says of its body tells a client nothing.
-            return Reply::mistake("$", error.to_string(), "send an ask as the contract has it")
-                .into_response();
-        }
+        Err(refusal) => return refusal.into_response(),
     };
     match app.engine.lease(&ask).await {
         Ok(answer) => json(&answer),

@@ -22,7 +22,7 @@ use gatehouse_contract::{
     sidecar::{PrincipalAsk, PrincipalFacts},
 };
 use gatehouse_redis_kit::cred::{Holder, Keys, Permissions};
-use gatehouse_service::{Reply, exit::chain};
+use gatehouse_service::{Reply, body::wire, exit::chain};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -365,13 +365,9 @@ fn is_new(id: ApiKeyId, now: Duration) -> bool {
 }
 
 pub async fn principal<S: Store>(State(app): State<App<S>>, body: Bytes) -> Response {
-    let ask: PrincipalAsk = match serde_json::from_slice(&body) {
+    let ask: PrincipalAsk = match wire(&body) {
         Ok(ask) => ask,
-        // What serde says may quote a credential.
-        Err(_) => {
-            return Reply::mistake("$", "not a question", "send one as the contract has it")
-                .into_response();
-        }
+        Err(refusal) => return refusal.into_response(),
     };
     match app.principals.0.resolve(&ask).await {
         Verdict::Facts(facts) => json(&facts),

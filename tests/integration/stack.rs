@@ -8,6 +8,7 @@ mod identity;
 mod limits;
 mod roles;
 mod sign_in;
+mod surfaces;
 mod tokens;
 
 use gatehouse_tests::{
@@ -33,6 +34,7 @@ fn the_path_with_redis_and_native_signatures() {
             identity::no_spelling_of_a_tenant_header_reaches_the_upstream,
             identity::nothing_internal_is_routed,
             identity::the_native_verifier_was_taken,
+            surfaces::x8_every_surface_refuses_in_one_shape,
             tokens::bad_tokens_are_refused,
             roles::a_viewer_may_not_create,
             roles::versions_are_routed_or_named,
@@ -88,6 +90,8 @@ fn refusal(answer: &Message) -> String {
 /// A problem's body without what differs from request to request.
 fn without_request_id(answer: &Message) -> Value {
     let mut body = answer.json().unwrap();
-    body.as_object_mut().unwrap().remove("request_id");
+    for member in ["request_id", "instance"] {
+        assert!(body.as_object_mut().unwrap().remove(member).is_some(), "{member}");
+    }
     body
 }

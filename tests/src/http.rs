@@ -218,10 +218,16 @@ impl Request {
 
     /// Sets a JSON body.
     #[must_use]
-    pub fn json(mut self, body: &Value) -> Self {
-        self.0.body = body.to_string().into_bytes();
+    pub fn json(self, body: &Value) -> Self {
+        self.body("application/json", body.to_string())
+    }
+
+    /// Sets a body of this media type.
+    #[must_use]
+    pub fn body(mut self, kind: &str, body: impl Into<Vec<u8>>) -> Self {
+        self.0.body = body.into();
         let length = self.0.body.len().to_string();
-        self.header("Content-Type", "application/json").header("Content-Length", &length)
+        self.header("Content-Type", kind).header("Content-Length", &length)
     }
 
     /// The request line.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 pub mod envoy;
 pub mod istio;
 pub mod kong;
+pub mod problems;
 pub mod versions;
 pub mod yaml;
 
@@ -152,6 +153,7 @@ pub fn all(document: &Document, image: &Image) -> Vec<Rendered> {
             path: "docs/schema/edge.json".into(),
             text: format!("{:#}\n", sorted(Suite::schema())),
         },
+        Rendered { path: "docs/problems.md".into(), text: problems::page() },
     ]
 }
 

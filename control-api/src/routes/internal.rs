@@ -3,7 +3,7 @@
 
 use axum::{
     Json,
-    extract::{State, rejection::JsonRejection},
+    extract::State,
     http::{HeaderMap, StatusCode},
 };
 use gatehouse_contract::{
@@ -11,7 +11,11 @@ use gatehouse_contract::{
     sidecar::{LastUsed, PrincipalAsk, PrincipalFacts, QuotaWarning},
 };
 use gatehouse_redis_kit::cred::{Generation, Holder, Permissions};
-use gatehouse_service::{Reply, RequestId, exit::chain};
+use gatehouse_service::{
+    Reply, RequestId,
+    body::{JsonBody, wire},
+    exit::chain,
+};
 use gatehouse_store::{OffsetDateTime, OpCtx};
 use tracing::{Span, debug, warn};
 
@@ -28,9 +32,9 @@ const DAY_S: u64 = 24 * 3600;
 /// such issuer, tenant or member.
 pub async fn principal(
     State(api): State<Api>,
-    body: Result<Json<PrincipalAsk>, JsonRejection>,
+    body: JsonBody,
 ) -> Result<Json<PrincipalFacts>, Reply> {
-    let Json(ask) = body.map_err(broken)?;
+    let ask: PrincipalAsk = wire(&body.0)?;
     let verdict = match &ask {
         PrincipalAsk::Subject { issuer, tenant, subject, token, issued_at_s, vouched } => {
             Span::current().record("tenant.id", tracing::field::display(tenant));
@@ -105,11 +109,8 @@ impl<'a> Cache<'a> {
 }
 
 /// `POST /internal/v1/last-used`: a batch.
-pub async fn last_used(
-    State(api): State<Api>,
-    body: Result<Json<LastUsed>, JsonRejection>,
-) -> Result<StatusCode, Reply> {
-    let Json(LastUsed { seen_at_s }) = body.map_err(broken)?;
+pub async fn last_used(State(api): State<Api>, body: JsonBody) -> Result<StatusCode, Reply> {
+    let LastUsed { seen_at_s } = wire(&body.0)?;
     // What is no key's id, or no time, is another kind of credential, or nothing.
     let seen: Vec<_> = seen_at_s
         .iter()
@@ -126,9 +127,9 @@ pub async fn last_used(
 pub async fn quota_warning(
     State(api): State<Api>,
     headers: HeaderMap,
-    body: Result<Json<QuotaWarning>, JsonRejection>,
+    body: JsonBody,
 ) -> Result<StatusCode, Reply> {
-    let Json(warning) = body.map_err(broken)?;
+    let warning: QuotaWarning = wire(&body.0)?;
     Span::current().record("tenant.id", tracing::field::display(warning.tenant));
     let now = clock::now();
     let today = clock::since_epoch(now).as_secs() / DAY_S;
@@ -153,8 +154,4 @@ pub async fn quota_warning(
         );
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn broken(error: JsonRejection) -> Reply {
-    Reply::mistake("$", error.body_text(), "send a question as the contract has it")
 }

@@ -33,8 +33,8 @@ fn whatever_goes_wrong_is_a_problem() {
         ("POST", url("/oauth2/token"), vec![json], Some("{}"), 415, "media_type_unsupported"),
         ("POST", agents.clone(), vec![auth, json], Some(&large), 413, "body_too_large"),
         ("POST", runs, vec![auth, json], Some(&huge), 413, "body_too_large"),
-        ("POST", agents.clone(), vec![auth, json], Some("{\"name\":"), 422, "body_invalid"),
-        ("POST", agents.clone(), vec![auth, json], Some("\u{feff}{}"), 422, "body_invalid"),
+        ("POST", agents.clone(), vec![auth, json], Some("{\"name\":"), 400, "body_malformed"),
+        ("POST", agents.clone(), vec![auth, json], Some("\u{feff}{}"), 400, "body_malformed"),
     ] {
         let headers = [headers, vec![("x-request-id", "ask-1")]].concat();
         let answer = send(method, &url, &headers, body);

@@ -10,11 +10,13 @@ use axum::{
     http::{HeaderMap, header},
 };
 use gatehouse_contract::{Document, Reason, document};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::error::Category;
 
 use crate::Reply;
 
 /// A JSON body's bytes. Its bound is the route's `DefaultBodyLimit` ([`crate::app::Bounds`]); a larger body is
-/// 413, another media type 415.
+/// 413, another media type 415, and what is no JSON 400.
 #[derive(Debug, Clone)]
 pub struct JsonBody(pub Bytes);
 
@@ -22,9 +24,26 @@ impl JsonBody {
     /// Reads the object with `build`; all its mistakes, unknown fields among them, become one 422.
     pub fn read<T>(&self, build: impl FnOnce(&Document<'_>) -> Option<T>) -> Result<T, Reply> {
         let text = std::str::from_utf8(&self.0)
-            .map_err(|_| Reply::mistake("$", "not UTF-8", "send JSON text in UTF-8"))?;
+            .map_err(|_| Reply::new(Reason::BodyMalformed).detail("the body is not UTF-8"))?;
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| malformed(&error))?;
         document::read(text, build).map_err(|mistakes| Reply::mistakes(&mistakes))
     }
+}
+
+/// Reads a type that is judged by its form alone: 400 for what is no JSON, 422 for another type. Of the body nothing is quoted,
+/// as it may hold a credential, and of the library's words none.
+pub fn wire<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reply> {
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        Category::Data => {
+            Reply::mistake("$", "not what this path takes", "send what its description says")
+        }
+        Category::Syntax | Category::Eof | Category::Io => malformed(&error),
+    })
+}
+
+fn malformed(error: &serde_json::Error) -> Reply {
+    let (line, column) = (error.line(), error.column());
+    Reply::new(Reason::BodyMalformed).detail(format!("not JSON at line {line}, column {column}"))
 }
 
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
@@ -45,7 +64,7 @@ pub async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes,
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
             Reply::new(Reason::BodyTooLarge)
         }
-        _ => Reply::mistake("$", "the body ended early", "send the whole body"),
+        _ => Reply::new(Reason::BodyMalformed).detail("the body ended early"),
     })
 }
 

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 /// Longest cause that is echoed to a client, in characters: a cause may quote the client's own text.
 const CAUSE_CHARS: usize = 200;
+/// Most mistakes that are listed: who sent thousands learns nothing from the rest.
+const MISTAKES: usize = 10;
 
 /// A problem and the headers that go with it. [`crate::app::finish`] adds the request's id to its body.
 #[derive(Debug, Clone)]
@@ -49,10 +51,11 @@ impl Reply {
         self
     }
 
-    /// 422 with every mistake of a body: its JSON path, cause and mend.
+    /// 422 with the mistakes of a body, the first ten: each its JSON path, cause and mend.
     pub fn mistakes(mistakes: &[Mistake]) -> Self {
         let listed: Vec<Value> = mistakes
             .iter()
+            .take(MISTAKES)
             .map(|mistake| {
                 let cause: String = mistake.cause.chars().take(CAUSE_CHARS).collect();
                 json!({"path": mistake.path, "cause": cause, "mend": mistake.mend})

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{Router, http::StatusCode, routing::get};
+use gatehouse_contract::Reason;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,7 +26,7 @@ fn app() -> Router {
             get(async || (StatusCode::BAD_REQUEST, axum::Extension(Verbatim), "as it is")),
         )
         .route("/echo", axum::routing::post(echo));
-    finish(router, Bounds { time: Duration::from_millis(200), body_bytes: 64, quiet: false })
+    finish(router, Bounds { time: Duration::from_millis(200), body_bytes: 128, quiet: false })
 }
 
 async fn send(request: &str) -> (u16, String, String) {
@@ -52,7 +53,17 @@ async fn check(request: &str, status: u16, code: &str) -> Value {
     assert_eq!(got, status, "{head}\n{body}");
     assert!(head.contains("content-type: application/problem+json"), "{head}");
     assert!(head.contains("x-request-id: abc-1"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
+    for inside in ["boom", "library", "serde", "expected", "EOF", ".rs"] {
+        assert!(!body.contains(inside), "{inside}: {body}");
+    }
     let body: Value = serde_json::from_str(&body).expect(&body);
+    let reason = Reason::ALL.iter().find(|reason| reason.code() == code).unwrap();
+    assert_eq!(
+        (&body["type"], &body["title"]),
+        (&reason.type_uri().into(), &reason.title().into())
+    );
+    assert_eq!(body["instance"], "urn:request:abc-1");
     assert_eq!(body["code"], code);
     assert_eq!(body["status"], status);
     assert_eq!(body["request_id"], "abc-1");
@@ -91,11 +102,18 @@ async fn bodies_are_bounded_and_their_mistakes_named() {
     let (status, _, body) = send(&post_of("application/json", r#"{"name":"a"}"#)).await;
     assert_eq!((status, body.as_str()), (200, "a"));
     check(&post_of("text/plain", "{}"), 415, "media_type_unsupported").await;
-    check(&post_of("application/json", &"x".repeat(65)), 413, "body_too_large").await;
-    check(&post_of("application/json", "{"), 422, "body_invalid").await;
+    check(&post_of("application/json", &"x".repeat(129)), 413, "body_too_large").await;
+    let body = check(&post_of("application/json", "{"), 400, "body_malformed").await;
+    assert_eq!(body["detail"], "not JSON at line 1, column 1");
+    check(&post_of("application/json", ""), 400, "body_malformed").await;
+    check(&post_of("application/json", "[]"), 422, "body_invalid").await;
     let misspelt = post_of("application/json", r#"{"name":"a","nmae":1}"#);
     let body = check(&misspelt, 422, "body_invalid").await;
     assert_eq!(body["errors"][0]["path"], "$.nmae");
+    let many: Vec<String> = (0..12).map(|n| format!(r#""{n}":0"#)).collect();
+    let many = post_of("application/json", &format!("{{{}}}", many.join(",")));
+    let body = check(&many, 422, "body_invalid").await;
+    assert_eq!(body["errors"].as_array().unwrap().len(), 10);
 }
 
 #[tokio::test]

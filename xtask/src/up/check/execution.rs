@@ -133,6 +133,7 @@ fn isolation(world: &World, execution: ExecutionId, table: &mut Table) {
             let mut body = answer.json();
             if let Some(members) = body.as_object_mut() {
                 members.remove("request_id");
+                members.remove("instance");
             }
             (answer.status, body)
         };

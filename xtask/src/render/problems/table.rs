@@ -1,0 +1,201 @@
+//! What `docs/problems.md` says of each reason beside what the contract says. One row per reason, in any order.
+
+use gatehouse_contract::Reason;
+
+use super::Row;
+
+const EDGE: &str = "the gateway";
+const SERVICES: &str = "the services";
+const BOTH: &str = "the gateway and the services";
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        reason: Reason::CredentialMissing,
+        from: BOTH,
+        means: "The operation needs a credential and the request has none: no bearer token, no API key, no session.",
+        client: "send `Authorization: Bearer …` or `X-API-Key`; `WWW-Authenticate` names the scheme.",
+        operator: "nothing, unless a route should be public: see `permission` in the role matrix. A cookie or a query parameter counts only where `sources` names it.",
+    },
+    Row {
+        reason: Reason::CredentialMalformed,
+        from: BOTH,
+        means: "The request has more than one credential, or one whose form is broken. None of them is looked at: which one would win is not a client's to guess.",
+        client: "send exactly one credential, once.",
+        operator: "whether something on the way adds a header or a cookie of its own.",
+    },
+    Row {
+        reason: Reason::TokenInvalid,
+        from: BOTH,
+        means: "The token, key or session is forged, expired, revoked, not yet valid or meant for somebody else. It is not said which.",
+        client: "get a new credential, and then repeat. A repetition with the same one fails the same way.",
+        operator: "clocks, the issuer's `audiences` and `algorithms`, the age of its key set, and the deny list. The log of the filter at `debug` names the cause.",
+    },
+    Row {
+        reason: Reason::TenantMissing,
+        from: EDGE,
+        means: "The token is good and names no tenant.",
+        client: "ask the issuer for a token with the tenant's claim.",
+        operator: "`tenant_claim` of the issuer in the gateway's document, and the issuer's own claim mapping.",
+    },
+    Row {
+        reason: Reason::TenantInvalid,
+        from: BOTH,
+        means: "The tenant that the token names is no tenant's id, or the issuer may not speak for it, or the record knows no such member of it.",
+        client: "ask the tenant's admin to be made a member, or use the right issuer.",
+        operator: "`tenants` of the issuer in the gateway's document; the tenant's members in the control API.",
+    },
+    Row {
+        reason: Reason::TenantInactive,
+        from: BOTH,
+        means: "The tenant is being made, is suspended or is being removed.",
+        client: "nothing helps but the tenant's admin or the platform.",
+        operator: "the tenant's `status` and its audit.",
+    },
+    Row {
+        reason: Reason::PermissionDenied,
+        from: BOTH,
+        means: "The caller is known, and its roles, scopes or platform membership do not allow the operation.",
+        client: "ask an admin of the tenant for a role, or use a key with this scope.",
+        operator: "the role matrix, the member's roles, `max_role` of its issuer.",
+    },
+    Row {
+        reason: Reason::ScopeInsufficient,
+        from: EDGE,
+        means: "The access token lacks a scope. `WWW-Authenticate` names it (RFC 6750 §3.1).",
+        client: "ask the issuer for a token with that scope.",
+        operator: "`required_scopes` of the issuer in the gateway's document.",
+    },
+    Row {
+        reason: Reason::PrincipalInactive,
+        from: BOTH,
+        means: "The user, client or key was suspended within its tenant.",
+        client: "ask the tenant's admin.",
+        operator: "the member's status and the tenant's audit.",
+    },
+    Row {
+        reason: Reason::NotFound,
+        from: BOTH,
+        means: "There is no such path or no such thing, or it is another tenant's: these are one answer, byte for byte.",
+        client: "check the path, the id and the tenant of the credential.",
+        operator: "whether the route stands in the role matrix; a platform member also needs `X-Gatehouse-Reason`.",
+    },
+    Row {
+        reason: Reason::VersionUnknown,
+        from: EDGE,
+        means: "The path names an API version that is not served. `supported` lists those that are.",
+        client: "use a version of the list.",
+        operator: "`versions` in the gateway's document.",
+    },
+    Row {
+        reason: Reason::VersionNotAcceptable,
+        from: EDGE,
+        means: "`Accept` names API versions that are not served and accepts nothing else. `supported` lists those that are.",
+        client: "accept a version of the list, or any.",
+        operator: "`versions` in the gateway's document.",
+    },
+    Row {
+        reason: Reason::VersionInvalid,
+        from: EDGE,
+        means: "The version's parameter of a media type is malformed, or, where conflicts are refused, path and `Accept` name two versions.",
+        client: "name one version, in one way.",
+        operator: "`versions` in the gateway's document: whether conflicts are refused or the path wins.",
+    },
+    Row {
+        reason: Reason::VersionGone,
+        from: EDGE,
+        means: "The API version was served once and is not any more, or not during a brown-out that announces its end. `Link` leads to its successor.",
+        client: "move to the successor: `Link; rel=\"successor-version\"`. During a brown-out a later repetition succeeds.",
+        operator: "the version's dates in the gateway's document, and the grace of single tenants.",
+    },
+    Row {
+        reason: Reason::PathInvalid,
+        from: BOTH,
+        means: "The path can be read in more than one way (dot segments, encoded slashes, backslashes, broken escapes), or the request line or query is broken.",
+        client: "send the path in its normal form.",
+        operator: "whether a proxy on the way rewrites paths.",
+    },
+    Row {
+        reason: Reason::HeaderInvalid,
+        from: BOTH,
+        means: "A header that decides something came twice or in a broken form. Where only its sender can mend it, `detail` names it.",
+        client: "send the header once and in its form.",
+        operator: "whether something on the way adds it a second time.",
+    },
+    Row {
+        reason: Reason::QuotaExceeded,
+        from: "the gateway, and the sidecar where it is asked directly",
+        means: "A limit of the tenant, the endpoint, the subject or the day is used up, or too many requests came from one address before they were authenticated. `RateLimit-Policy` and `RateLimit` name the limits and their standing.",
+        client: "wait for `Retry-After` seconds, then repeat. Refused requests are not charged.",
+        operator: "the tenant's tier and limits, `/admin/top` of the sidecar, [the runbook of the limits](runbooks/rate-limits.md).",
+    },
+    Row {
+        reason: Reason::LimiterUnavailable,
+        from: "the gateway, and the sidecar where it is asked directly",
+        means: "Limits could not be counted, and the tier's policy for that case is to refuse.",
+        client: "repeat after `Retry-After` seconds, with a growing delay.",
+        operator: "the sidecar, its Redis and its circuit breaker; `limiter.away` in the gateway's document. [The runbook of the limits](runbooks/rate-limits.md).",
+    },
+    Row {
+        reason: Reason::IdentityUnavailable,
+        from: BOTH,
+        means: "The issuer's keys or the caller's record could not be had, so that nobody can be told apart. The credential may well be good.",
+        client: "repeat after `Retry-After` seconds, with a growing delay. Do not throw the credential away.",
+        operator: "the sidecar, the control API's internal listener, the issuer's key set, the age of the change feed.",
+    },
+    Row {
+        reason: Reason::DependencyUnavailable,
+        from: SERVICES,
+        means: "A part that the operation needs is away, or the operation did not end in time.",
+        client: "repeat after a growing delay. Of an operation that changes something, read first whether it was done.",
+        operator: "`/readyz` of the service, which names the part; the error in its log under the request's id.",
+    },
+    Row {
+        reason: Reason::MethodNotAllowed,
+        from: BOTH,
+        means: "The path exists and the method does not. `Allow` lists those that do.",
+        client: "use a method of `Allow`.",
+        operator: "whether the route stands in the role matrix with this method.",
+    },
+    Row {
+        reason: Reason::MediaTypeUnsupported,
+        from: BOTH,
+        means: "The body's `Content-Type` is missing, sent twice, or none that the operation takes.",
+        client: "send the body as `application/json`, or as `detail` says.",
+        operator: "the schemas of the validation module, where one is bound to the route.",
+    },
+    Row {
+        reason: Reason::BodyTooLarge,
+        from: BOTH,
+        means: "The body is larger than the operation takes. Nothing of it was used.",
+        client: "send less; the bound of an operation is in its description.",
+        operator: "the body limits of the gateway's document and of the service.",
+    },
+    Row {
+        reason: Reason::BodyMalformed,
+        from: BOTH,
+        means: "The body is not JSON, not UTF-8 or ended early. `detail` says where reading stopped.",
+        client: "send one whole JSON value.",
+        operator: "whether something on the way cuts or re-encodes bodies.",
+    },
+    Row {
+        reason: Reason::BodyInvalid,
+        from: BOTH,
+        means: "The body is JSON and not what the operation takes. `errors` lists at most ten mistakes, each with its place.",
+        client: "mend every entry of `errors`; a repetition of the same body fails the same way.",
+        operator: "the schema that the route is bound to, where the gateway validates.",
+    },
+    Row {
+        reason: Reason::Conflict,
+        from: SERVICES,
+        means: "The request clashes with what is there: a name that is taken, a state that does not allow it.",
+        client: "read the current state, then decide anew. `detail` says what clashes.",
+        operator: "nothing: it is a client's to solve.",
+    },
+    Row {
+        reason: Reason::Internal,
+        from: BOTH,
+        means: "Something broke on our side. What it was is in the log under the request's id, and not in the answer.",
+        client: "repeat once; if it fails again, tell support the `request_id`.",
+        operator: "the error in the log under the request's id. Every one of these is a bug or a broken store.",
+    },
+];
