@@ -13,3 +13,4 @@ mod remote_keys;
 mod robust;
 mod tokens;
 mod unavailable;
+mod validate;

@@ -21,6 +21,8 @@ pub const SUITE: &str = "GATEHOUSE_TEST_SUITE";
 pub const PROBE: &str = "GATEHOUSE_TEST_PROBE";
 /// The module `auth` for Envoy.
 pub const AUTH: &str = "GATEHOUSE_TEST_AUTH";
+/// The module that judges bodies.
+pub const VALIDATE: &str = "GATEHOUSE_TEST_VALIDATE";
 /// The folder of the built services.
 pub const BIN: &str = "GATEHOUSE_TEST_BIN";
 

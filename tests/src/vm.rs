@@ -3,6 +3,7 @@
 //! VMs with the same [`Host`] are one process: they share its clocks and, under the same `vm_id`, its shared data.
 //! Knows nothing of what the filter decides.
 
+mod body;
 mod filter;
 mod foreign;
 mod guest;
@@ -174,6 +175,7 @@ impl Vm {
         let stream = Stream {
             request,
             trailers: Headers::default(),
+            body: Vec::new(),
             response: None,
             standing: Standing::Held,
             resume: false,

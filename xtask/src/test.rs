@@ -83,6 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_PROBE", &probe)
             // The build leaves every module in one folder.
             .env("GATEHOUSE_TEST_AUTH", suite.with_file_name("auth.wasm"))
+            .env("GATEHOUSE_TEST_VALIDATE", suite.with_file_name("validate.wasm"))
             .env("GATEHOUSE_TEST_BIN", &bin)
             .env("GATEHOUSE_TEST_AGENT", &agent);
         Ok(())

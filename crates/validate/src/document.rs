@@ -21,9 +21,8 @@ pub struct Validator {
 
 /// What a route says of its bodies.
 #[derive(Debug)]
-pub struct Rule {
+pub(crate) struct Rule {
     method: String,
-    template: String,
     /// `None` stands for any one segment.
     segments: Vec<Option<Box<str>>>,
     max_body_bytes: usize,
@@ -59,24 +58,38 @@ impl Validator {
     }
 
     /// The rule for `path`, which is in its one form: the first of the document that fits.
-    pub fn find(&self, method: &[u8], path: &str) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule.method.as_bytes() == method && rule.fits(path))
+    pub(crate) fn find(&self, method: &[u8], path: &str) -> Option<(usize, &Rule)> {
+        let mut rules = self.rules.iter().enumerate();
+        rules.find(|(_, rule)| rule.method.as_bytes() == method && rule.fits(path))
+    }
+
+    /// Whether some rule is for this method.
+    pub(crate) fn knows(&self, method: &[u8]) -> bool {
+        self.rules.iter().any(|rule| rule.method.as_bytes() == method)
+    }
+
+    pub(crate) fn rule(&self, place: usize) -> Option<&Rule> {
+        self.rules.get(place)
+    }
+
+    /// The largest body of the rule of this place, in bytes.
+    pub fn max_body_bytes(&self, place: usize) -> usize {
+        self.rule(place).map_or(0, Rule::max_body_bytes)
     }
 }
 
 impl Rule {
-    /// The method and the template of its route.
-    pub fn name(&self) -> (&str, &str) {
-        (&self.method, &self.template)
-    }
-
     /// The largest body that it takes, in bytes.
-    pub fn max_body_bytes(&self) -> usize {
+    pub(crate) fn max_body_bytes(&self) -> usize {
         self.max_body_bytes
     }
 
     /// Whether a body with these headers can be judged. `content_type` is `None` where it is absent or stands twice.
-    pub fn accepts(&self, content_type: Option<&[u8]>, is_encoded: bool) -> Result<(), Refusal> {
+    pub(crate) fn accepts(
+        &self,
+        content_type: Option<&[u8]>,
+        is_encoded: bool,
+    ) -> Result<(), Refusal> {
         let refused = |detail| Err(Refusal::new(Reason::MediaTypeUnsupported, detail));
         if !content_type.is_some_and(media::is_json) {
             return refused("the body must be JSON in UTF-8 and its content-type must say so");
@@ -88,7 +101,7 @@ impl Rule {
     }
 
     /// Judges a whole body.
-    pub fn judge(&self, body: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn judge(&self, body: &[u8]) -> Result<(), Refusal> {
         if body.len() > self.max_body_bytes {
             return Err(Refusal::too_large());
         }
@@ -139,7 +152,7 @@ fn rule(doc: &Document<'_>) -> Option<Rule> {
     let parts = template.strip_prefix('/').unwrap_or(&template).split('/');
     let segments = parts.map(|part| (!part.starts_with('{')).then(|| part.into())).collect();
     let max_body_bytes = usize::try_from(max_body_bytes?).ok()?;
-    Some(Rule { method, template, segments, max_body_bytes, schema: schema? })
+    Some(Rule { method, segments, max_body_bytes, schema: schema? })
 }
 
 struct Method(String);

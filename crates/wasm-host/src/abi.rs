@@ -117,6 +117,8 @@ pub(crate) enum Map {
 /// The buffers that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Buffer {
+    #[cfg(feature = "validate")]
+    RequestBody = 0,
     AnswerBody = 4,
     Configuration = 7,
 }

@@ -17,7 +17,7 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// The largest answer to the root context is a whole deny list.
 pub(crate) const MAX_ROOT_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// No status of gRPC: the host makes none of its own.
-const NO_GRPC_STATUS: i32 = -1;
+pub(crate) const NO_GRPC_STATUS: i32 = -1;
 
 /// Since the Unix epoch.
 pub(crate) fn now() -> Duration {

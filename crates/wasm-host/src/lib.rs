@@ -17,11 +17,15 @@ mod envoy;
 mod host;
 mod root;
 mod stream;
+#[cfg(feature = "validate")]
+mod validate;
 
 pub use callbacks::root;
 pub use gatehouse_edge::Parts;
 #[doc(hidden)]
 pub use proxy_wasm;
+#[cfg(feature = "validate")]
+pub use validate::validate_root;
 
 /// Makes the crate a module that takes these [`Parts`] of the request path.
 #[macro_export]

@@ -178,8 +178,9 @@ fn buffers_and_properties(linker: &mut Linker<State>) -> Result<()> {
             let state = vm.data();
             let buffer = match kind {
                 4 => state.answer.as_ref().map(|answer| answer.body.clone()),
+                0 => streamed(state),
                 // No body is there yet.
-                0 | 6 => Some(Vec::new()),
+                6 => Some(Vec::new()),
                 7 => Some(state.configuration.clone()),
                 _ => None,
             };
@@ -396,4 +397,10 @@ fn metrics(linker: &mut Linker<State>) -> Result<()> {
 
 fn from_wire(bytes: &[u8]) -> Result<Headers> {
     Headers::from_wire(bytes).map_err(|error| format_err!("{error}"))
+}
+
+/// What has come of the request's body and was held.
+fn streamed(state: &State) -> Option<Vec<u8>> {
+    let stream = state.streams.get(&state.effective);
+    Some(stream.map(|stream| stream.body.clone()).unwrap_or_default())
 }

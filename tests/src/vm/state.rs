@@ -110,6 +110,8 @@ pub enum Standing {
 pub(super) struct Stream {
     pub request: Headers,
     pub trailers: Headers,
+    /// What the filter has held of the body.
+    pub body: Vec<u8>,
     /// From when it comes on.
     pub response: Option<Headers>,
     pub standing: Standing,

@@ -62,10 +62,11 @@ fn check(filter: Filter, host: Host, module: &[u8], expected: Result<(), &str>) 
 fn a_module_over_its_budget_is_refused() {
     for filter in Filter::ALL {
         let most = filter.max_bytes();
-        let room = usize::try_from(most).unwrap() - sample(&[], EXPORTS, 0).len();
-        check(filter, Host::Envoy, &sample(&[], EXPORTS, room - 100), Ok(()));
+        let of = |bytes| sample(&[], filter.exports(), bytes);
+        let room = usize::try_from(most).unwrap() - of(0).len();
+        check(filter, Host::Envoy, &of(room - 100), Ok(()));
         let error = format!("{most} are allowed");
-        check(filter, Host::Envoy, &sample(&[], EXPORTS, room + 1), Err(&error));
+        check(filter, Host::Envoy, &of(room + 1), Err(&error));
     }
 }
 

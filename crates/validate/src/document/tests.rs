@@ -16,18 +16,18 @@ fn a_request_finds_the_first_rule_that_fits() {
     let validator = Validator::compile(GOOD).unwrap();
     assert!(validator.holds_headers());
     for (method, path, expected) in [
-        ("POST", "/api/v1/registry/agents", Some("/api/v1/registry/agents")),
+        ("POST", "/api/v1/registry/agents", Some(0)),
         ("PUT", "/api/v1/registry/agents", None),
         ("post", "/api/v1/registry/agents", None),
         ("POST", "/api/v1/registry/agents/", None),
         ("POST", "/api/v1/registry/agents/7", None),
-        ("PATCH", "/api/v1/registry/agents/7", Some("/api/v1/registry/agents/{id}")),
-        ("PATCH", "/api/v1/registry/agents/special", Some("/api/v1/registry/agents/{id}")),
+        ("PATCH", "/api/v1/registry/agents/7", Some(1)),
+        ("PATCH", "/api/v1/registry/agents/special", Some(1)),
         ("PATCH", "/api/v1/registry/agents/", None),
         ("PATCH", "/api/v1/registry/agents/7/x", None),
         ("PATCH", "", None),
     ] {
-        let found = validator.find(method.as_bytes(), path).map(|rule| rule.name().1);
+        let found = validator.find(method.as_bytes(), path).map(|(place, _)| place);
         assert_eq!(found, expected, "{method} {path}");
     }
 }
@@ -35,7 +35,7 @@ fn a_request_finds_the_first_rule_that_fits() {
 #[test]
 fn x7_media_type_then_size_then_json_then_schema() {
     let validator = Validator::compile(GOOD).unwrap();
-    let rule = validator.find(b"POST", "/api/v1/registry/agents").unwrap();
+    let rule = validator.rule(0).unwrap();
     let reason = |judged: Result<(), Refusal>| judged.map_err(|refusal| refusal.reason);
     assert_eq!(reason(rule.accepts(Some(b"application/json"), false)), Ok(()));
     for (content_type, is_encoded) in

@@ -1,0 +1,208 @@
+//! A request as the module meets it: first its headers, then its whole body. Says what to do; the shell does it.
+//! Knows no host.
+
+use std::borrow::Cow;
+
+use gatehouse_contract::{Reason, problem};
+
+use crate::{
+    document::{Rule, Validator},
+    judge::Refusal,
+};
+
+/// A header's name and value.
+type Pair<'h> = (&'h [u8], &'h [u8]);
+
+/// What a request's headers call for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// No schema: everything passes as it comes.
+    Pass,
+    /// The whole body is to be judged by the rule of this place.
+    Await(usize),
+    /// It is refused.
+    Refuse(Answer),
+}
+
+/// An answer of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Why.
+    pub reason: Reason,
+    /// The headers, content type included.
+    pub headers: Vec<(&'static str, String)>,
+    /// A problem, or the message of a gRPC status.
+    pub body: Vec<u8>,
+    /// The gRPC code for a caller that speaks gRPC: the host makes trailers of it.
+    pub grpc_code: Option<u8>,
+}
+
+/// `INVALID_ARGUMENT`: what gRPC callers are told, whichever reason it is.
+const INVALID_ARGUMENT: u8 = 3;
+/// The longest request id that is told back.
+const MAX_ID_BYTES: usize = 128;
+
+impl Validator {
+    /// Looks at the headers of a request. `normal` brings a path into its one form, or says that it has none.
+    pub fn begin<'h>(
+        &self,
+        headers: &[Pair<'h>],
+        normal: impl FnOnce(&'h [u8]) -> Option<Cow<'h, str>>,
+    ) -> Begin {
+        let (Some(method), Some(target)) = (one(headers, b":method"), one(headers, b":path"))
+        else {
+            return Begin::Refuse(answer(&no_path(), headers));
+        };
+        if !self.knows(method) {
+            return Begin::Pass;
+        }
+        let Some(path) = normal(target) else {
+            return Begin::Refuse(answer(&no_path(), headers));
+        };
+        let Some((place, rule)) = self.find(method, &path) else { return Begin::Pass };
+        match rule.admits(headers) {
+            Ok(()) => Begin::Await(place),
+            Err(refusal) => Begin::Refuse(answer(&refusal, headers)),
+        }
+    }
+
+    /// Judges the whole body of a request that waits for the rule of this place.
+    pub fn end(&self, place: usize, body: &[u8], headers: &[Pair<'_>]) -> Result<(), Answer> {
+        let judged = match self.rule(place) {
+            Some(rule) => rule.judge(body),
+            // No place comes from elsewhere; were there one, it is no reason to pass.
+            None => Err(Refusal::new(Reason::Internal, "the rule is gone")),
+        };
+        judged.map_err(|refusal| answer(&refusal, headers))
+    }
+}
+
+impl Rule {
+    fn admits(&self, headers: &[Pair<'_>]) -> Result<(), Refusal> {
+        let encoded = headers.iter().any(|(name, value)| {
+            name.eq_ignore_ascii_case(b"content-encoding")
+                && !value.eq_ignore_ascii_case(b"identity")
+        });
+        self.accepts(one(headers, b"content-type"), encoded)?;
+        let length =
+            one(headers, b"content-length").and_then(|value| std::str::from_utf8(value).ok());
+        match length.and_then(|text| text.parse::<u64>().ok()) {
+            Some(length) if length > self.max_body_bytes() as u64 => Err(Refusal::too_large()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_path() -> Refusal {
+    Refusal::new(Reason::PathInvalid, "the path has no single form")
+}
+
+/// The answer for a refusal, in the dialect of the request with these headers.
+pub fn answer(refusal: &Refusal, headers: &[Pair<'_>]) -> Answer {
+    let reason = refusal.reason;
+    let speaks_grpc = one(headers, b"content-type")
+        .and_then(|value| value.split_at_checked(GRPC.len()))
+        .is_some_and(|(start, _)| start.eq_ignore_ascii_case(GRPC));
+    if speaks_grpc {
+        let body = reason.title().as_bytes().to_vec();
+        return Answer { reason, headers: Vec::new(), body, grpc_code: Some(INVALID_ARGUMENT) };
+    }
+    let mut problem = refusal.problem();
+    if let Some(id) = one(headers, b"x-request-id").and_then(harmless) {
+        problem = problem.request_id(id);
+    }
+    let content_type = ("content-type", problem::MEDIA_TYPE.to_owned());
+    Answer { reason, headers: vec![content_type], body: problem.to_json(), grpc_code: None }
+}
+
+const GRPC: &[u8] = b"application/grpc";
+
+/// The only value of a header; `None` if there are none or more.
+fn one<'h>(headers: &[Pair<'h>], wanted: &[u8]) -> Option<&'h [u8]> {
+    let mut values = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let (_, value) = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+/// An id that is safe in JSON and logs; the module before this one has made it so.
+fn harmless(value: &[u8]) -> Option<&str> {
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    let fitting = !value.is_empty() && value.len() <= MAX_ID_BYTES && value.iter().all(fits);
+    if fitting { std::str::from_utf8(value).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = r#"{"routes":[{"method":"POST","path":"/a/{id}","max_body_bytes":30,
+        "schema":{"required":["a"]}}]}"#;
+
+    fn begin(headers: &[(&str, &str)]) -> Begin {
+        let headers: Vec<Pair<'_>> =
+            headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        Validator::compile(DOCUMENT).unwrap().begin(&headers, |target| {
+            let text = std::str::from_utf8(target).unwrap();
+            let path = text.split('?').next().unwrap();
+            (!path.contains("//")).then(|| Cow::Owned(path.replace("%61", "a")))
+        })
+    }
+
+    #[test]
+    fn x7_a_request_passes_waits_or_is_refused_by_its_headers() {
+        let json = ("content-type", "application/json");
+        let to = |method, path| [(":method", method), (":path", path)];
+        let with =
+            |more: &[(&'static str, &'static str)]| [to("POST", "/a/1").as_slice(), more].concat();
+        for (headers, expected) in [
+            (with(&[json]), "waits"),
+            (with(&[json, ("Content-Length", "30"), ("content-encoding", "identity")]), "waits"),
+            ([to("POST", "/%61/1?x=/b").as_slice(), &[json]].concat(), "waits"),
+            (to("POST", "/b/1").to_vec(), "passes"),
+            (to("GET", "/a/1").to_vec(), "passes"),
+            (to("GET", "//a").to_vec(), "passes"),
+            (to("POST", "//a/1").to_vec(), "path_invalid"),
+            (vec![json], "path_invalid"),
+            ([to("POST", "/b").as_slice(), &to("POST", "/a/1")].concat(), "path_invalid"),
+            (with(&[]), "media_type_unsupported"),
+            (with(&[json, json]), "media_type_unsupported"),
+            (with(&[json, ("content-encoding", "gzip")]), "media_type_unsupported"),
+            (with(&[("content-type", "text/plain")]), "media_type_unsupported"),
+            (with(&[json, ("content-length", "31")]), "body_too_large"),
+            (with(&[json, ("content-length", "99999999999999999999")]), "waits"),
+        ] {
+            let got = match begin(&headers) {
+                Begin::Pass => "passes",
+                Begin::Await(_) => "waits",
+                Begin::Refuse(answer) => answer.reason.code(),
+            };
+            assert_eq!(got, expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn x7_an_answer_is_a_problem_with_the_requests_id_or_a_grpc_status() {
+        let refused = |headers: &[(&'static str, &'static str)]| {
+            let all = [&[(":method", "POST"), (":path", "/a/1")], headers].concat();
+            let Begin::Refuse(answer) = begin(&all) else { panic!("{all:?}") };
+            answer
+        };
+        let text = |answer: Answer| String::from_utf8(answer.body).unwrap();
+        let answer = refused(&[("x-request-id", "r-1")]);
+        assert_eq!(answer.headers, [("content-type", "application/problem+json".to_owned())]);
+        assert_eq!(answer.grpc_code, None);
+        assert!(text(answer).contains(r#""request_id":"r-1""#));
+        assert!(!text(refused(&[("x-request-id", "a\" b")])).contains("request_id"));
+        let answer = refused(&[("content-type", "application/grpc+proto")]);
+        assert_eq!((answer.grpc_code, answer.headers.len()), (Some(3), 0));
+        assert_eq!(text(answer), Reason::MediaTypeUnsupported.title());
+    }
+
+    #[test]
+    fn a_rule_that_is_gone_lets_nothing_pass() {
+        let validator = Validator::compile(DOCUMENT).unwrap();
+        assert!(validator.end(0, br#"{"a":1}"#, &[]).is_ok());
+        assert_eq!(validator.end(0, b"{}", &[]).unwrap_err().reason, Reason::BodyInvalid);
+        assert_eq!(validator.end(1, br#"{"a":1}"#, &[]).unwrap_err().reason, Reason::Internal);
+    }
+}
