@@ -1,58 +1,229 @@
-//! `gatehouse lint`: compiles edge documents with the filter's own compiler. Knows no rules itself.
+//! `gatehouse lint`: compiles edge documents with the filter's own compiler, by themselves or within what Envoy, Istio
+//! and Kong are given, and names what those documents would make of them. Knows no rules of the edge document itself.
 
 use std::path::PathBuf;
 
-use gatehouse_edge::{Parts, Suite};
+use gatehouse_edge::{Host, Parts, Suite};
+use serde_json::{Value, json};
 
-use crate::outcome::{self, EXIT_INPUT, EXIT_REFUSED, Outcome};
+use crate::{
+    finding::{Finding, Weight},
+    outcome::{self, EXIT_INPUT, EXIT_REFUSED, Outcome},
+    source::Source,
+};
+
+mod headers;
+mod kong;
+mod manifest;
+
+pub(crate) use manifest::{is_type, walk};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   gatehouse lint suite.json
-  gatehouse lint --strict envoy.json kong.json
+  gatehouse lint --module auth auth.json
+  gatehouse lint --strict istio/base/wasmplugin.yaml kong/kong.yaml
+  gatehouse lint --json - < suite.json
 
-Every mistake is one line on stderr: FILE: $.path: cause; mend.")]
+A file is an edge document (JSON or YAML), or a manifest that embeds one: Envoy's configuration, EnvoyFilter and WasmPlugin of
+Istio, Kong's declarative configuration and KongPlugin. Every finding is one line on stderr:
+FILE:LINE:COLUMN: [warning:] $.path: cause; mend.")]
 pub struct Args {
-    /// Edge documents (JSON)
+    /// Edge documents, or manifests that embed them (JSON or YAML); - is stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Refuse documents with warnings too
     #[arg(long)]
     strict: bool,
+    /// The module that an edge document by itself is for; manifests name it
+    #[arg(long, value_name = "MODULE", default_value = "suite")]
+    module: Module,
+}
+
+/// A module that reads the edge document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Module {
+    /// All steps in one
+    Suite,
+    /// Who calls, and what that caller may do
+    Auth,
+}
+
+impl Module {
+    /// By the name that hosts load it under.
+    fn named(name: &str) -> Option<Self> {
+        [Self::Suite, Self::Auth].into_iter().find(|module| module.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Suite => "suite",
+            Self::Auth => "auth",
+        }
+    }
+
+    fn parts(self) -> Parts {
+        match self {
+            Self::Suite => Parts::Suite,
+            Self::Auth => Parts::Auth,
+        }
+    }
+}
+
+/// An edge document and where it stands.
+#[derive(Debug)]
+struct Embedded {
+    /// The document of the file, from 0.
+    document: usize,
+    /// A JSON path; `$` for a file that is nothing else.
+    at: String,
+    text: String,
+    /// Whether `at` leads to a text that holds it.
+    quoted: bool,
+    module: Module,
+    /// The host that the manifest is for.
+    host: Option<Host>,
 }
 
 pub fn run(args: &Args) -> Outcome {
     let mut outcome = Outcome::default();
+    let mut files = Vec::new();
     for path in &args.files {
-        let text = match outcome::read(path) {
-            Ok(text) => text,
-            Err(line) => {
-                outcome.fail(EXIT_INPUT, line);
-                continue;
-            }
-        };
-        let file = path.display();
-        match Suite::compile(&text, Parts::Suite) {
-            Ok((_, warnings)) => {
-                for warning in &warnings {
-                    outcome.warn(format_args!("{file}: warning: {warning}"));
-                }
-                if args.strict && !warnings.is_empty() {
-                    let count = warnings.len();
-                    outcome.fail(EXIT_REFUSED, format_args!("{file}: refused: {}", warned(count)));
-                } else {
-                    outcome.say(format_args!("{file}: ok, {}", warned(warnings.len())));
-                }
-            }
-            Err(mistakes) => {
-                for mistake in mistakes {
-                    outcome.fail(EXIT_REFUSED, format_args!("{file}: {mistake}"));
-                }
-            }
+        let file = outcome::name(path);
+        match outcome::read(path) {
+            Ok(text) => files.push(lint(args, &file, &text, &mut outcome)),
+            Err(line) => outcome.fail(EXIT_INPUT, line),
         }
     }
+    outcome.fact("files", files);
     outcome
+}
+
+fn lint(args: &Args, file: &str, text: &str, outcome: &mut Outcome) -> Value {
+    let examined = examine(text, args.module);
+    let (embedded, findings) = match examined {
+        Ok(found) => found,
+        Err(cause) => {
+            let mend =
+                "give an edge document, or a manifest of Envoy, Istio or Kong that holds one";
+            (Vec::new(), vec![Finding::mistake("$", cause, mend)])
+        }
+    };
+    let mistakes = findings.iter().filter(|found| found.weight == Weight::Mistake).count();
+    let warnings = findings.len().saturating_sub(mistakes);
+    for finding in &findings {
+        match finding.weight {
+            Weight::Mistake => outcome.fail(EXIT_REFUSED, finding.line(file)),
+            Weight::Warning => outcome.warn(finding.line(file)),
+        }
+    }
+    let refused = mistakes > 0 || args.strict && warnings > 0;
+    if mistakes == 0 && refused {
+        outcome.fail(EXIT_REFUSED, format_args!("{file}: refused: {}", warned(warnings)));
+    } else if !refused {
+        outcome.say(format_args!("{file}: ok, {}", warned(warnings)));
+    }
+    let embedded: Vec<Value> =
+        embedded.iter().map(|one| json!({"at": one.at, "module": one.module.name()})).collect();
+    let findings: Vec<Value> = findings.iter().map(Finding::object).collect();
+    json!({"file": file, "ok": !refused, "documents": embedded, "findings": findings})
+}
+
+/// The edge documents of a file and what is wrong with it; `Err` where it holds nothing that is known here.
+fn examine(text: &str, module: Module) -> Result<(Vec<Embedded>, Vec<Finding>), String> {
+    let source = Source::read(text)?;
+    let mut findings = Vec::new();
+    let mut embedded = Vec::new();
+    if let ([value], true) = (source.values.as_slice(), source.values.iter().all(is_edge)) {
+        // As it was written: a reader of values would not see a member that stands twice.
+        let text = if source.json { text.to_owned() } else { value.to_string() };
+        let at = "$".to_owned();
+        embedded.push(Embedded { document: 0, at, text, quoted: false, module, host: None });
+    } else {
+        let mut known = false;
+        for (document, value) in source.values.iter().enumerate() {
+            let manifest = manifest::read(document, value);
+            let within = |found: &Finding| {
+                manifest.embedded.iter().any(|one| found.path.starts_with(&one.at))
+            };
+            // An edge document has dates of its own, and a better judge.
+            let headers = headers::check(value).into_iter().filter(|found| !within(found));
+            let told: Vec<Finding> = manifest.findings.into_iter().chain(headers).collect();
+            let told = told.into_iter();
+            let told =
+                told.map(|found| Finding { place: source.place(document, &found.path), ..found });
+            let before = findings.len();
+            findings.extend(told);
+            known |= manifest.known || findings.len() > before;
+            embedded.extend(manifest.embedded);
+        }
+        if !known {
+            return Err("holds no configuration of Gatehouse's".to_owned());
+        }
+    }
+    // Of an edge document in JSON the compiler says it.
+    if !(source.json && embedded.iter().any(|one| one.at == "$")) {
+        for (path, place) in source.twins() {
+            let twin = Finding::mistake(path, "stands twice", "keep one of them");
+            findings.push(Finding { place: Some(place), ..twin });
+        }
+    }
+    for one in &embedded {
+        findings.extend(compile(&source, one));
+    }
+    Ok((embedded, findings))
+}
+
+fn compile(source: &Source<'_>, one: &Embedded) -> Vec<Finding> {
+    let mut found: Vec<Finding> = match Suite::compile(&one.text, one.module.parts()) {
+        Ok((_, warnings)) => warnings.into_iter().map(Finding::from).collect(),
+        Err(mistakes) => mistakes.into_iter().map(Finding::from).collect(),
+    };
+    if let (Some(wanted), Some(written)) = (one.host, Suite::named_host(&one.text))
+        && wanted != written
+    {
+        let (cause, mend) = match wanted {
+            Host::Envoy => ("this manifest is for Envoy", "write \"envoy\""),
+            Host::Kong => ("this manifest is for Kong", "write \"kong\""),
+        };
+        found.push(Finding::mistake("$.host", cause, mend));
+    }
+    let place = |found: Finding| {
+        let inner = found.path.clone();
+        let found = found.within(&one.at);
+        let place = if one.quoted {
+            source.place_within(one.document, &one.at, &one.text, &inner)
+        } else {
+            source.place(one.document, &found.path)
+        };
+        Finding { place, ..found }
+    };
+    found.into_iter().map(place).collect()
+}
+
+/// Whether it is an edge document and no manifest: what no manifest is.
+fn is_edge(value: &Value) -> bool {
+    const OTHERS: &[&str] = &[
+        "apiVersion",
+        "kind",
+        "_format_version",
+        "static_resources",
+        "resources",
+        "plugins",
+        "plugin",
+        "filters",
+        "http_filters",
+    ];
+    value.as_object().is_some_and(|members| {
+        let ours = ["host", "signatures", "issuers", "versions"];
+        ours.iter().any(|name| members.contains_key(*name))
+            || !OTHERS.iter().any(|name| members.contains_key(*name)) && !has_headers(value)
+    })
+}
+
+fn has_headers(value: &Value) -> bool {
+    !headers::check(value).is_empty()
 }
 
 fn warned(count: usize) -> String {

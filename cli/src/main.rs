@@ -2,10 +2,14 @@
 //! what it says of a document, a token or a request is what the filter would say.
 //! Parses arguments and prints; judges nothing itself.
 
+mod completions;
+mod convert;
 mod explain;
+mod finding;
 mod lint;
 mod outcome;
 mod schema;
+mod source;
 mod verify;
 
 use std::process::ExitCode;
@@ -17,6 +21,8 @@ use crate::outcome::{EXIT_USAGE, Outcome};
 const EXAMPLES: &str = "\
 Examples:
   gatehouse lint examples/gateway/suite.json
+  gatehouse lint istio/base/wasmplugin.yaml kong/kong.yaml
+  gatehouse convert kong.yaml > suite.json
   gatehouse verify token --jwks jwks.json < token.txt
   gatehouse explain --config suite.json POST /api/v1/registry/agents --role viewer
 
@@ -30,21 +36,28 @@ Exit codes: 0 good, 1 refused, 64 wrong usage, 66 a file cannot be read or used.
 )]
 #[command(after_help = EXAMPLES)]
 struct Cli {
+    /// Say it as one JSON object on stdout
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Compiles edge documents and lists every mistake and warning
+    /// Compiles edge documents, also within manifests, and lists every mistake and warning
     Lint(lint::Args),
     /// Checks signed things offline
     #[command(subcommand)]
     Verify(Verify),
     /// Says what the gateway does with a request, and which rule decides
     Explain(explain::Args),
+    /// Makes an edge document of Kong's and Envoy's own plugins
+    Convert(convert::Args),
     /// Prints the JSON Schema of the edge document
     Schema(schema::Args),
+    /// Prints a script by which a shell completes
+    Completions(completions::Args),
 }
 
 #[derive(Subcommand)]
@@ -66,7 +79,9 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Verify(Verify::Token(args)) => verify::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Completions(args) => completions::run::<Cli>(&args),
     };
-    outcome.print()
+    outcome.print(cli.json)
 }

@@ -1,11 +1,15 @@
-//! What a command has to say, and how it ends. Commands build one; only `main` prints it.
+//! What a command has to say, and how it ends: for people in lines, for programs as one JSON object.
+//! Commands build one; only `main` prints it.
 
 use std::{
     fmt::Display,
-    io::{self, Write},
+    io::{self, Read, Write},
     path::Path,
     process::ExitCode,
 };
+
+use anstream::{AutoStream, adapter::strip_str};
+use serde_json::{Map, Value, json};
 
 /// Refused: a mistake in a document, a token that does not pass, a request that is turned away.
 pub const EXIT_REFUSED: u8 = 1;
@@ -20,6 +24,7 @@ pub struct Outcome {
     stdout: Vec<u8>,
     stderr: String,
     code: u8,
+    facts: Map<String, Value>,
 }
 
 impl Outcome {
@@ -51,21 +56,61 @@ impl Outcome {
         outcome
     }
 
-    /// Writes it all and gives the exit code.
-    pub fn print(self) -> ExitCode {
-        let written = io::stdout()
-            .write_all(&self.stdout)
-            .and_then(|()| io::stderr().write_all(self.stderr.as_bytes()));
+    /// Adds a member to what programs read.
+    pub fn fact(&mut self, name: &str, value: impl Into<Value>) {
+        self.facts.insert(name.to_owned(), value.into());
+    }
+
+    /// Writes it all and gives the exit code. As JSON, what a command has said in the lines of stderr are `messages`;
+    /// output that is data itself (a schema, a payload) stays as it is.
+    pub fn print(self, json: bool) -> ExitCode {
+        let code = ExitCode::from(self.code);
+        let (stdout, stderr) = if json && (self.code != 0 || !self.facts.is_empty()) {
+            (format!("{:#}\n", self.object()).into_bytes(), String::new())
+        } else {
+            (self.stdout, self.stderr)
+        };
+        // Colours for terminals only, and never against NO_COLOR. What is data is written past that.
+        let written = match std::str::from_utf8(&stdout) {
+            Ok(text) if text.contains(ESCAPE) => {
+                AutoStream::auto(io::stdout()).write_all(text.as_bytes())
+            }
+            _ => io::stdout().write_all(&stdout),
+        };
+        let written =
+            written.and_then(|()| AutoStream::auto(io::stderr()).write_all(stderr.as_bytes()));
         match written {
             // A reader that went away (`gatehouse lint … | head -1`) is not our failure.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            Ok(()) | Err(_) => ExitCode::from(self.code),
+            Ok(()) | Err(_) => code,
         }
+    }
+
+    fn object(&self) -> Value {
+        let mut facts = self.facts.clone();
+        facts.insert("exit".to_owned(), json!(self.code));
+        let plain = strip_str(&self.stderr).to_string();
+        facts.insert("messages".to_owned(), plain.lines().collect());
+        Value::Object(facts)
     }
 }
 
-/// Reads a text file; the error is the line to print.
+const ESCAPE: char = '\u{1b}';
+
+/// What to call a file in messages.
+pub fn name(path: &Path) -> String {
+    if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() }
+}
+
+/// Reads a text file, or stdin for `-`; the error is the line to print.
 pub fn read(path: &Path) -> Result<String, String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        return match io::stdin().lock().read_to_string(&mut text) {
+            Ok(_) => Ok(text),
+            Err(error) => Err(format!("stdin: cannot be read: {error}")),
+        };
+    }
     std::fs::read_to_string(path)
         .map_err(|error| format!("{}: cannot be read: {error}", path.display()))
 }

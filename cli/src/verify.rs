@@ -74,6 +74,8 @@ pub fn run(args: &Args) -> Outcome {
     }
     if let Err(refusal) = judge(args, &keys, token.trim_ascii_end(), now, &mut outcome) {
         let code = refusal.word();
+        outcome.fact("valid", false);
+        outcome.fact("reason", code);
         outcome.fail(EXIT_REFUSED, format_args!("refused: {code}: {refusal}"));
     }
     outcome
@@ -106,6 +108,15 @@ fn judge(
     };
     let Claims { issuer, subject, tenant, expires_at, .. } = claims::judge(&verified, &rules, now)?;
     let header = verified.header();
+    outcome.fact("valid", true);
+    outcome.fact("algorithm", header.algorithm.as_str());
+    outcome.fact("key", header.key_id.as_deref());
+    outcome.fact("issuer", &*issuer);
+    outcome.fact("subject", subject.to_string());
+    outcome.fact("tenant", tenant.to_string());
+    outcome.fact("expires", expires_at.as_secs());
+    let claims: Option<serde_json::Value> = serde_json::from_slice(verified.payload()).ok();
+    outcome.fact("claims", claims);
     outcome.say("valid");
     outcome.say(format_args!("algorithm  {}", header.algorithm));
     outcome.say(format_args!("key        {}", header.key_id.as_deref().unwrap_or("(no kid)")));

@@ -65,6 +65,9 @@ fn help_has_examples_and_wrong_usage_is_64() {
     check("verify-token-help", 0, "verify token --help");
     check("explain-help", 0, "explain --help");
     check("schema-help", 0, "schema --help");
+    check("convert-help", 0, "convert --help");
+    check("completions-help", 0, "completions --help");
+    check("completions-unknown", 64, "completions tcsh");
     check("no-command", 64, "");
     check("unknown-flag", 64, "lint --frobnicate x.json");
     check("unknown-role", 64, "explain --config warnings.json GET / --role owner");
@@ -80,6 +83,68 @@ fn lint_prints_every_mistake_and_warning() {
     check("lint-twice", 1, "lint twice.json");
     check("lint-not-json", 1, "lint not.json");
     check("lint-many", 66, "lint two-issuers.json mistakes.json absent.json");
+}
+
+#[test]
+fn lint_finds_edge_documents_in_manifests() {
+    for (name, file) in [
+        ("lint-wasmplugin", "istio/base/wasmplugin.yaml"),
+        ("lint-envoyfilter", "istio/base/envoyfilter.yaml"),
+        ("lint-kong", "kong/kong.yaml"),
+    ] {
+        check(name, 0, &format!("lint --strict ../../../{file}"));
+    }
+    check("lint-unsafe-envoy", 1, "lint unsafe-envoy.yaml");
+    check("lint-unsafe-istio", 1, "lint unsafe-istio.yaml");
+    check("lint-kong-headers", 1, "lint kong-headers.yaml");
+    check_with("lint-not-ours", 1, "lint -", b"apiVersion: apps/v1\nkind: Deployment\n");
+    check_with("lint-stdin", 1, "lint -", b"host: envoy\nsignatures: natve\n");
+    check_with("lint-not-yaml", 1, "lint -", b"a: [");
+}
+
+/// The specification's own samples: Kong refuses the one (`iss` is no claim that its plugin verifies), and the first
+/// of January 2027 is no Saturday.
+#[test]
+fn lint_diagnoses_the_samples_of_the_specification() {
+    check("lint-spec-kong-jwt", 1, "lint spec-kong-jwt.yaml");
+    check("lint-spec-deprecation", 1, "lint spec-deprecation.yaml");
+}
+
+#[test]
+fn lint_knows_the_single_module() {
+    check("lint-auth", 0, "lint --module auth auth.json");
+    check("lint-auth-as-suite", 1, "lint auth.json");
+}
+
+#[test]
+fn every_command_speaks_json() {
+    check("json-lint", 66, "lint --json mistakes.json warnings.json absent.json");
+    check("json-convert", 1, "convert --json convert-kong-local.json");
+    check_token("json-token", 0, "good.jwt", "--json --now 1700000100");
+    check_token("json-token-forged", 1, "forged.jwt", "--json --now 1700000100");
+    check("json-absent", 66, "convert --json absent.yaml");
+}
+
+#[test]
+fn convert_names_whatever_has_no_equivalent() {
+    check("convert-kong", 0, "convert convert-kong.yaml");
+    check("convert-kong-local", 1, "convert convert-kong-local.json");
+    check("convert-kong-for-envoy", 0, "convert --host envoy --sidecar sidecar convert-kong.yaml");
+    check("convert-envoy", 1, "convert convert-envoy.yaml");
+    check("convert-descriptors", 1, "convert convert-descriptors.yaml");
+    check("convert-spec-kong-jwt", 1, "convert spec-kong-jwt.yaml");
+    check("convert-nothing", 66, "convert mistakes.json");
+    check("convert-not-json", 66, "convert not.json");
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&format!("completions {shell}"), b"", &[]);
+        for word in ["explain", "convert", "strict", "payload-only"] {
+            assert!(script.contains(word), "{word} for {shell}:\n{script}");
+        }
+    }
 }
 
 #[test]
@@ -191,10 +256,14 @@ fn explain_applies_what_an_issuer_may_grant() {
 
 #[test]
 fn no_color_wins_over_forced_colour() {
-    let forced = run("lint --help", b"", &[("CLICOLOR_FORCE", "1")]);
-    assert!(forced.contains('\u{1b}'), "{forced}");
-    let plain = run("lint --help", b"", &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]);
-    assert!(!plain.contains('\u{1b}'), "{plain}");
+    for arguments in ["lint --help", "lint warnings.json"] {
+        let forced = run(arguments, b"", &[("CLICOLOR_FORCE", "1")]);
+        assert!(forced.contains('\u{1b}'), "{forced}");
+        for name in ["CLICOLOR_FORCE", "TERM"] {
+            let plain = run(arguments, b"", &[(name, "1"), ("NO_COLOR", "1")]);
+            assert!(!plain.contains('\u{1b}'), "{plain}");
+        }
+    }
 }
 
 #[test]
