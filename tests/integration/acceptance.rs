@@ -22,4 +22,5 @@ mod scopes;
 mod sources;
 mod tenant;
 mod vectors;
+mod versions;
 mod workers;

@@ -142,6 +142,11 @@ impl Gateway {
         Ok(Self { process, listen, admin })
     }
 
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// One of its statistics; 0 when it was never counted.
     pub fn stat(&self, name: &str) -> Result<u64> {
         let url = format!("http://{}/stats?format=json&usedonly", self.admin);
