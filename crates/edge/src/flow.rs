@@ -30,7 +30,7 @@ use crate::{
     state::{Asked, VmState},
     step::{Answer, Edit, RequestRecord, Step},
     version::Content,
-    view::{Dialect, RequestView, Scan, Single, scan},
+    view::{Dialect, RequestView, Scan, scan},
 };
 
 /// A request that waits for a call-out. Opaque to shells.
@@ -149,7 +149,7 @@ impl Suite {
         if versioned.is_some() {
             self.note_original(&mut request, &target.path, query);
         }
-        if method == "OPTIONS" && found.origin != Single::Absent && found.asks_for_method {
+        if found.is_preflight() {
             // A preflight has no credential by design (Fetch §4.8); what it asks about is judged when it comes.
             if request.place != Place::Nothing {
                 return match request.record.cors {

@@ -145,6 +145,15 @@ pub(crate) struct Scan<'a> {
 
 /// Headers by which frameworks let a client replace the method.
 const METHOD_OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+impl Scan<'_> {
+    /// Whether a browser asks before it asks (Fetch §4.8; acceptance J32).
+    pub(crate) fn is_preflight(&self) -> bool {
+        self.method == Single::One(b"OPTIONS")
+            && self.origin != Single::Absent
+            && self.asks_for_method
+    }
+}
+
 
 /// Names under this prefix are ours, but for the one that clients may send.
 const OWN_PREFIX: &str = "x-gatehouse-";

@@ -68,7 +68,8 @@ enum Asker {
 }
 
 impl Suite {
-    /// Finds the version. `Some` where the path named none and has one now.
+    /// Finds the version. `Some` where the path named none and has one now. Preflights are answered by versions that
+    /// are gone, too: else no script would see the 410 of the request behind it.
     pub(super) fn resolve(
         &self,
         vm: &mut VmState,
@@ -98,7 +99,9 @@ impl Suite {
                     self.compare(vm, request, place, accepted(), now)?;
                 }
                 self.announce(request, (place, below), VersionSource::Path);
-                self.open(vm, request, place, Asker::Later, now)?;
+                if !found.is_preflight() {
+                    self.open(vm, request, place, Asker::Later, now)?;
+                }
                 Ok(None)
             }
             Named::Unversioned(below) => {
@@ -116,7 +119,9 @@ impl Suite {
                 let open = (!named && self.sidecar.is_some()).then_some(accepted);
                 if open.is_none() {
                     self.accept(request, &accepted, (place, below), now)?;
-                    self.open(vm, request, place, Asker::Later, now)?;
+                    if !found.is_preflight() {
+                        self.open(vm, request, place, Asker::Later, now)?;
+                    }
                 }
                 let path = self.versions.path(place, below).unwrap_or_default();
                 let below = path.len().saturating_sub(below.len());

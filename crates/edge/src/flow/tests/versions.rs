@@ -419,3 +419,17 @@ fn v11_on_kong_the_upstreams_path_is_a_property() {
     assert_eq!(end.upstream()["upstream_uri"], ["/api/v2/registry/agents?a=b"]);
     assert!(!end.upstream().contains_key("x-envoy-original-path"));
 }
+
+#[test]
+fn v10_a_preflight_is_answered_so_that_scripts_see_the_410() {
+    let ask = [("origin", "https://app.example"), ("access-control-request-method", "GET")];
+    for (path, grace) in
+        [(AGENTS, json!([])), (AGENTS, json!([TENANT])), ("/api/registry/agents", json!([]))]
+    {
+        let mut world = ending(BEFORE, json!({"grace": grace}));
+        assert_eq!(world.send("OPTIONS", path, &ask).verdict(), "passed", "{path}");
+        // What only looks like one does not open it.
+        let end = world.send("OPTIONS", path, &ask[..1]).verdict();
+        assert!(["410 version_gone", "401 credential_missing"].contains(&&*end), "{path}: {end}");
+    }
+}
