@@ -1,22 +1,29 @@
-//! `gatehouse explain`: walks a made-up request through the filter's own policy and says what came of it. The caller
-//! is assumed to have proved itself, and the limiter to let it pass: what is explained is the edge document and the
-//! role matrix. Judges nothing itself.
+//! `gatehouse explain`: walks a made-up request through the filter's own policy and says each decision, in the order
+//! in which the policy takes them. The caller is assumed to have proved itself, and the limiter to let it pass: what is
+//! explained is the edge document and the role matrix. Judges nothing itself.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use gatehouse_authn::{Algorithm, Key, Unavailable, Verifier};
 use gatehouse_contract::{
-    Reason, Role, Roles, TenantId,
-    rbac::{Access, Found, Matrix, Route},
+    ApiVersion, Role, Roles, TenantId, Tier,
     sidecar::{self, CheckAnswer, LeaseAnswer, LeaseAsk, PrincipalAsk, PrincipalFacts},
 };
-use gatehouse_edge::{
-    Answer, Call, Decision, Edit, Parts, Reply, RequestView, Ruling, Step, Suite, VmState, path,
+use gatehouse_edge::{Answer, Call, Parts, RequestView, Step, Suite, VmState};
+use serde_json::Value;
+use time::{
+    Date, OffsetDateTime, PrimitiveDateTime, Time, format_description::well_known::Rfc3339,
 };
 
-use crate::outcome::{self, EXIT_INPUT, EXIT_REFUSED, Outcome};
+use self::request::Request;
+use crate::outcome::{self, EXIT_INPUT, EXIT_USAGE, Outcome};
 
 mod made;
+mod request;
+mod told;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -24,18 +31,30 @@ Examples:
   gatehouse explain --config suite.json POST /api/v1/registry/agents --role viewer
   gatehouse explain --config suite.json POST /api/v1/factory/tenants --platform
   gatehouse explain --config suite.json GET /api/v1/registry/agents
-
   gatehouse explain --config suite.json DELETE /api/v1/registry/agents/7 --role admin --scope agents:read
+  gatehouse explain --config suite.json GET /api/registry/agents --role viewer --pin v2 --at 2027-06-01
+  gatehouse explain --config suite.json GET / -H 'Origin: https://app.example' -H 'Accept: application/json'
+  gatehouse explain --config suite.json --request create.http --role developer
 
-Without --role and --platform the request has no credential; with --scope it is an API key. Exit 0 when it is forwarded, 1 when it is refused.")]
+Without --role, --platform and --scope the request has the credential that it brings along, or none; with --scope it is an API key.
+A file holds one request: a line METHOD PATH and headers below it, or {\"method\", \"path\", \"headers\"}.
+Exit 0 when it is forwarded or answered, 1 when it is refused.")]
 pub struct Args {
     /// The edge document
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// The request's method, upper case
-    method: String,
-    /// Path and query as the client sends them
-    path: String,
+    #[arg(required_unless_present = "request")]
+    method: Option<String>,
+    /// Path and query as the client sends them, or a URL
+    #[arg(required_unless_present = "request")]
+    path: Option<String>,
+    /// A file with the request; - is stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "path"])]
+    request: Option<PathBuf>,
+    /// A header of the request, after those of the file
+    #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = request::header)]
+    header: Vec<(String, String)>,
     /// A role that the record gives the caller in its tenant
     #[arg(long, value_name = "ROLE")]
     role: Vec<Role>,
@@ -48,6 +67,15 @@ pub struct Args {
     /// The issuer of the caller's token; the document's first unless given
     #[arg(long, value_name = "ISSUER")]
     issuer: Option<String>,
+    /// The tier of the caller's tenant
+    #[arg(long, value_name = "TIER", default_value = "free")]
+    tier: Tier,
+    /// The API version that the caller's tenant is pinned to
+    #[arg(long, value_name = "VERSION")]
+    pin: Option<ApiVersion>,
+    /// When it is, as 2027-06-01, 2027-06-01T10:00:00Z or seconds since 1970; now unless given
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<Duration>,
 }
 
 /// Tokens are valid here: the question is what follows.
@@ -59,15 +87,38 @@ impl Verifier for Assumed {
     }
 }
 
-/// Any time will do, as the token is made for it.
-const NOW: Duration = Duration::from_secs(1_700_000_000);
 /// Stands for the caller's tenant where the document names none.
 const SOME_TENANT: &str = "00000000-0000-4000-8000-000000000001";
 /// Who calls.
 const CALLER: &str = "explain";
 
+/// The cookie of browser sessions (design §3.1).
+const SESSION: &str = "__Host-gatehouse";
+
+/// What the request proves itself with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Credential {
+    /// Nothing.
+    None,
+    /// What the request brings along.
+    Own,
+    /// A token that is made here.
+    Token,
+    /// A key that is made here.
+    ApiKey,
+}
+
+/// A walk's end.
+struct Walked {
+    step: Step,
+    /// What the limiter was asked.
+    limiter: Option<LeaseAsk>,
+    /// The tenant that the record was asked for.
+    tenant: Option<TenantId>,
+}
+
 pub fn run(args: &Args) -> Outcome {
-    let file = args.config.display();
+    let file = outcome::name(&args.config);
     let text = match outcome::read(&args.config) {
         Ok(text) => text,
         Err(line) => return Outcome::failed(EXIT_INPUT, line),
@@ -87,34 +138,90 @@ pub fn run(args: &Args) -> Outcome {
             return outcome;
         }
     };
-    let credential = if args.role.is_empty() && !args.platform && args.scope.is_empty() {
-        None
-    } else if args.scope.is_empty() {
-        match made::token(&text, args.issuer.as_deref(), &args.role) {
+    let mut request = match requested(args) {
+        Ok(request) => request,
+        Err(outcome) => return outcome,
+    };
+    // A clock before 1970 is none.
+    let machine = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = args.at.unwrap_or_else(machine);
+    let assumed = !args.role.is_empty() || args.platform || !args.scope.is_empty();
+    let document: Value = serde_json::from_str(&text).unwrap_or_default();
+    let source = |name| document.get("sources")?.get(name)?.as_str();
+    let (query, cookie) = (source("query"), source("cookie"));
+    let named = |text: &str, name: &str| {
+        text.split(['?', '&', ';', ' '])
+            .any(|part| part.split_once('=').is_some_and(|(of, _)| of == name))
+    };
+    let brings = |(name, value): &(String, String)| {
+        let in_cookie = name.eq_ignore_ascii_case("cookie")
+            && [cookie, Some(SESSION)].into_iter().flatten().any(|name| named(value, name));
+        is_credential(name) || in_cookie
+    };
+    let in_query = query.is_some_and(|name| named(&request.path, name));
+    let credential = match (assumed, args.scope.is_empty()) {
+        (true, true) => Credential::Token,
+        (true, false) => Credential::ApiKey,
+        (false, _) if in_query || request.headers.iter().any(brings) => Credential::Own,
+        (false, _) => Credential::None,
+    };
+    let made = match credential {
+        Credential::None | Credential::Own => None,
+        Credential::Token => match made::token(&text, args.issuer.as_deref(), &args.role, now) {
             Some(token) => Some(("authorization", format!("Bearer {token}"))),
             None => {
                 let line = format_args!("{file}: no such issuer in the document");
                 return Outcome::failed(EXIT_INPUT, line);
             }
-        }
-    } else {
-        made::api_key().map(|key| ("x-api-key", key))
+        },
+        Credential::ApiKey => made::api_key().map(|key| ("x-api-key", key)),
     };
-    let mut outcome = Outcome::default();
-    outcome.say(format_args!("request    {} {}", args.method, shown(&args.path)));
-    match path::normalise(args.path.as_bytes()) {
-        Ok(target) => {
-            if target.rewritten {
-                outcome.say(format_args!("path       {} (rewritten)", target.path));
-            }
-            outcome.say(format_args!("rule       {}", rule(&args.method, &target.path)));
-        }
-        Err(invalid) => outcome.say(format_args!("path       {invalid}")),
+    if let Some((name, value)) = made {
+        // One credential: two are refused.
+        request.headers.retain(|header| !brings(header));
+        request.headers.push((name.to_owned(), value));
     }
-    outcome.say(format_args!("caller     {}", caller(args)));
-    let (step, asked) = walk(&suite, args, credential.as_ref());
-    verdict(&mut outcome, &suite, step, asked);
-    outcome
+    let walked = walk(&suite, args, &request, now);
+    let request = &request;
+    told::tell(&told::Walk { suite: &suite, args, request, credential, query, walked })
+}
+
+fn is_credential(name: &str) -> bool {
+    ["authorization", "x-api-key"].iter().any(|ours| name.eq_ignore_ascii_case(ours))
+}
+
+fn requested(args: &Args) -> Result<Request, Outcome> {
+    let mut request = match (&args.request, &args.method, &args.path) {
+        (Some(path), ..) => {
+            let file = outcome::name(path);
+            let text = outcome::read(path).map_err(|line| Outcome::failed(EXIT_INPUT, line))?;
+            request::read(&text).map_err(|lines| {
+                let mut outcome = Outcome::default();
+                for line in lines {
+                    outcome.fail(EXIT_INPUT, format_args!("{file}: {line}"));
+                }
+                outcome
+            })?
+        }
+        (None, Some(method), Some(path)) => Request::new(method, path, Vec::new()),
+        (None, ..) => return Err(Outcome::failed(EXIT_USAGE, "no request; write METHOD PATH")),
+    };
+    request.headers.extend(args.header.iter().cloned());
+    Ok(request)
+}
+
+/// A day, an instant, or seconds since 1970.
+fn moment(text: &str) -> Result<Duration, String> {
+    const EXPECTED: &str = "write 2027-06-01, 2027-06-01T10:00:00Z or seconds since 1970";
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let day = time::macros::format_description!("[year]-[month]-[day]");
+    let instant = OffsetDateTime::parse(text, &Rfc3339).or_else(|_| {
+        Date::parse(text, day).map(|day| PrimitiveDateTime::new(day, Time::MIDNIGHT).assume_utc())
+    });
+    let seconds = instant.ok().and_then(|instant| u64::try_from(instant.unix_timestamp()).ok());
+    seconds.map(Duration::from_secs).ok_or_else(|| EXPECTED.to_owned())
 }
 
 /// The tenant that a question for a principal names.
@@ -125,54 +232,38 @@ fn asked_tenant(call: &Call) -> Option<TenantId> {
     }
 }
 
-/// Feeds the policy what a willing sidecar would answer, until it has decided; and what was asked of the limiter.
-fn walk(
-    suite: &Suite,
-    args: &Args,
-    credential: Option<&(&str, String)>,
-) -> (Step, Option<LeaseAsk>) {
-    let mut headers =
-        vec![(":method", args.method.as_str()), (":path", &args.path), (":authority", "gateway")];
-    headers.extend(credential.map(|(name, value)| (*name, value.as_str())));
+/// Feeds the policy what a willing sidecar would answer, until it has decided.
+fn walk(suite: &Suite, args: &Args, request: &Request, now: Duration) -> Walked {
+    let lower: Vec<(String, &str)> = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
+        .collect();
+    let mut headers = vec![
+        (":method", request.method.as_str()),
+        (":path", request.path.as_str()),
+        (":authority", request.host.as_str()),
+    ];
+    headers.extend(lower.iter().map(|(name, value)| (name.as_str(), *value)));
     let mut vm = VmState::new([0, 0]);
-    let mut step = suite.on_request(&mut vm, &RequestView::new(&headers), NOW, &Assumed);
-    let mut limiter = None;
+    let mut step = suite.on_request(&mut vm, &RequestView::new(&headers), now, &Assumed);
+    let (mut limiter, mut tenant) = (None, None);
     // Principal, limit: a third question would be one that this command does not know.
     for _ in 0..2 {
         let Step::Call { call, pending } = step else { break };
         if call.path == sidecar::LEASE_PATH {
             limiter = serde_json::from_slice(&call.body).ok();
+        } else {
+            tenant = tenant.or(asked_tenant(&call));
         }
         let body = answer(&call, args);
         let answer = match &body {
             Some(body) => Answer::Sidecar { status: 200, body: body.as_bytes() },
             None => Answer::Unavailable,
         };
-        step = suite.on_answer(&mut vm, *pending, answer, NOW, &Assumed);
+        step = suite.on_answer(&mut vm, *pending, answer, now, &Assumed);
     }
-    (step, limiter)
-}
-
-/// What the limiter was asked to charge, and what happens without it.
-fn limits(outcome: &mut Outcome, suite: &Suite, step: &Step, asked: Option<LeaseAsk>) {
-    let kept_here = match step {
-        Step::Continue { record, .. } | Step::Reply(Reply { record, .. }) => record.limit.as_ref(),
-        Step::Call { .. } => None,
-    };
-    if let Some(check) = asked.and_then(|ask| ask.check) {
-        outcome.say(format_args!(
-            "limiter    asks the sidecar: {} {}, cost {}",
-            check.method, check.route, check.cost
-        ));
-        outcome.say(format_args!("  away     {}", suite.limiter_away(check.tier)));
-    } else if let Some(limit) = kept_here {
-        outcome.say(format_args!(
-            "limiter    {} per tenant and minute, in each worker",
-            limit.limit()
-        ));
-    } else if matches!(step, Step::Continue { .. }) {
-        outcome.say("limiter    not asked");
-    }
+    Walked { step, limiter, tenant }
 }
 
 fn answer(call: &Call, args: &Args) -> Option<String> {
@@ -181,6 +272,8 @@ fn answer(call: &Call, args: &Args) -> Option<String> {
         sidecar::PRINCIPAL_PATH => serde_json::to_string(&PrincipalFacts {
             roles: roles(args),
             platform: args.platform,
+            tier: args.tier,
+            version_pin: args.pin.as_ref().map(|pin| pin.as_str().to_owned()),
             scopes: (!args.scope.is_empty()).then(|| args.scope.clone()),
             epoch: 1,
             ..PrincipalFacts::member(asked_tenant(call)?, CALLER)
@@ -203,122 +296,4 @@ fn answer(call: &Call, args: &Args) -> Option<String> {
 
 fn roles(args: &Args) -> Roles {
     args.role.iter().copied().collect()
-}
-
-/// What the matrix says of this place, whoever asks.
-fn rule(method: &str, path: &str) -> String {
-    let matrix = match Matrix::builtin() {
-        Ok(matrix) => matrix,
-        Err(broken) => return broken.to_string(),
-    };
-    // As the filter does (acceptance J33).
-    let looked_up = if method == "HEAD" { "GET" } else { method };
-    match matrix.find(looked_up, path) {
-        Found::Route(Route { method, template, access: Access::Public, .. }) => {
-            format!("{method} {template} is public")
-        }
-        Found::Route(Route {
-            method,
-            template,
-            access: Access::Held { permission, roles, platform },
-            ..
-        }) => {
-            let mut holders: Vec<String> = roles.iter().map(|role| role.to_string()).collect();
-            holders.extend(platform.then(|| "platform".to_owned()));
-            format!("{method} {template} needs {permission}, held by {}", holders.join(", "))
-        }
-        Found::OtherMethod => "the path is known, the method is not".to_owned(),
-        Found::Nothing => "none: what no rule opens is closed".to_owned(),
-    }
-}
-
-fn caller(args: &Args) -> String {
-    let roles = roles(args);
-    let held = match (roles == Roles::NONE, args.platform) {
-        (true, false) if args.scope.is_empty() => return "no credential".to_owned(),
-        (true, false) => "no role".to_owned(),
-        (true, true) => "platform membership, no role".to_owned(),
-        (false, false) => format!("{roles} of a tenant on tier free"),
-        (false, true) => format!("{roles} of a tenant on tier free, platform membership"),
-    };
-    match args.scope.as_slice() {
-        [] => held,
-        scopes => format!("{held}, by an API key for {}", scopes.join(", ")),
-    }
-}
-
-/// Which rule opened the route, or why it stayed closed.
-fn because(outcome: &mut Outcome, suite: &Suite, decision: Option<Decision>) {
-    let Some((rule, ruling)) =
-        decision.and_then(|decision| Some((suite.rule(decision)?, decision.ruling)))
-    else {
-        return;
-    };
-    let permission = rule.permission.unwrap_or_default();
-    match ruling {
-        Ruling::Public => outcome.say("because    anyone may pass"),
-        Ruling::Role(role) => outcome.say(format_args!("because    {role} holds {permission}")),
-        Ruling::Platform => {
-            outcome.say(format_args!("because    the platform membership holds {permission}"));
-        }
-        Ruling::NotHeld => outcome.say(format_args!(
-            "because    nothing that the caller holds, as far as its issuer may grant it, holds {permission}"
-        )),
-        Ruling::KeyNarrowed => {
-            outcome.say(format_args!("because    the API key is narrowed, and not to {permission}"));
-        }
-    }
-}
-
-fn verdict(outcome: &mut Outcome, suite: &Suite, step: Step, asked: Option<LeaseAsk>) {
-    if let Step::Continue { record, .. } | Step::Reply(Reply { record, .. }) = &step {
-        because(outcome, suite, record.decision);
-    }
-    limits(outcome, suite, &step, asked);
-    match step {
-        Step::Continue { edits, record } => {
-            if let Some(version) = &record.version {
-                outcome.say(format_args!("version    {version}"));
-            }
-            match record.shadowed {
-                None => outcome.say("verdict    forwarded"),
-                Some(reason) => outcome.say(format_args!(
-                    "verdict    forwarded in shadow mode; else refused: {}",
-                    told(reason)
-                )),
-            }
-            for edit in edits {
-                match edit {
-                    Edit::Set(name, _) if name == "x-request-id" => {}
-                    Edit::Set(name, _) if name == "x-gatehouse-context" => {
-                        outcome.say(format_args!("  set      {name}: signed"));
-                    }
-                    Edit::Set(name, value) => {
-                        outcome.say(format_args!("  set      {name}: {value}"))
-                    }
-                    Edit::Remove(name) => outcome.say(format_args!("  remove   {name}")),
-                    Edit::UpstreamUri(uri) => outcome.say(format_args!("  uri      {uri}")),
-                }
-            }
-        }
-        Step::Reply(Reply { reason: None, status, .. }) => {
-            outcome.say(format_args!("verdict    answered here: {status}"));
-        }
-        Step::Reply(Reply { reason: Some(reason), .. }) => {
-            outcome.say(format_args!("verdict    refused: {}", told(reason)));
-            outcome.fail(EXIT_REFUSED, format_args!("refused: {}", reason.title()));
-        }
-        Step::Call { call, .. } => {
-            outcome.fail(EXIT_INPUT, format_args!("undecided: the policy asks for {}", call.path));
-        }
-    }
-}
-
-fn told(reason: Reason) -> String {
-    format!("{} {}", reason.status(), reason.code())
-}
-
-/// Arguments go to a terminal: control characters become visible.
-fn shown(text: &str) -> String {
-    text.escape_debug().to_string()
 }

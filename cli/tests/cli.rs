@@ -120,6 +120,9 @@ fn lint_knows_the_single_module() {
 fn every_command_speaks_json() {
     check("json-lint", 66, "lint --json mistakes.json warnings.json absent.json");
     check("json-convert", 1, "convert --json convert-kong-local.json");
+    let explain = "explain --json --config ../../../examples/gateway/suite.json";
+    check("json-explain", 0, &format!("{explain} POST /api/v1/registry/agents --role developer"));
+    check("json-explain-denied", 1, &format!("{explain} GET /api/v1/registry/agents"));
     check_token("json-token", 0, "good.jwt", "--json --now 1700000100");
     check_token("json-token-forged", 1, "forged.jwt", "--json --now 1700000100");
     check("json-absent", 66, "convert --json absent.yaml");
@@ -240,6 +243,49 @@ fn explain_names_the_rule_and_the_verdict() {
     explain("explain-unknown-path", 1, "GET /internal/v1/principal --role admin --platform");
     explain("explain-other-method", 1, "PATCH /api/v1/registry/agents --role admin");
     explain("explain-unknown-issuer", 66, "GET / --role admin --issuer https://x.example");
+}
+
+#[test]
+fn explain_says_each_decision_in_its_order() {
+    let explain = |name: &str, exit: i32, request: &str| {
+        check(name, exit, &format!("explain --config lifecycle.json {request}"));
+    };
+    explain("explain-file", 0, "--request create.http --role developer --at 2026-06-01");
+    explain("explain-own-credential", 1, "--request create.http --at 2026-06-01T10:00:00Z");
+    explain("explain-json-file", 0, "--request request.json --role viewer --at 1780000000");
+    explain("explain-gone", 1, "GET /api/v1/registry/agents --role viewer --at 2027-06-01");
+    explain(
+        "explain-pin",
+        0,
+        "GET /api/registry/agents --role viewer --pin v1 --tier pro --at 2026-06-01",
+    );
+    let preflight = "-H Origin:https://app.example -H Access-Control-Request-Method:POST";
+    explain("explain-preflight", 0, &format!("OPTIONS /api/v2/registry/agents {preflight}"));
+    explain("explain-query-token", 1, "GET /api/v2/registry/agents?access_token=a.b.c&x=1");
+    explain("explain-bad-header", 64, "GET / -H nothing");
+    explain("explain-bad-time", 64, "GET / --at tomorrow");
+    explain("explain-no-request", 64, "--role viewer");
+    let lines = b"GET /api/v2/registry/agents\nX-Api-Key: secret\nno header\n";
+    check_with("explain-bad-file", 66, "explain --config lifecycle.json --request -", lines);
+}
+
+#[test]
+fn explain_prints_no_credential() {
+    for (arguments, stdin) in [
+        ("--request -", "GET /api/v2/registry/agents\nAuthorization: Bearer s3cret\n"),
+        ("--request -", "GET /api/v2/registry/agents\nCookie: a=1; __Host-gatehouse=s3cret\n"),
+        ("--request -", "GET /api/v2/registry/agents\nX-API-Key: s3cret\n"),
+        ("--request -", "GET /oauth2/login\nCookie: b=2; __Host-gatehouse=s3cret\n"),
+        ("GET /api/v2/registry/agents?access_token=s3cret", ""),
+        ("GET /oauth2/login?access_token=s3cret", ""),
+    ] {
+        for json in ["", "--json "] {
+            let arguments = format!("explain {json}--config lifecycle.json {arguments}");
+            let got = run(&arguments, stdin.as_bytes(), &[]);
+            let (_, said) = got.split_once("--- stdout").unwrap();
+            assert!(!said.contains("s3cret"), "{got}");
+        }
+    }
 }
 
 #[test]

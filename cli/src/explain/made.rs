@@ -1,12 +1,14 @@
 //! The made-up credentials of `gatehouse explain`, which fit a document's rules and prove nothing.
 //! Knows no policy.
 
+use std::time::Duration;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gatehouse_authn::{api_key, probe};
 use gatehouse_contract::Role;
 use serde_json::{Map, Value, json};
 
-use super::{CALLER, NOW, SOME_TENANT};
+use super::{CALLER, SOME_TENANT};
 
 /// Stands for any key of signed contexts.
 pub(super) const CONTEXT_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
@@ -29,7 +31,12 @@ pub(super) fn with_known_keys(text: &str) -> String {
 }
 
 /// A token of the issuer named, or of the first, that fits the document's rules for it.
-pub(super) fn token(document: &str, issuer: Option<&str>, roles: &[Role]) -> Option<String> {
+pub(super) fn token(
+    document: &str,
+    issuer: Option<&str>,
+    roles: &[Role],
+    now: Duration,
+) -> Option<String> {
     let document: Value = serde_json::from_str(document).ok()?;
     let issuers = document.get("issuers")?.as_array()?;
     let name = |entry: &&Value| entry.get("issuer").and_then(Value::as_str) == issuer;
@@ -42,8 +49,8 @@ pub(super) fn token(document: &str, issuer: Option<&str>, roles: &[Role]) -> Opt
     let mut claim = |pointer: &str, value: Value| put(&mut claims, pointer, value);
     claim("/iss", entry.get("issuer")?.clone())?;
     claim("/aud", first("audiences").unwrap_or(Value::Null))?;
-    claim("/iat", json!(NOW.as_secs()))?;
-    claim("/exp", json!(NOW.as_secs().saturating_add(1)))?;
+    claim("/iat", json!(now.as_secs()))?;
+    claim("/exp", json!(now.as_secs().saturating_add(1)))?;
     claim(&place("subject_claim", "/sub"), json!(CALLER))?;
     let tenant = first("tenants").unwrap_or_else(|| json!(SOME_TENANT));
     claim(&place("tenant_claim", "/tenant_id"), tenant)?;

@@ -6,7 +6,7 @@ use gatehouse_contract::{
     rbac::{Access, Route},
 };
 
-use crate::config::Suite;
+use crate::{config::Suite, matrix::Place};
 
 /// What the role matrix said, as data; [`Suite::rule`] has the words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,15 @@ pub struct Rule<'s> {
     pub platform: bool,
 }
 
+/// Why there is no rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unruled {
+    /// The path is known, the method is not.
+    OtherMethod,
+    /// Nothing is there.
+    Nothing,
+}
+
 impl Ruling {
     /// Whether the request may pass.
     pub fn allows(self) -> bool {
@@ -81,7 +90,20 @@ impl Ruling {
 impl Suite {
     /// The rule that decided.
     pub fn rule(&self, decision: Decision) -> Option<Rule<'_>> {
-        let Route { method, template, access, .. } = self.routes.get(decision.route)?;
+        self.rule_at(decision.route)
+    }
+
+    /// The rule for a method and a normalised path with its version, whoever asks: for people, beside the request path.
+    pub fn rule_for(&self, method: &str, path: &str) -> Result<Rule<'_>, Unruled> {
+        match self.routes.place(method, path) {
+            Place::Route(route) => self.rule_at(route).ok_or(Unruled::Nothing),
+            Place::OtherMethod { .. } => Err(Unruled::OtherMethod),
+            Place::Nothing => Err(Unruled::Nothing),
+        }
+    }
+
+    fn rule_at(&self, route: usize) -> Option<Rule<'_>> {
+        let Route { method, template, access, .. } = self.routes.get(route)?;
         let (permission, roles, platform) = match access {
             Access::Public => (None, Roles::NONE, false),
             Access::Held { permission, roles, platform } => {

@@ -35,7 +35,7 @@ mod version;
 mod view;
 
 pub use config::{Environment, Host, Rbac, Sidecar, Signatures, Suite, Target, Warning};
-pub use decision::{Decision, Rule, Ruling};
+pub use decision::{Decision, Rule, Ruling, Unruled};
 pub use feed::{Purpose, RootAnswer, RootCall};
 pub use flow::Pending;
 pub use limits::{Clock, Standing};
