@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use gatehouse_edge::{Host, Parts, Suite};
+use gatehouse_validate::Validator;
 use serde_json::{Value, json};
 
 use crate::{
@@ -48,25 +49,34 @@ pub enum Module {
     Suite,
     /// Who calls, and what that caller may do
     Auth,
+    /// Bodies by JSON Schema; its document is one of its own
+    Validate,
 }
 
 impl Module {
     /// By the name that hosts load it under.
     fn named(name: &str) -> Option<Self> {
-        [Self::Suite, Self::Auth].into_iter().find(|module| module.name() == name)
+        [Self::Suite, Self::Auth, Self::Validate].into_iter().find(|module| module.name() == name)
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Suite => "suite",
             Self::Auth => "auth",
+            Self::Validate => "validate",
         }
     }
 
-    fn parts(self) -> Parts {
-        match self {
-            Self::Suite => Parts::Suite,
-            Self::Auth => Parts::Auth,
+    /// What the module says of its document.
+    fn compile(self, text: &str) -> Vec<Finding> {
+        let compiled = match self {
+            Self::Suite => Suite::compile(text, Parts::Suite).map(|(_, warnings)| warnings),
+            Self::Auth => Suite::compile(text, Parts::Auth).map(|(_, warnings)| warnings),
+            Self::Validate => Validator::compile(text).map(|_| Vec::new()),
+        };
+        match compiled {
+            Ok(warnings) => warnings.into_iter().map(Finding::from).collect(),
+            Err(mistakes) => mistakes.into_iter().map(Finding::from).collect(),
         }
     }
 }
@@ -176,10 +186,7 @@ fn examine(text: &str, module: Module) -> Result<(Vec<Embedded>, Vec<Finding>), 
 }
 
 fn compile(source: &Source<'_>, one: &Embedded) -> Vec<Finding> {
-    let mut found: Vec<Finding> = match Suite::compile(&one.text, one.module.parts()) {
-        Ok((_, warnings)) => warnings.into_iter().map(Finding::from).collect(),
-        Err(mistakes) => mistakes.into_iter().map(Finding::from).collect(),
-    };
+    let mut found = one.module.compile(&one.text);
     if let (Some(wanted), Some(written)) = (one.host, Suite::named_host(&one.text))
         && wanted != written
     {

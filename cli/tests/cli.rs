@@ -94,6 +94,11 @@ fn lint_finds_edge_documents_in_manifests() {
     ] {
         check(name, 0, &format!("lint --strict ../../../{file}"));
     }
+    let validate = "lint --strict ../../../istio/validate";
+    check("lint-validate-wasmplugin", 0, &format!("{validate}/wasmplugin.yaml"));
+    check("lint-validate-envoyfilter", 0, &format!("{validate}/envoyfilter.yaml"));
+    check("lint-validate", 1, "lint --module validate bodies.json");
+    check("lint-validate-waits", 1, "lint validate-waits.yaml");
     check("lint-unsafe-envoy", 1, "lint unsafe-envoy.yaml");
     check("lint-unsafe-istio", 1, "lint unsafe-istio.yaml");
     check("lint-kong-headers", 1, "lint kong-headers.yaml");

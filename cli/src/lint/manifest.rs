@@ -83,6 +83,13 @@ fn envoy(document: usize, config: &Value, path: &str, manifest: &mut Manifest) {
     } else if policy != Some("FAIL_RELOAD") {
         manifest.findings.push(stuck(format!("{path}.failure_policy")));
     }
+    let lets = config.get("allow_on_headers_stop_iteration") == Some(&Value::Bool(true));
+    if module == Module::Validate && holds(inner) && !lets {
+        manifest.findings.push(waiting(
+            format!("{path}.allow_on_headers_stop_iteration"),
+            "write true, or \"hold_headers\": false into the document",
+        ));
+    }
     embed(document, inner, at, module, Host::Envoy, manifest);
 }
 
@@ -105,6 +112,12 @@ fn plugin(document: usize, value: &Value, path: &str, manifest: &mut Manifest) {
     if text("/spec/type") == Some("NETWORK") {
         let at = format!("{path}.spec.type");
         manifest.findings.push(Finding::mistake(at, "the module reads HTTP", "write HTTP"));
+    }
+    if module == Module::Validate && holds(config) {
+        manifest.findings.push(waiting(
+            format!("{path}.spec.pluginConfig.hold_headers"),
+            "write false, or use an EnvoyFilter with allow_on_headers_stop_iteration",
+        ));
     }
     embed(document, config, format!("{path}.spec.pluginConfig"), module, Host::Envoy, manifest);
 }
@@ -154,6 +167,21 @@ fn module<'n>(
         None => false,
     };
     by_name.or(by_code).or((ours || by_config).then_some(Module::Suite))
+}
+
+/// Whether the module for bodies is told that the host lets them come while headers wait.
+fn holds(config: Option<&Value>) -> bool {
+    let parsed = match config {
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
+        Some(config) => config.clone(),
+        None => Value::Null,
+    };
+    parsed.get("hold_headers") == Some(&Value::Bool(true))
+}
+
+fn waiting(path: String, mend: &str) -> Finding {
+    let cause = "a body does not come here while its headers wait, and the request waits for ever";
+    Finding::mistake(path, cause, mend)
 }
 
 fn skipped(path: String, mend: &str) -> Finding {

@@ -79,6 +79,9 @@ impl Warnings {
 
 /// The largest age of a principal: how late a changed role may act without the change feed.
 const MAX_PRINCIPAL_TTL_MS: u64 = 300_000;
+/// The age of a principal where the document does not say.
+const PRINCIPAL_TTL_MS: u64 = 60_000;
+
 
 impl Suite {
     /// Compiles the edge document for the fused module or for a single one. `Err` has every mistake; the warnings
@@ -129,7 +132,7 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         let cause = "Kong's Wasm host has no signature check to call";
         doc.note("signatures", cause, "write \"portable\"");
     }
-    let sidecar = doc.object_opt("sidecar", |doc| sidecar::read(doc, host));
+    let sidecar = doc.object_opt("sidecar", |doc| sidecar::read(doc, host, warnings));
     let record = !matches!(sidecar, Some(None));
     if !record {
         let text = "without it there is no record: no API keys, no sessions, no suspension, no \
@@ -145,7 +148,13 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         warnings.add("$.verify_on_public", text);
     }
     let versions = versions::read(doc, parts, warnings);
-    let principal_ttl_ms = doc.integer("principal_ttl_ms", Some(60_000), 0..=MAX_PRINCIPAL_TTL_MS);
+    let principal_ttl_ms =
+        doc.integer("principal_ttl_ms", Some(PRINCIPAL_TTL_MS), 0..=MAX_PRINCIPAL_TTL_MS);
+    if principal_ttl_ms.is_some_and(|ttl| ttl > PRINCIPAL_TTL_MS) {
+        let text = "a role that was taken acts this long while the change feed is away; write \
+                    60000 or less";
+        warnings.add("$.principal_ttl_ms", text);
+    }
     let routes = match Matrix::builtin() {
         Ok(matrix) => Some(Routes::new(matrix, versions.iter().flat_map(Versions::tokens))),
         Err(broken) => {

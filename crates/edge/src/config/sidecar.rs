@@ -4,7 +4,10 @@ use std::{rc::Rc, str::FromStr, time::Duration};
 
 use gatehouse_contract::Document;
 
-use super::words::{Host, Printable};
+use super::{
+    Warnings,
+    words::{Host, Printable},
+};
 
 /// Where a call-out goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,11 +48,20 @@ impl Sidecar {
     }
 }
 
-pub(super) fn read(doc: &Document<'_>, host: Option<Host>) -> Option<Sidecar> {
+pub(super) fn read(
+    doc: &Document<'_>,
+    host: Option<Host>,
+    warnings: &mut Warnings,
+) -> Option<Sidecar> {
     let target = read_target(doc, host, Some("gatehouse-sidecar"));
     let timeout_ms = doc.integer("timeout_ms", Some(50), 1..=MAX_TIMEOUT_MS);
     let identity_timeout_ms = doc.integer("identity_timeout_ms", Some(1000), 1..=MAX_TIMEOUT_MS);
     let poll_ms = doc.integer("poll_ms", Some(250), 50..=5000);
+    if poll_ms.is_some_and(|poll| poll > 1000) {
+        let text = "what is revoked is refused within a second only if each worker asks within one; \
+                    write 1000 or less";
+        warnings.add("$.sidecar.poll_ms", text);
+    }
     let max_silence_s = doc.integer("max_silence_s", Some(300), 0..=300);
     Some(Sidecar {
         target: Rc::new(target?),
