@@ -28,6 +28,10 @@ Examples:
 
 Exit codes: 0 good, 1 refused, 64 wrong usage, 66 a file cannot be read or used.";
 
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  gatehouse verify token --jwks jwks.json < token.txt";
+
 #[derive(Parser)]
 #[command(
     name = "gatehouse",
@@ -48,7 +52,7 @@ enum Command {
     /// Compiles edge documents, also within manifests, and lists every mistake and warning
     Lint(lint::Args),
     /// Checks signed things offline
-    #[command(subcommand)]
+    #[command(subcommand, after_help = VERIFY_EXAMPLES)]
     Verify(Verify),
     /// Says what the gateway does with a request, and which rule decides
     Explain(explain::Args),

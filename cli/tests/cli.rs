@@ -62,6 +62,7 @@ fn check_token(name: &str, exit: i32, token: &str, arguments: &str) {
 fn help_has_examples_and_wrong_usage_is_64() {
     check("help", 0, "--help");
     check("lint-help", 0, "lint --help");
+    check("verify-help", 0, "verify --help");
     check("verify-token-help", 0, "verify token --help");
     check("explain-help", 0, "explain --help");
     check("schema-help", 0, "schema --help");
