@@ -45,6 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let mut rendered = render::all(&Document::read(&root)?, &image);
     rendered.extend(render::versions::pages(&root)?);
+    rendered.extend(render::validate::manifests(&root, &image)?);
     if args.check {
         let wrong = differences(&root, &rendered);
         for line in &wrong {

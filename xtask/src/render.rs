@@ -11,6 +11,7 @@ pub mod envoy;
 pub mod istio;
 pub mod kong;
 pub mod problems;
+pub mod validate;
 pub mod versions;
 pub mod yaml;
 
@@ -146,6 +147,14 @@ pub fn all(document: &Document, image: &Image) -> Vec<Rendered> {
         Rendered {
             path: "istio/base/envoyfilter.yaml".into(),
             text: documents(&[istio::envoy_filter(document)]),
+        },
+        Rendered {
+            path: "istio/base/telemetry.yaml".into(),
+            text: documents(&[istio::telemetry()]),
+        },
+        Rendered {
+            path: "istio/istiod-values.yaml".into(),
+            text: documents(&[istio::mesh_values()]),
         },
         Rendered { path: "kong/kong.yaml".into(), text: documents(&[kong::declarative(document)]) },
         Rendered { path: "kong/suite.meta.json".into(), text: format!("{:#}\n", kong::meta()) },

@@ -71,11 +71,6 @@ impl Validator {
     pub(crate) fn rule(&self, place: usize) -> Option<&Rule> {
         self.rules.get(place)
     }
-
-    /// The largest body of the rule of this place, in bytes.
-    pub fn max_body_bytes(&self, place: usize) -> usize {
-        self.rule(place).map_or(0, Rule::max_body_bytes)
-    }
 }
 
 impl Rule {

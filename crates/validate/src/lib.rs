@@ -22,5 +22,5 @@ mod schema;
 
 pub use document::{MAX_BODY_BYTES, Validator};
 pub use judge::{Finding, MAX_FINDINGS, Refusal};
-pub use request::{Answer, Begin};
+pub use request::{Answer, Awaited, Begin, answer};
 pub use schema::Schema;

@@ -18,10 +18,17 @@ type Pair<'h> = (&'h [u8], &'h [u8]);
 pub enum Begin {
     /// No schema: everything passes as it comes.
     Pass,
-    /// The whole body is to be judged by the rule of this place.
-    Await(usize),
+    /// The whole body is to be judged.
+    Await(Awaited),
     /// It is refused.
-    Refuse(Answer),
+    Refuse(Refusal),
+}
+
+/// What is kept of a request until its body is there: hosts show its headers no more by then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    place: usize,
+    request_id: Option<Box<str>>,
 }
 
 /// An answer of ours.
@@ -30,7 +37,7 @@ pub struct Answer {
     /// Why.
     pub reason: Reason,
     /// The headers, content type included.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, &'static str)>,
     /// A problem, or the message of a gRPC status.
     pub body: Vec<u8>,
     /// The gRPC code for a caller that speaks gRPC: the host makes trailers of it.
@@ -51,29 +58,40 @@ impl Validator {
     ) -> Begin {
         let (Some(method), Some(target)) = (one(headers, b":method"), one(headers, b":path"))
         else {
-            return Begin::Refuse(answer(&no_path(), headers));
+            return Begin::Refuse(no_path());
         };
         if !self.knows(method) {
             return Begin::Pass;
         }
-        let Some(path) = normal(target) else {
-            return Begin::Refuse(answer(&no_path(), headers));
-        };
+        let Some(path) = normal(target) else { return Begin::Refuse(no_path()) };
         let Some((place, rule)) = self.find(method, &path) else { return Begin::Pass };
         match rule.admits(headers) {
-            Ok(()) => Begin::Await(place),
-            Err(refusal) => Begin::Refuse(answer(&refusal, headers)),
+            Ok(()) => {
+                Begin::Await(Awaited { place, request_id: request_id(headers).map(Into::into) })
+            }
+            Err(refusal) => Begin::Refuse(refusal),
         }
     }
 
-    /// Judges the whole body of a request that waits for the rule of this place.
-    pub fn end(&self, place: usize, body: &[u8], headers: &[Pair<'_>]) -> Result<(), Answer> {
-        let judged = match self.rule(place) {
+    /// Judges the whole body of a request that was awaited.
+    pub fn end(&self, awaited: &Awaited, body: &[u8]) -> Result<(), Refusal> {
+        match self.rule(awaited.place) {
             Some(rule) => rule.judge(body),
-            // No place comes from elsewhere; were there one, it is no reason to pass.
+            // Only of another document; it is no reason to pass.
             None => Err(Refusal::new(Reason::Internal, "the rule is gone")),
-        };
-        judged.map_err(|refusal| answer(&refusal, headers))
+        }
+    }
+
+    /// The largest body that may come, in bytes.
+    pub fn max_body_bytes(&self, awaited: &Awaited) -> usize {
+        self.rule(awaited.place).map_or(0, Rule::max_body_bytes)
+    }
+}
+
+impl Awaited {
+    /// The answer to the request. It was taken for JSON: its client speaks no gRPC.
+    pub fn answer(&self, refusal: &Refusal) -> Answer {
+        problem(refusal, self.request_id.as_deref())
     }
 }
 
@@ -97,7 +115,7 @@ fn no_path() -> Refusal {
     Refusal::new(Reason::PathInvalid, "the path has no single form")
 }
 
-/// The answer for a refusal, in the dialect of the request with these headers.
+/// The answer to the request with these headers, in its dialect.
 pub fn answer(refusal: &Refusal, headers: &[Pair<'_>]) -> Answer {
     let reason = refusal.reason;
     let speaks_grpc = one(headers, b"content-type")
@@ -107,12 +125,16 @@ pub fn answer(refusal: &Refusal, headers: &[Pair<'_>]) -> Answer {
         let body = reason.title().as_bytes().to_vec();
         return Answer { reason, headers: Vec::new(), body, grpc_code: Some(INVALID_ARGUMENT) };
     }
+    problem(refusal, request_id(headers))
+}
+
+fn problem(refusal: &Refusal, request_id: Option<&str>) -> Answer {
     let mut problem = refusal.problem();
-    if let Some(id) = one(headers, b"x-request-id").and_then(harmless) {
+    if let Some(id) = request_id {
         problem = problem.request_id(id);
     }
-    let content_type = ("content-type", problem::MEDIA_TYPE.to_owned());
-    Answer { reason, headers: vec![content_type], body: problem.to_json(), grpc_code: None }
+    let headers = vec![("content-type", problem::MEDIA_TYPE)];
+    Answer { reason: refusal.reason, headers, body: problem.to_json(), grpc_code: None }
 }
 
 const GRPC: &[u8] = b"application/grpc";
@@ -124,8 +146,9 @@ fn one<'h>(headers: &[Pair<'h>], wanted: &[u8]) -> Option<&'h [u8]> {
     values.next().is_none().then_some(value)
 }
 
-/// An id that is safe in JSON and logs; the module before this one has made it so.
-fn harmless(value: &[u8]) -> Option<&str> {
+/// The request's id, where it is safe in JSON and logs; the module before this one has made it so.
+fn request_id<'h>(headers: &[Pair<'h>]) -> Option<&'h str> {
+    let value = one(headers, b"x-request-id")?;
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let fitting = !value.is_empty() && value.len() <= MAX_ID_BYTES && value.iter().all(fits);
     if fitting { std::str::from_utf8(value).ok() } else { None }
@@ -138,10 +161,12 @@ mod tests {
     const DOCUMENT: &str = r#"{"routes":[{"method":"POST","path":"/a/{id}","max_body_bytes":30,
         "schema":{"required":["a"]}}]}"#;
 
+    fn pairs<'h>(headers: &[(&'h str, &'h str)]) -> Vec<Pair<'h>> {
+        headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect()
+    }
+
     fn begin(headers: &[(&str, &str)]) -> Begin {
-        let headers: Vec<Pair<'_>> =
-            headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        Validator::compile(DOCUMENT).unwrap().begin(&headers, |target| {
+        Validator::compile(DOCUMENT).unwrap().begin(&pairs(headers), |target| {
             let text = std::str::from_utf8(target).unwrap();
             let path = text.split('?').next().unwrap();
             (!path.contains("//")).then(|| Cow::Owned(path.replace("%61", "a")))
@@ -163,7 +188,7 @@ mod tests {
             (to("GET", "//a").to_vec(), "passes"),
             (to("POST", "//a/1").to_vec(), "path_invalid"),
             (vec![json], "path_invalid"),
-            ([to("POST", "/b").as_slice(), &to("POST", "/a/1")].concat(), "path_invalid"),
+            ([to("POST", "/b"), to("POST", "/a/1")].concat(), "path_invalid"),
             (with(&[]), "media_type_unsupported"),
             (with(&[json, json]), "media_type_unsupported"),
             (with(&[json, ("content-encoding", "gzip")]), "media_type_unsupported"),
@@ -174,7 +199,7 @@ mod tests {
             let got = match begin(&headers) {
                 Begin::Pass => "passes",
                 Begin::Await(_) => "waits",
-                Begin::Refuse(answer) => answer.reason.code(),
+                Begin::Refuse(refusal) => refusal.reason.code(),
             };
             assert_eq!(got, expected, "{headers:?}");
         }
@@ -182,27 +207,37 @@ mod tests {
 
     #[test]
     fn x7_an_answer_is_a_problem_with_the_requests_id_or_a_grpc_status() {
-        let refused = |headers: &[(&'static str, &'static str)]| {
-            let all = [&[(":method", "POST"), (":path", "/a/1")], headers].concat();
-            let Begin::Refuse(answer) = begin(&all) else { panic!("{all:?}") };
-            answer
+        let refusal = Refusal::new(Reason::MediaTypeUnsupported, "x");
+        let text = |answer: &Answer| String::from_utf8(answer.body.clone()).unwrap();
+        let told = answer(&refusal, &pairs(&[("x-request-id", "r-1")]));
+        assert_eq!(told.headers, [("content-type", "application/problem+json")]);
+        assert_eq!(told.grpc_code, None);
+        assert!(text(&told).contains(r#""request_id":"r-1""#));
+        let told = answer(&refusal, &pairs(&[("x-request-id", "a\" b")]));
+        assert!(!text(&told).contains("request_id"));
+        let told = answer(&refusal, &pairs(&[("content-type", "application/grpc+proto")]));
+        assert_eq!((told.grpc_code, told.headers.len()), (Some(3), 0));
+        assert_eq!(text(&told), Reason::MediaTypeUnsupported.title());
+        // What was awaited keeps the id: a host shows no headers later.
+        let head = [(":method", "POST"), (":path", "/a/1"), ("x-request-id", "r-2")];
+        let Begin::Await(awaited) =
+            begin(&[head.as_slice(), &[("content-type", "application/json")]].concat())
+        else {
+            panic!()
         };
-        let text = |answer: Answer| String::from_utf8(answer.body).unwrap();
-        let answer = refused(&[("x-request-id", "r-1")]);
-        assert_eq!(answer.headers, [("content-type", "application/problem+json".to_owned())]);
-        assert_eq!(answer.grpc_code, None);
-        assert!(text(answer).contains(r#""request_id":"r-1""#));
-        assert!(!text(refused(&[("x-request-id", "a\" b")])).contains("request_id"));
-        let answer = refused(&[("content-type", "application/grpc+proto")]);
-        assert_eq!((answer.grpc_code, answer.headers.len()), (Some(3), 0));
-        assert_eq!(text(answer), Reason::MediaTypeUnsupported.title());
+        assert!(text(&awaited.answer(&refusal)).contains(r#""request_id":"r-2""#));
     }
 
     #[test]
     fn a_rule_that_is_gone_lets_nothing_pass() {
         let validator = Validator::compile(DOCUMENT).unwrap();
-        assert!(validator.end(0, br#"{"a":1}"#, &[]).is_ok());
-        assert_eq!(validator.end(0, b"{}", &[]).unwrap_err().reason, Reason::BodyInvalid);
-        assert_eq!(validator.end(1, br#"{"a":1}"#, &[]).unwrap_err().reason, Reason::Internal);
+        let at = |place| Awaited { place, request_id: None };
+        let end = |place, body: &str| {
+            validator.end(&at(place), body.as_bytes()).map_err(|refusal| refusal.reason)
+        };
+        assert_eq!(end(0, r#"{"a":1}"#), Ok(()));
+        assert_eq!(end(0, "{}"), Err(Reason::BodyInvalid));
+        assert_eq!(end(1, r#"{"a":1}"#), Err(Reason::Internal));
+        assert_eq!((validator.max_body_bytes(&at(0)), validator.max_body_bytes(&at(1))), (30, 0));
     }
 }

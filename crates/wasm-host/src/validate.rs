@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use gatehouse_edge::path;
-use gatehouse_validate::{Answer, Begin, Validator};
+use gatehouse_validate::{Answer, Awaited, Begin, Validator, answer};
 use proxy_wasm::{
     traits::{Context, HttpContext, RootContext},
     types::{Action, ContextType},
@@ -77,8 +77,8 @@ struct Stream {
 enum Phase {
     /// Nothing goes on: nothing is known yet, or it is answered.
     Closed,
-    /// The whole body is awaited, for the rule of this place.
-    Awaiting(usize),
+    /// The whole body is awaited.
+    Awaiting(Awaited),
     /// Everything goes on as it comes.
     Passed,
 }
@@ -88,49 +88,27 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, ended: bool) -> Action {
         let Some(validator) = self.validator.clone() else { return host::close() };
-        let begun = with_headers(|headers| {
-            validator
-                .begin(headers, |target| path::normalise(target).ok().map(|target| target.path))
-        });
-        match begun {
-            None => host::close(),
-            Some(Begin::Pass) => self.pass(),
-            Some(Begin::Refuse(answer)) => self.refuse(&answer),
-            Some(Begin::Await(place)) => {
-                self.phase = Phase::Awaiting(place);
-                if ended {
-                    return self.judge(&validator, place);
-                }
+        let Some(headers) = HeaderMap::read(Map::Request) else { return host::close() };
+        let Some(headers) = headers.pairs() else { return host::close() };
+        let normal = |target| path::normalise(target).ok().map(|target| target.path);
+        match validator.begin(&headers, normal) {
+            Begin::Pass => self.pass(),
+            Begin::Refuse(refusal) => self.refuse(&answer(&refusal, &headers)),
+            Begin::Await(awaited) if ended => self.judge(&validator, &awaited),
+            Begin::Await(awaited) => {
+                self.phase = Phase::Awaiting(awaited);
                 if validator.holds_headers() { Action::Pause } else { Action::Continue }
             }
         }
     }
 
     fn on_http_request_body(&mut self, size: usize, ended: bool) -> Action {
-        match (&self.phase, self.validator.clone()) {
-            (Phase::Passed, _) => Action::Continue,
-            (Phase::Awaiting(place), Some(validator)) => {
-                let place = *place;
-                // What has come so far: the host keeps it while it is paused. The judge says the rest.
-                if ended || size > validator.max_body_bytes(place) {
-                    return self.judge(&validator, place);
-                }
-                Action::Pause
-            }
-            (Phase::Closed | Phase::Awaiting(_), _) => Action::Pause,
-        }
+        self.on_more(|validator, awaited| ended || size > validator.max_body_bytes(awaited))
     }
 
     /// Trailers end the body where they come.
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        match (&self.phase, self.validator.clone()) {
-            (Phase::Passed, _) => Action::Continue,
-            (Phase::Awaiting(place), Some(validator)) => {
-                let place = *place;
-                self.judge(&validator, place)
-            }
-            (Phase::Closed | Phase::Awaiting(_), _) => Action::Pause,
-        }
+        self.on_more(|_, _| true)
     }
 }
 
@@ -140,39 +118,40 @@ impl Stream {
         Action::Continue
     }
 
+    /// More has come. The host keeps what is paused at, all of it together; it is judged once `enough` is there: the
+    /// whole, or more than is taken.
+    fn on_more(&mut self, enough: impl FnOnce(&Validator, &Awaited) -> bool) -> Action {
+        let awaited = match &self.phase {
+            Phase::Passed => return Action::Continue,
+            Phase::Closed => return Action::Pause,
+            Phase::Awaiting(awaited) => awaited.clone(),
+        };
+        match self.validator.clone() {
+            Some(validator) if enough(&validator, &awaited) => self.judge(&validator, &awaited),
+            _ => Action::Pause,
+        }
+    }
+
     /// Judges what the host keeps; one byte more than the rule takes is enough to refuse it.
-    fn judge(&mut self, validator: &Validator, place: usize) -> Action {
-        let most = validator.max_body_bytes(place).saturating_add(1);
+    fn judge(&mut self, validator: &Validator, awaited: &Awaited) -> Action {
+        let most = validator.max_body_bytes(awaited).saturating_add(1);
         let body = abi::buffer(Buffer::RequestBody, most).unwrap_or_default();
-        match with_headers(|headers| validator.end(place, &body, headers)) {
-            Some(Ok(())) => self.pass(),
-            Some(Err(answer)) => self.refuse(&answer),
-            None => {
-                self.phase = Phase::Closed;
-                host::close()
-            }
+        match validator.end(awaited, &body) {
+            Ok(()) => self.pass(),
+            Err(refusal) => self.refuse(&awaited.answer(&refusal)),
         }
     }
 
     fn refuse(&mut self, answer: &Answer) -> Action {
         self.phase = Phase::Closed;
         host::note_reason(answer.reason.code());
-        let headers: Vec<(&str, &str)> =
-            answer.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let _sent = abi::local_response(&LocalResponse {
             status: u32::from(answer.reason.status()),
-            headers: &headers,
+            headers: &answer.headers,
             body: &answer.body,
             details: answer.reason.code(),
             grpc_status: answer.grpc_code.map_or(host::NO_GRPC_STATUS, i32::from),
         });
         Action::Pause
     }
-}
-
-/// Reads the request's headers for `look`; `None` where the host has none.
-fn with_headers<T>(look: impl FnOnce(&[(&[u8], &[u8])]) -> T) -> Option<T> {
-    let headers = HeaderMap::read(Map::Request)?;
-    let headers = headers.pairs()?;
-    Some(look(&headers))
 }

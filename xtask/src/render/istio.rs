@@ -14,7 +14,7 @@ const SIDECAR_HOST: &str = "sidecar.gatehouse.internal";
 /// Where the EnvoyFilter variant finds the module: a volume of the gateway's pods.
 pub const MODULE: &str = "/var/lib/gatehouse/suite.wasm";
 
-fn metadata(name: &str) -> Value {
+pub(super) fn metadata(name: &str) -> Value {
     json!({
         "name": name,
         "namespace": NAMESPACE,
@@ -22,7 +22,7 @@ fn metadata(name: &str) -> Value {
     })
 }
 
-fn selector() -> Value {
+pub(super) fn selector() -> Value {
     json!({"istio": "ingressgateway"})
 }
 
@@ -76,6 +76,18 @@ pub fn wasm_plugin(document: &Document, image: &Image) -> [Value; 2] {
     ]
 }
 
+/// The place of a filter in the gateway's chain.
+pub(super) fn before_router() -> Value {
+    json!({
+        "context": "GATEWAY",
+        "proxy": {"proxyVersion": PROXY_VERSION},
+        "listener": {"filterChain": {"filter": {
+            "name": "envoy.filters.network.http_connection_manager",
+            "subFilter": {"name": "envoy.filters.http.router"},
+        }}},
+    })
+}
+
 /// The same filter by patch.
 pub fn envoy_filter(document: &Document) -> Value {
     let sidecar = SocketAddr::from(([127, 0, 0, 1], SIDECAR_PORT));
@@ -97,14 +109,7 @@ pub fn envoy_filter(document: &Document) -> Value {
                 },
                 {
                     "applyTo": "HTTP_FILTER",
-                    "match": {
-                        "context": "GATEWAY",
-                        "proxy": {"proxyVersion": PROXY_VERSION},
-                        "listener": {"filterChain": {"filter": {
-                            "name": "envoy.filters.network.http_connection_manager",
-                            "subFilter": {"name": "envoy.filters.http.router"},
-                        }}},
-                    },
+                    "match": before_router(),
                     "patch": {
                         "operation": "INSERT_BEFORE",
                         "value": envoy::filter(document, MODULE),
@@ -113,6 +118,34 @@ pub fn envoy_filter(document: &Document) -> Value {
             ],
         },
     })
+}
+
+/// The log format's name in the mesh's configuration.
+const LOGS: &str = "gatehouse-json";
+
+/// The gateway's access log in our format: the choice of a provider, which [`mesh_values`] defines.
+pub fn telemetry() -> Value {
+    json!({
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": metadata("gatehouse-logs"),
+        "spec": {
+            "selector": {"matchLabels": selector()},
+            "accessLogging": [{"providers": [{"name": LOGS}]}],
+        },
+    })
+}
+
+/// Helm values of `istiod` that define the format. No format of Istio's own may be on beside it: they log the query.
+pub fn mesh_values() -> Value {
+    json!({"meshConfig": {"extensionProviders": [{
+        "name": LOGS,
+        "envoyFileAccessLog": {
+            "path": "/dev/stdout",
+            "omitEmptyValues": true,
+            "logFormat": {"labels": envoy::log_members()},
+        },
+    }]}})
 }
 
 /// `FAIL_RELOAD` and the two fields above need Envoy 1.33 (Istio 1.25); older proxies must not get the patch.

@@ -75,6 +75,26 @@ fn the_envoy_filter_fits_its_definition_and_a_misspelt_one_does_not() -> Result<
 }
 
 #[test]
+fn the_documents_of_the_module_that_judges_bodies_fit_their_definitions() -> Result<()> {
+    check("istio/validate/wasmplugin.yaml", &[(0, "/spec", "pluginConfig", "pluginConfigs")])?;
+    let patch = "/spec/configPatches/0/patch";
+    check("istio/validate/envoyfilter.yaml", &[(0, patch, "operation", "operate")])?;
+    // Whether headers wait is said in both places or in none: a host that does not let bodies come waits for ever.
+    let plugin = documents::yaml("istio/validate/wasmplugin.yaml")?;
+    let told = plugin.first().and_then(|it| it.pointer("/spec/pluginConfig/hold_headers"));
+    ensure!(told == Some(&Value::Bool(false)), "the plugin holds headers");
+    let patches = documents::yaml("istio/validate/envoyfilter.yaml")?;
+    let config =
+        patches.first().and_then(|it| it.pointer(&format!("{patch}/value/typed_config/config")));
+    let config = config.context("no configuration")?;
+    ensure!(config.get("allow_on_headers_stop_iteration") == Some(&Value::Bool(true)), "not let");
+    let text = config.pointer("/configuration/value").and_then(Value::as_str).unwrap_or_default();
+    let document: Value = serde_json::from_str(text)?;
+    ensure!(document.get("hold_headers") == Some(&Value::Bool(true)), "not held");
+    Ok(())
+}
+
+#[test]
 fn a_value_outside_an_enumeration_is_refused() -> Result<()> {
     let Some(crds) = definitions()? else { return Ok(()) };
     let mut plugin = documents::yaml("istio/base/wasmplugin.yaml")?.remove(0);

@@ -1,0 +1,115 @@
+//! The module that judges bodies, for Envoy and for Istio: a WasmPlugin, which cannot say that headers wait for the body,
+//! or an EnvoyFilter, which can. Apply one of the two, behind the fused module. Knows no schemas.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::{Image, Rendered, istio, sorted, yaml};
+
+/// The document: what the control API judges its bodies by is what the gateway judges them by.
+pub const DOCUMENT: &str = "control-api/bodies.json";
+/// The name under which hosts load the module.
+pub const NAME: &str = "validate";
+/// Where the EnvoyFilter variant finds the module: a volume of the gateway's pods.
+pub const MODULE: &str = "/var/lib/gatehouse/validate.wasm";
+
+/// Both manifests.
+pub fn manifests(root: &Path, image: &Image) -> anyhow::Result<Vec<Rendered>> {
+    let path = root.join(DOCUMENT);
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let document: Value = serde_json::from_str(&text).context("reading the schemas")?;
+    let rendered = |path: &'static str, value: &Value| Rendered {
+        path: path.into(),
+        text: format!(
+            "# Rendered from {DOCUMENT} by `cargo xtask codegen`: change that and render again.\n{}",
+            yaml::write(value)
+        ),
+    };
+    Ok(vec![
+        rendered("istio/validate/wasmplugin.yaml", &wasm_plugin(&document, image)),
+        rendered("istio/validate/envoyfilter.yaml", &envoy_filter(&document)),
+    ])
+}
+
+/// The same rules, whether or not headers wait for bodies.
+fn holding(document: &Value, hold_headers: bool) -> Value {
+    let mut document = document.clone();
+    if let Some(members) = document.as_object_mut() {
+        members.insert("hold_headers".to_owned(), json!(hold_headers));
+    }
+    sorted(document)
+}
+
+/// The filter's entry in a chain: headers wait where the document says so, and then the host must let bodies come.
+pub fn filter(document: &Value, module: &str) -> Value {
+    let hold_headers = document.get("hold_headers").and_then(Value::as_bool).unwrap_or(false);
+    json!({
+        "name": format!("gatehouse.{NAME}"),
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": NAME,
+                "root_id": "",
+                "failure_policy": "FAIL_RELOAD",
+                "reload_config": {"backoff": {"base_interval": "1s"}},
+                "allow_on_headers_stop_iteration": hold_headers,
+                "vm_config": {
+                    "vm_id": NAME,
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"local": {"filename": module}},
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": format!("{:#}", sorted(document.clone())),
+                },
+            },
+        },
+    })
+}
+
+fn wasm_plugin(document: &Value, image: &Image) -> Value {
+    json!({
+        "apiVersion": "extensions.istio.io/v1alpha1",
+        "kind": "WasmPlugin",
+        "metadata": istio::metadata("gatehouse-validate"),
+        "spec": {
+            "selector": {"matchLabels": istio::selector()},
+            // An image of its own beside the fused module's.
+            "url": image.url.replace("/suite:", "/validate:"),
+            "sha256": "0".repeat(64),
+            "imagePullPolicy": "IfNotPresent",
+            "type": "HTTP",
+            "phase": "AUTHN",
+            // Behind the fused module (1000), which brings paths into their one form and refuses strangers first.
+            "priority": 900,
+            "failStrategy": "FAIL_RELOAD",
+            "match": [{"mode": "CLIENT"}],
+            "pluginName": NAME,
+            "pluginConfig": holding(document, false),
+        },
+    })
+}
+
+fn envoy_filter(document: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": istio::metadata("gatehouse-validate"),
+        "spec": {
+            "workloadSelector": {"labels": istio::selector()},
+            // Applied after the fused module's (10), so that it stands between that and the router.
+            "priority": 20,
+            "configPatches": [{
+                "applyTo": "HTTP_FILTER",
+                "match": istio::before_router(),
+                "patch": {
+                    "operation": "INSERT_BEFORE",
+                    "value": filter(&holding(document, true), MODULE),
+                },
+            }],
+        },
+    })
+}
