@@ -1,7 +1,9 @@
 //! Which version answers a request, what that does to it, and how a version ends (acceptance V3–V14).
 
 use super::*;
-use crate::VersionSource;
+use gatehouse_contract::rbac::Matrix;
+
+use crate::{VersionSource, matrix::Routes};
 
 const V1: &str = "application/vnd.greenlang.v1+json";
 const V2: &str = "application/vnd.greenlang.v2+json";
@@ -431,5 +433,31 @@ fn v10_a_preflight_is_answered_so_that_scripts_see_the_410() {
         // What only looks like one does not open it.
         let end = world.send("OPTIONS", path, &ask[..1]).verdict();
         assert!(["410 version_gone", "401 credential_missing"].contains(&&*end), "{path}: {end}");
+    }
+}
+
+#[test]
+fn v12_a_pinned_version_with_routes_of_its_own_has_its_own_rules() {
+    let matrix = json!({
+        "permissions": {"agents:read": ["viewer", "admin"], "agents:write": ["admin"]},
+        "routes": [
+            {"method": "GET", "path": "/api/v1/registry/agents", "permission": "agents:read"},
+            {"method": "GET", "path": "/api/v1/registry/tenants/{agent}", "permission": "agents:read"},
+            {"method": "GET", "path": "/api/v2/registry/agents", "permission": "agents:write"},
+            {"method": "GET", "path": "/api/v2/registry/tenants/{tenant}", "permission": "agents:read"},
+        ],
+    });
+    let tenants = format!("/api/registry/tenants/{OTHER_TENANT}");
+    for (pin, path, expected) in [
+        (None, "/api/registry/agents", "passed v1 by default"),
+        (Some("v2"), "/api/registry/agents", "403 permission_denied v2 by pin"),
+        (None, &tenants, "passed v1 by default"),
+        (Some("v2"), &tenants, "404 not_found v2 by pin"),
+    ] {
+        let mut world = world(json!({})).roles(&[Role::Viewer], false);
+        let matrix = Matrix::parse(&matrix.to_string()).unwrap();
+        world.suite.routes = Routes::new(matrix, world.suite.versions.tokens());
+        world.principal.1.version_pin = pin.map(str::to_owned);
+        assert_eq!(get(&mut world, path, &[]).1, expected, "{pin:?} {path}");
     }
 }
