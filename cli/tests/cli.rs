@@ -10,6 +10,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use serde_json::json;
+
 fn here(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(part)
 }
@@ -144,6 +146,71 @@ fn convert_names_whatever_has_no_equivalent() {
     check("convert-spec-kong-jwt", 1, "convert spec-kong-jwt.yaml");
     check("convert-nothing", 66, "convert mistakes.json");
     check("convert-not-json", 66, "convert not.json");
+}
+
+/// A member that no converter knows stands in each object of the source in turn, and is named by its path.
+#[test]
+fn convert_drops_nothing_in_silence() {
+    let jwks = json!({"http_uri": {"uri": "https://a.example/k", "cluster": "a", "timeout": "1s"}});
+    let service = json!({"grpc_service": {"envoy_grpc": {"cluster_name": "ratelimit"}}});
+    let limit = json!({"unit": "minute", "requests_per_unit": 60});
+    let typed = "type.googleapis.com/envoy.extensions.filters.http";
+    for (source, places) in [
+        (
+            json!({
+                "plugins": [
+                    {"name": "jwt", "config": {"claims_to_verify": ["exp"]}},
+                    {"name": "rate-limiting", "config": {"minute": 60}},
+                ],
+                "consumers": [{"username": "a", "jwt_secrets": [{"key": "https://a.example"}]}],
+            }),
+            &[
+                "plugins[0]",
+                "plugins[0].config",
+                "plugins[1]",
+                "plugins[1].config",
+                "consumers[0]",
+                "consumers[0].jwt_secrets[0]",
+            ][..],
+        ),
+        (json!({"kind": "KongPlugin", "plugin": "jwt", "config": {}}), &["config"]),
+        (
+            json!({"http_filters": [
+                {"typed_config": {
+                    "@type": format!("{typed}.jwt_authn.v3.JwtAuthentication"),
+                    "providers": {"a": {"remote_jwks": jwks, "from_headers": [{"name": "x"}]}},
+                }},
+                {"typed_config": {
+                    "@type": format!("{typed}.ratelimit.v3.RateLimit"),
+                    "rate_limit_service": service,
+                }},
+            ]}),
+            &[
+                "http_filters[0].typed_config",
+                "http_filters[0].typed_config.providers.a",
+                "http_filters[0].typed_config.providers.a.remote_jwks",
+                "http_filters[0].typed_config.providers.a.remote_jwks.http_uri",
+                "http_filters[0].typed_config.providers.a.from_headers[0]",
+                "http_filters[1].typed_config",
+                "http_filters[1].typed_config.rate_limit_service",
+                "http_filters[1].typed_config.rate_limit_service.grpc_service",
+                "http_filters[1].typed_config.rate_limit_service.grpc_service.envoy_grpc",
+            ],
+        ),
+        (
+            json!({"domain": "a", "descriptors": [{"key": "tier", "value": "free", "rate_limit": limit}]}),
+            &["descriptors[0]", "descriptors[0].rate_limit"],
+        ),
+    ] {
+        for place in places {
+            let mut source = source.clone();
+            let pointer = place.replace(['.', '['], "/").replace(']', "");
+            source.pointer_mut(&format!("/{pointer}")).unwrap()["zzz"] = json!(1);
+            let said = run("convert -", source.to_string().as_bytes(), &[]);
+            let named = format!("$.{place}.zzz: has no equivalent and is left out");
+            assert!(said.contains(&named), "{named}\n{said}");
+        }
+    }
 }
 
 #[test]

@@ -58,12 +58,10 @@ fn milliseconds(value: Option<&Value>) -> Option<u64> {
 
 fn jwt_authn(config: &Value, path: &str, draft: &mut Draft) {
     let mut forward = Vec::new();
-    for (name, provider_) in
-        config.get("providers").and_then(Value::as_object).into_iter().flatten()
-    {
+    for (name, entry) in config.get("providers").and_then(Value::as_object).into_iter().flatten() {
         let at = format!("{path}.providers.{name}");
-        provider(provider_, &at, draft);
-        forward.push(provider_.get("forward") == Some(&Value::Bool(true)));
+        provider(entry, &at, draft);
+        forward.push(entry.get("forward") == Some(&Value::Bool(true)));
     }
     if let Some(first) = forward.first() {
         draft.sources.insert("forward".to_owned(), json!(forward.iter().all(|one| *one)));
@@ -132,6 +130,9 @@ fn provider(value: &Value, path: &str, draft: &mut Draft) {
         }
         put("jwks", jwks);
         draft.rest(remote, &at("remote_jwks"), &["http_uri", "cache_duration"], &[]);
+        if let Some(uri) = remote.get("http_uri") {
+            draft.rest(uri, &at("remote_jwks.http_uri"), &["uri", "cluster", "timeout"], &[]);
+        }
         let cause =
             "Envoy takes whatever algorithm a fetched key fits; here the issuer's are listed";
         draft.note(at("remote_jwks"), cause, "write \"algorithms\" into its entry");
@@ -161,13 +162,15 @@ fn provider(value: &Value, path: &str, draft: &mut Draft) {
     for (index, header) in
         value.get("from_headers").and_then(Value::as_array).into_iter().flatten().enumerate()
     {
+        let place = at(&format!("from_headers[{index}]"));
+        draft.rest(header, &place, &["name", "value_prefix"], &[]);
         let name = header.get("name").and_then(Value::as_str).unwrap_or_default();
         let prefix = header.get("value_prefix").and_then(Value::as_str).unwrap_or_default();
         if !name.eq_ignore_ascii_case("authorization")
             || !prefix.trim().eq_ignore_ascii_case("bearer")
         {
             let cause = format!("tokens are taken from Authorization: Bearer, not from {name}");
-            draft.note(at(&format!("from_headers[{index}]")), cause, "let clients use that one");
+            draft.note(place, cause, "let clients use that one");
         }
     }
     const KNOWN: &[&str] = &[
@@ -217,6 +220,18 @@ fn rate_limit(config: &Value, path: &str, draft: &mut Draft) {
         "the filter speaks HTTP with Gatehouse's own sidecar",
         "let the cluster lead to it, with HTTP/1.1 or HTTP/2 without TLS",
     );
+    if let Some(service) = config.get("rate_limit_service") {
+        let known = ["grpc_service", "transport_api_version"];
+        draft.rest(service, &at("rate_limit_service"), &known, &[]);
+        for (below, known) in
+            [("grpc_service", "envoy_grpc"), ("grpc_service.envoy_grpc", "cluster_name")]
+        {
+            let inner = below.split('.').try_fold(service, |value, name| value.get(name));
+            if let Some(inner) = inner {
+                draft.rest(inner, &at(&format!("rate_limit_service.{below}")), &[known], &[]);
+            }
+        }
+    }
     if config.get("domain").is_some() {
         draft.note(
             at("domain"),
@@ -251,6 +266,10 @@ fn descriptor(value: &Value, path: &str, draft: &mut Draft) {
                 tiers.insert(tier.to_string(), json!({"per_window": limit}));
             }
             draft.rest(value, path, &["key", "value", "rate_limit"], &[]);
+            if let Some(limit) = value.get("rate_limit") {
+                let known = ["unit", "requests_per_unit"];
+                draft.rest(limit, &format!("{path}.rate_limit"), &known, &[]);
+            }
         }
         _ => {
             let cause = "is no tier's limit per minute (\"value\": free, pro or enterprise)";

@@ -19,19 +19,19 @@ pub(super) fn read(document: &Value, draft: &mut Draft) {
 }
 
 /// Whatever may hold plugins: the document, a service, a route, a consumer.
-fn owner(owner_: &Value, path: &str, draft: &mut Draft) {
-    for (value, path) in list(owner_, path, "plugins") {
+fn owner(holder: &Value, path: &str, draft: &mut Draft) {
+    for (value, path) in list(holder, path, "plugins") {
         plugin(value, "name", &path, draft);
     }
-    for (value, path) in list(owner_, path, "consumers") {
+    for (value, path) in list(holder, path, "consumers") {
         jwt::consumer(value, &path, draft);
         owner(value, &path, draft);
     }
-    for (value, path) in list(owner_, path, "jwt_secrets") {
+    for (value, path) in list(holder, path, "jwt_secrets") {
         jwt::secret(value, &path, draft);
     }
     for name in ["services", "routes"] {
-        for (value, path) in list(owner_, path, name) {
+        for (value, path) in list(holder, path, name) {
             let paths = value.get("paths").and_then(Value::as_array).into_iter().flatten();
             for path in paths.filter_map(Value::as_str) {
                 versions(path, &mut draft.versions);
@@ -60,6 +60,11 @@ fn plugin(value: &Value, named: &str, path: &str, draft: &mut Draft) {
     }
     draft.known = true;
     draft.kong = true;
+    if named == "name" {
+        let known =
+            ["name", "config", "enabled", "id", "consumer", "consumer_group", "route", "service"];
+        draft.rest(value, path, &known, &[]);
+    }
     for of in ["consumer", "consumer_group", "route", "service"] {
         if value.get(of).is_some_and(|of| !of.is_null()) {
             let cause = format!("is for one {of} alone; the edge document is for all that passes");

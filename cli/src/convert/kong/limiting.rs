@@ -59,9 +59,9 @@ pub(super) fn read(config: &Value, path: &str, draft: &mut Draft) {
     for span in SPANS.iter().filter(|span| **span != "minute") {
         if config.get(span).is_some_and(|value| !value.is_null()) {
             let (cause, mend) = match *span {
-                "day" | "month" => (
-                    "is a quota here, which the control API keeps per tenant",
-                    "set it by PUT /api/v1/factory/tenants/{tenant}/quotas",
+                "day" => (
+                    "the control API keeps it, per tenant",
+                    "set per_day by PUT /api/v1/factory/tenants/{tenant}/limits",
                 ),
                 _ => ("limits are per minute, and a burst within them", "write a limit per minute"),
             };
@@ -75,6 +75,11 @@ pub(super) fn read(config: &Value, path: &str, draft: &mut Draft) {
             at("limit_by"),
             "what is counted is the tenant",
             "nothing to do if that is meant",
+        ),
+        "credential" if policy(config) == "local" => draft.note(
+            at("limit_by"),
+            "without a sidecar what is counted is the tenant",
+            "give it a sidecar, and write \"subjects\": true",
         ),
         "credential" => {}
         other => {
