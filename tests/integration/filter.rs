@@ -14,3 +14,4 @@ mod robust;
 mod tokens;
 mod unavailable;
 mod validate;
+mod versions;

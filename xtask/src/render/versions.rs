@@ -140,3 +140,29 @@ fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
 fn text(value: &Value) -> anyhow::Result<&str> {
     value.as_str().with_context(|| format!("{value} is no text"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo;
+
+    #[test]
+    fn the_pages_tell_what_the_examples_serve() {
+        let pages = pages(&repo::root().unwrap()).unwrap();
+        let page = |path: &str| &pages.iter().find(|page| page.path == path).unwrap().text;
+        for row in [
+            "| `v1` (default) | 2025-01-01 | 2026-06-01 | 2027-06-01 | [`v2`](versions/v1-to-v2.md) |",
+            "| `v3-beta` | 2026-10-01 | – | – | – |",
+        ] {
+            assert!(page("docs/versions.md").contains(row), "{row}");
+        }
+        let guide = page("docs/versions/v1-to-v2.md");
+        for line in [
+            "sunset: Tue, 01 Jun 2027 00:00:00 GMT\n",
+            "deprecation: @1780272000\n",
+            "link: </api/v2/registry/agents/7>; rel=\"successor-version\"",
+        ] {
+            assert!(guide.contains(line), "{line}");
+        }
+    }
+}
