@@ -212,7 +212,7 @@ impl<'d> Answers<'d> {
 fn is_safe(edit: &Edit) -> bool {
     let safe = |text: &str| text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     match edit {
-        Edit::Set(_, value) => safe(value),
+        Edit::Set(_, value) | Edit::Add(_, value) => safe(value),
         Edit::Remove(_) => true,
         Edit::UpstreamUri(target) => target.starts_with('/') && safe(target),
     }

@@ -11,6 +11,7 @@ mod headers;
 mod host;
 mod imports;
 mod personality;
+mod response;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use self::{
     headers::Headers,
     host::{CasMismatch, Host},
     personality::{ENVOY, Personality},
+    response::Delivered,
     state::{Answer, Call, Count, Line, Metric, Reply, Standing},
 };
 
@@ -177,6 +179,7 @@ impl Vm {
             trailers: Headers::default(),
             body: Vec::new(),
             response: None,
+            response_body: Vec::new(),
             standing: Standing::Held,
             resume: false,
             reply: None,

@@ -9,6 +9,7 @@ mod engine;
 mod functions;
 mod limits;
 mod record;
+mod shape;
 mod store;
 mod versions;
 
@@ -69,6 +70,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(engine::GUARDS)
         .chain(limits::GUARDS)
         .chain(record::GUARDS)
+        .chain(shape::GUARDS)
         .chain(store::GUARDS)
         .chain(control::GUARDS)
         .chain(versions::GUARDS)

@@ -51,6 +51,11 @@ impl Document {
         self
     }
 
+    /// Whether answers' headers wait for their bodies (the envelope's `refuse`).
+    pub fn holds_responses(&self) -> bool {
+        self.0.pointer("/envelope/on_broken") == Some(&json!("refuse"))
+    }
+
     /// The same policy on Kong, which has no native signatures.
     pub fn for_kong(mut self) -> Self {
         if let Some(members) = self.0.as_object_mut() {

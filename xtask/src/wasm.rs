@@ -89,10 +89,13 @@ const BODY_EXPORTS: &[&str] = &[
     "proxy_on_request_trailers",
     "proxy_on_delete",
 ];
+/// Of the envelope, which is the suite's in Envoy alone: every other module is not asked about answers' bodies.
+const ENVELOPE_EXPORTS: &[&str] = &["proxy_on_response_body", "proxy_on_response_trailers"];
 
 /// What both hosts answer. Everything else is refused: log level (Kong cannot load such a module), gRPC and status
 /// (Kong traps), queues (unused).
 const IMPORTS: &[&str] = &[
+    "env.proxy_add_header_map_value",
     "env.proxy_continue_stream",
     "env.proxy_get_buffer_bytes",
     "env.proxy_get_current_time_nanoseconds",
@@ -119,7 +122,6 @@ const IMPORTS: &[&str] = &[
 /// tables and would keep the imports alive. They are answered inside the module with [`INTERNAL_FAILURE`], at which
 /// the SDK panics: loud, should one be called after all.
 const NEVER_CALLED: &[&str] = &[
-    "env.proxy_add_header_map_value",
     "env.proxy_close_stream",
     "env.proxy_dequeue_shared_queue",
     "env.proxy_done",
@@ -133,7 +135,6 @@ const NEVER_CALLED: &[&str] = &[
     "env.proxy_grpc_stream",
     "env.proxy_register_shared_queue",
     "env.proxy_resolve_shared_queue",
-    "env.proxy_set_buffer_bytes",
     "env.proxy_set_header_map_pairs",
 ];
 
@@ -144,6 +145,8 @@ const ENVOYS: &[(&str, i32)] = &[
     ("env.proxy_define_metric", INTERNAL_FAILURE),
     ("env.proxy_get_shared_data", NOT_FOUND),
     ("env.proxy_increment_metric", NOT_FOUND),
+    // The envelope, which no document for Kong may have.
+    ("env.proxy_set_buffer_bytes", INTERNAL_FAILURE),
     ("env.proxy_set_shared_data", INTERNAL_FAILURE),
 ];
 /// What has one answer where there is one thread, and what no host is asked for: the locks of the pattern library yield
@@ -293,7 +296,10 @@ fn write(folder: &Path, filter: Filter, host: Host, whole: &[u8]) -> anyhow::Res
 
 /// Cuts `whole` for `host` and refuses what the host must not get.
 pub fn fit(filter: Filter, host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let keep = filter.exports().iter().copied().collect();
+    let mut keep: BTreeSet<&str> = filter.exports().iter().copied().collect();
+    if (filter, host) == (Filter::Suite, Host::Envoy) {
+        keep.extend(ENVELOPE_EXPORTS);
+    }
     let bytes = module::cut(whole, &keep, &host.refused())?;
     let surface = module::surface(&bytes)?;
     let mut wrong = Vec::new();

@@ -297,6 +297,7 @@ fn shown_edits(edits: &[Edit]) -> Vec<(&'static str, String)> {
         Edit::Set(name, _) if super::is_credential(name) => Some(("set", format!("{name}: …"))),
         Edit::Set(name, _) if name == "cookie" => Some(("set", format!("{name}: …"))),
         Edit::Set(name, value) => Some(("set", format!("{name}: {}", shown(&value.to_string())))),
+        Edit::Add(name, value) => Some(("add", format!("{name}: {}", shown(&value.to_string())))),
         Edit::Remove(name) => Some(("remove", shown(name))),
         Edit::UpstreamUri(uri) => Some(("uri", shown(uri))),
     };

@@ -36,6 +36,19 @@ pub fn without(query: &str, name: &str) -> Option<String> {
     left
 }
 
+/// `query` with the parameter `from` under the name `to`, which stands for itself; its value, every other byte and the
+/// order stay.
+pub fn renamed(query: &str, from: &str, to: &str) -> String {
+    let parameters = query.split('&').map(|parameter| match value(parameter, from) {
+        Some(_) => match parameter.split_once('=') {
+            Some((_, value)) => Cow::Owned(format!("{to}={value}")),
+            None => Cow::Borrowed(to),
+        },
+        None => Cow::Borrowed(parameter),
+    });
+    parameters.collect::<Vec<_>>().join("&")
+}
+
 /// The value of `parameter`, as it stands, if it has this name.
 fn value<'p>(parameter: &'p str, name: &str) -> Option<&'p str> {
     let (found, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -111,6 +124,18 @@ mod tests {
             check(twice, Err(Refusal::CredentialTwice));
         }
         check("access_token=x&a=access_token", Ok(Some("x")));
+    }
+
+    #[test]
+    fn a_renamed_parameter_keeps_its_value_and_its_place() {
+        for (before, after) in [
+            ("a=1&old=%2f+x&b", "a=1&new=%2f+x&b"),
+            ("%6fld=x=y&old&old=", "new=x=y&new&new="),
+            ("older=1&=old&&Old=2", "older=1&=old&&Old=2"),
+            ("", ""),
+        ] {
+            assert_eq!(renamed(before, "old", "new"), after, "{before}");
+        }
     }
 
     #[test]

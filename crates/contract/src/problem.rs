@@ -98,6 +98,10 @@ reasons! {
     VersionGone = "version_gone", 410, "This API version is gone";
     /// The body is not JSON, or JSON in a form that is not taken.
     BodyMalformed = "body_malformed", 400, "The body is not well-formed";
+    /// The request's headers are larger, or more, than the bound.
+    HeadersTooLarge = "headers_too_large", 431, "The request's headers are too large";
+    /// The upstream answered with what the gateway is told not to pass on.
+    UpstreamInvalid = "upstream_invalid", 502, "The service's answer is not valid";
 }
 
 impl Reason {
@@ -120,8 +124,8 @@ impl Reason {
             403 => 7,
             404 | 405 | 410 => 12,
             409 => 10,
-            413 | 429 => 8,
-            503 => 14,
+            413 | 429 | 431 => 8,
+            502 | 503 => 14,
             _ => 13,
         }
     }
@@ -230,9 +234,9 @@ mod tests {
                 403 => "permission denied 7",
                 404 | 405 | 410 => "unimplemented 12",
                 409 => "aborted 10",
-                413 | 429 => "resource exhausted 8",
+                413 | 429 | 431 => "resource exhausted 8",
                 500 => "internal 13",
-                503 => "unavailable 14",
+                502 | 503 => "unavailable 14",
                 other => panic!("{other} has no gRPC status yet"),
             };
             assert!(expected.ends_with(&format!(" {}", reason.grpc_code())), "{reason:?}");

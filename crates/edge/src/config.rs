@@ -3,12 +3,14 @@
 
 pub(crate) mod context;
 mod cors;
+mod envelope;
 pub(crate) mod issuer;
 mod limiter;
 #[cfg(feature = "describe")]
 mod schema;
 mod sidecar;
 mod sources;
+mod transforms;
 mod versions;
 mod words;
 
@@ -16,7 +18,7 @@ use std::{rc::Rc, time::Duration};
 
 use gatehouse_contract::{Document, Mistake, document, rbac::Matrix};
 
-pub(crate) use self::words::{Away, Reset, UpstreamHeaders};
+pub(crate) use self::words::{Away, OnBroken, Reset, UpstreamHeaders};
 pub(crate) use self::{
     context::Context,
     issuer::{Issuer, KeySource, Tenants},
@@ -28,7 +30,10 @@ pub use self::{
     sidecar::{Sidecar, Target},
     words::{Host, Rbac, Signatures},
 };
-use crate::{cors::Cors, matrix::Routes, parts::Parts, version::Versions};
+use crate::{
+    cors::Cors, envelope::Envelope, matrix::Routes, parts::Parts, sizes::Sizes,
+    transform::Transforms, version::Versions,
+};
 
 /// The compiled edge document: the policy of every request.
 #[derive(Debug)]
@@ -48,6 +53,9 @@ pub struct Suite {
     pub(crate) limiter: Limiter,
     pub(crate) context: Context,
     pub(crate) cors: Option<Rc<Cors>>,
+    pub(crate) transforms: Option<Transforms>,
+    pub(crate) sizes: Sizes,
+    pub(crate) envelope: Option<Envelope>,
     /// Lower case, with its leading dot.
     pub(crate) tenant_host_suffix: Option<String>,
 }
@@ -81,7 +89,6 @@ impl Warnings {
 const MAX_PRINCIPAL_TTL_MS: u64 = 300_000;
 /// The age of a principal where the document does not say.
 const PRINCIPAL_TTL_MS: u64 = 60_000;
-
 
 impl Suite {
     /// Compiles the edge document for the fused module or for a single one. `Err` has every mistake; the warnings
@@ -165,7 +172,7 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
     let around = limiter::Surroundings { host, parts, record, routes: routes.as_ref() };
     let limiter = limiter::read(doc, around, warnings);
     let context = context::read(doc, host);
-    let cors = doc.object_opt("cors", |doc| cors::read(doc, warnings));
+    let shape = shape(doc, (host, parts), sources.as_ref(), warnings);
     let tenant_host_suffix = doc.parsed_opt::<HostSuffix>(
         "tenant_host_suffix",
         "what follows a tenant's id in host names, such as \".api.example.com\"",
@@ -175,6 +182,7 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         let text = "roles and scopes are judged and noted, and refuse nothing; write \"enforce\"";
         warnings.add("$.rbac", text);
     }
+    let Shape { cors, transforms, sizes, envelope } = shape?;
     Some(Suite {
         parts,
         host: host?,
@@ -189,12 +197,45 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         principal_ttl: Duration::from_millis(principal_ttl_ms?),
         limiter: limiter?,
         context: context?,
-        // The single module leaves it to others.
-        cors: match (parts, cors?) {
-            (Parts::Suite, Some(cors)) => Some(Rc::new(cors)),
-            (Parts::Suite | Parts::Auth, _) => None,
-        },
+        cors: cors.map(Rc::new),
+        transforms,
+        sizes,
+        envelope,
         tenant_host_suffix: tenant_host_suffix?.map(|suffix| suffix.0),
+    })
+}
+
+/// What is changed of requests and responses.
+#[derive(Default)]
+struct Shape {
+    cors: Option<Cors>,
+    transforms: Option<Transforms>,
+    sizes: Sizes,
+    envelope: Option<Envelope>,
+}
+
+/// The single module leaves all of it to others.
+fn shape(
+    doc: &Document<'_>,
+    (host, parts): (Option<Host>, Parts),
+    sources: Option<&Sources>,
+    warnings: &mut Warnings,
+) -> Option<Shape> {
+    if !parts.shapes() {
+        for name in ["cors", "transforms", "sizes", "envelope"] {
+            let _judged_elsewhere = doc.raw(name);
+        }
+        return Some(Shape::default());
+    }
+    let cors = doc.object_opt("cors", |doc| cors::read(doc, warnings));
+    let transforms = doc.object_opt("transforms", |doc| transforms::read(doc, sources));
+    let sizes = doc.object_opt("sizes", transforms::read_sizes);
+    let envelope = doc.object_opt("envelope", |doc| envelope::read(doc, host));
+    Some(Shape {
+        cors: cors?,
+        transforms: transforms?,
+        sizes: sizes?.unwrap_or_default(),
+        envelope: envelope?,
     })
 }
 

@@ -215,7 +215,7 @@ impl Grant {
             let Some(name) = std::str::from_utf8(name).ok().filter(|_| theirs) else { continue };
             let known = edits.iter().skip(first).any(|edit| match edit {
                 Edit::Set(ours, _) | Edit::Remove(ours) => ours.eq_ignore_ascii_case(name),
-                Edit::UpstreamUri(_) => false,
+                Edit::Add(..) | Edit::UpstreamUri(_) => false,
             });
             if !known {
                 edits.push(Edit::Remove(name.to_owned().into()));

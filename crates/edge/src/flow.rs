@@ -11,6 +11,7 @@ mod inbound;
 mod limit;
 mod outbound;
 mod recorded;
+mod shape;
 mod token;
 mod versions;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use gatehouse_authn::{Refusal as TokenRefusal, Verifier};
 use gatehouse_contract::{Reason, TenantId, rbac::Access};
 
+pub(crate) use self::inbound::TENANT_PARAMETER;
 use self::{limit::LimitQuestion, recorded::Question, token::Verified, versions::Undecided};
 use crate::{
     client::Network,
@@ -29,6 +31,7 @@ use crate::{
     reply::{self, Challenge, Refusal},
     state::{Asked, VmState},
     step::{Answer, Edit, RequestRecord, Step},
+    transform::Found,
     version::Content,
     view::{Dialect, RequestView, Scan, scan},
 };
@@ -70,6 +73,8 @@ struct Request {
     baggage: Option<String>,
     /// Whose failure it is should the credential be worth nothing; set before a question about it.
     client: Option<Network>,
+    /// What it has under the names that the document changes.
+    found: Found,
     /// Whether the peer proved to be one that passes unlimited (specification GRL-005).
     internal: bool,
     /// The version that the body's media type names.
@@ -116,7 +121,7 @@ impl Suite {
         verifier: &dyn Verifier,
     ) -> Step {
         let found = scan(view);
-        let (mut request, method, target) = match self.admit(vm, &found) {
+        let (mut request, method, target) = match self.admit(vm, view, &found) {
             Ok(admitted) => admitted,
             Err(refused) => return *refused,
         };
@@ -143,7 +148,8 @@ impl Suite {
         if let Some(left) = &stripped {
             query = left.as_deref();
         }
-        if target.rewritten || stripped.is_some() || versioned.is_some() {
+        let reshaped = self.transforms().is_some_and(|transforms| !transforms.query.is_empty());
+        if target.rewritten || stripped.is_some() || versioned.is_some() || reshaped {
             request.edits.push(self.forwarded_as(path, query));
         }
         if versioned.is_some() {

@@ -30,6 +30,11 @@ impl Parts {
         cfg!(feature = "versions") && matches!(self, Self::Suite)
     }
 
+    /// Whether CORS, transforms, sizes and the envelope are seen to.
+    pub(crate) const fn shapes(self) -> bool {
+        cfg!(feature = "shapes") && matches!(self, Self::Suite)
+    }
+
     /// Whether the caller is handed on to modules behind this one.
     pub(crate) const fn hands_over(self) -> bool {
         matches!(self, Self::Auth)

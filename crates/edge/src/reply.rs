@@ -92,7 +92,7 @@ impl Refusal {
         headers.extend(record.headers().chain(record.rate_headers()));
         headers.extend(record.notice.iter().flat_map(|notice| notice.headers()));
         headers.extend(record.cors.iter().flat_map(Grant::headers).chain(record.vary.header()));
-        let status = GrpcStatus { code: grpc_code(reason), message: reason.title() };
+        let status = GrpcStatus { code: reason.grpc_code(), message: reason.title() };
         let message = percent_encoded(status.message);
         let (content_type, body) = match (dialect, host) {
             (Dialect::Http, _) => {
@@ -151,20 +151,6 @@ fn trailers_frame(code: u8, message: &str) -> Vec<u8> {
     // Our messages are titles of a few words: always below 4 GiB.
     let length = u32::try_from(lines.len()).unwrap_or_default();
     [[0x80].as_slice(), &length.to_be_bytes(), lines.as_bytes()].concat()
-}
-
-/// The gRPC code beside an HTTP status (gRPC "HTTP to gRPC Status Code Mapping", but for 400 and 429, which that
-/// table leaves to proxies).
-fn grpc_code(reason: Reason) -> u8 {
-    match reason.status() {
-        400 => 3,
-        401 => 16,
-        403 => 7,
-        404 | 405 => 12,
-        429 => 8,
-        503 => 14,
-        _ => 13,
-    }
 }
 
 /// `Status-Message` of the gRPC HTTP/2 protocol: printable ASCII but `%` stands for itself.

@@ -1,7 +1,7 @@
 //! What the policy tells its shell to do, as data, and what the shell brings back.
 //! Knows neither hosts nor transport.
 
-use std::{borrow::Cow, rc::Rc};
+use std::rc::Rc;
 
 use gatehouse_contract::{Reason, header};
 
@@ -12,8 +12,10 @@ use crate::{
     flow::Pending,
     limits::{Key, Standing},
     text::Text,
+    transform::Values,
     vary::Vary,
     version::{Notice, VersionSource},
+    view::Dialect,
 };
 
 /// What comes next for a request. Each variant ends the shell's turn: resume, reply or call, never two of them.
@@ -38,14 +40,16 @@ pub enum Step {
     },
 }
 
-/// A header's name: ours, or a client's spelling of one of ours.
-pub type Name = Cow<'static, str>;
+/// A header's name: ours, one of the document's, or a client's spelling of one of them.
+pub type Name = Text;
 
 /// One change to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Replace every value of this header by one.
     Set(Name, Text),
+    /// One value more of this header.
+    Add(Name, Text),
     /// Remove every value of this header. Only on hosts where that reaches the upstream.
     Remove(Name),
     /// Set the host's property for the upstream's path and query (Kong: `ngx.upstream_uri`).
@@ -157,6 +161,14 @@ pub struct RequestRecord {
     pub(crate) cors: Option<Grant>,
     /// The headers that were consulted.
     pub(crate) vary: Vary,
+    /// What the response's changes need of the caller.
+    pub(crate) shaped: Option<Values>,
+    /// What the caller understands.
+    pub(crate) dialect: Dialect,
+    /// Whether what follows the head is a body with a bound.
+    pub(crate) counts_body: bool,
+    /// Whether the answer goes into an envelope, should it be JSON.
+    pub(crate) wraps: bool,
 }
 
 /// Response header that says that the limiter was away ([`RequestRecord::degraded`]).
@@ -188,6 +200,10 @@ impl RequestRecord {
             handover: None,
             cors: None,
             vary: Vary::default(),
+            shaped: None,
+            dialect: Dialect::Http,
+            counts_body: false,
+            wraps: false,
         }
     }
 

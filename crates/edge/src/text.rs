@@ -38,6 +38,14 @@ impl Text {
             Self::Number(digits) => digits.as_str(),
         }
     }
+
+    /// The value, to be changed; `None` if others have it, too.
+    pub(crate) fn as_owned(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Owned(text) => Some(text),
+            Self::Static(_) | Self::Shared(_) | Self::Number(_) => None,
+        }
+    }
 }
 
 impl Deref for Text {
@@ -86,6 +94,18 @@ impl PartialEq for Text {
 }
 
 impl Eq for Text {}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        **self == *other
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        **self == **other
+    }
+}
 
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,7 +159,7 @@ mod tests {
     fn texts_are_equal_by_what_they_say() {
         let shared: Rc<str> = "60".into();
         let all = [Text::from("60"), (&shared).into(), "60".to_owned().into(), 60.into()];
-        assert!(all.iter().all(|text| *text == all[0] && text.to_string() == "60"));
+        assert!(all.iter().all(|text| *text == all[0] && format!("{text}") == "60"));
         assert_ne!(all[0], Text::from(61));
     }
 }

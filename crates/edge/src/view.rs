@@ -63,6 +63,11 @@ impl<'a> RequestView<'a> {
             .filter_map(move |(name, value)| name.eq_ignore_ascii_case(wanted).then_some(*value))
     }
 
+    /// Every header, in its order.
+    pub(crate) fn pairs(&self) -> &[Pair<'a>] {
+        &self.headers
+    }
+
     /// Who the peer of this connection proved to be.
     pub(crate) fn peer(&self) -> Option<String> {
         self.peer?()
@@ -139,6 +144,10 @@ pub(crate) struct Scan<'a> {
     pub(crate) origin: Single<'a>,
     pub(crate) asks_for_method: bool,
     pub(crate) asks_for_private_network: bool,
+    pub(crate) content_length: Single<'a>,
+    pub(crate) upgrades: bool,
+    /// `X-Envelope`: whether the client wants its answers bare.
+    pub(crate) envelope: Single<'a>,
     /// Whether a platform member says why it acts for another tenant (acceptance T8).
     pub(crate) impersonation_reason: bool,
 }
@@ -154,7 +163,6 @@ impl Scan<'_> {
     }
 }
 
-
 /// Names under this prefix are ours, but for the one that clients may send.
 const OWN_PREFIX: &str = "x-gatehouse-";
 
@@ -162,7 +170,7 @@ const OWN_PREFIX: &str = "x-gatehouse-";
 const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
 
 /// Whether a client's header of this name must not pass: an identity header, or one of our own names.
-fn is_protected(name: &[u8]) -> bool {
+pub(crate) fn is_protected(name: &[u8]) -> bool {
     let ours = |name: &[u8]| {
         name.get(..OWN_PREFIX.len()).is_some_and(|start| header::spells(start, OWN_PREFIX))
             && !name.eq_ignore_ascii_case(header::IMPERSONATION_REASON.as_bytes())
@@ -204,6 +212,9 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
         origin: Single::Absent,
         asks_for_method: false,
         asks_for_private_network: false,
+        content_length: Single::Absent,
+        upgrades: false,
+        envelope: Single::Absent,
         impersonation_reason: false,
     };
     let mut connection: Vec<&[u8]> = Vec::new();
@@ -237,8 +248,10 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
                 }
             }
             Some(b'c') if is(b"connection") => connection.push(value),
+            Some(b'c') if is(b"content-length") => found.content_length.add(value),
             Some(b'h') if is(b"host") => found.host.add(value),
             Some(b'o') if is(b"origin") => found.origin.add(value),
+            Some(b'u') if is(b"upgrade") => found.upgrades = true,
             Some(b'x') => note_extension(&mut found, name, value),
             _ => {}
         }
@@ -256,6 +269,8 @@ fn note_extension<'a>(found: &mut Scan<'a>, name: &'a [u8], value: &'a [u8]) {
         found.api_key_name = name;
     } else if name.eq_ignore_ascii_case(header::IMPERSONATION_REASON.as_bytes()) {
         found.impersonation_reason |= !value.trim_ascii().is_empty();
+    } else if name.eq_ignore_ascii_case(b"x-envelope") {
+        found.envelope.add(value);
     } else if is_protected(name) {
         note_identity(found, name);
     } else if METHOD_OVERRIDES.iter().any(|known| header::spells(name, known)) {

@@ -23,8 +23,22 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+    fn proxy_set_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        length: usize,
+        data: *const u8,
+        size: usize,
+    ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_add_header_map_value(
         map: u32,
         name: *const u8,
         name_size: usize,
@@ -119,6 +133,7 @@ pub(crate) enum Map {
 pub(crate) enum Buffer {
     #[cfg(feature = "validate")]
     RequestBody = 0,
+    ResponseBody = 1,
     AnswerBody = 4,
     Configuration = 7,
 }
@@ -184,6 +199,14 @@ pub(crate) fn buffer(buffer: Buffer, most: usize) -> Option<Vec<u8>> {
     taken(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, 0, most, data, size) })
 }
 
+/// Puts `bytes` into a buffer in front of the byte at `start`; behind all where that is its end.
+pub(crate) fn insert(buffer: Buffer, start: usize, bytes: &[u8]) -> bool {
+    // SAFETY: the host reads `bytes`, which live until it returns.
+    let status =
+        unsafe { proxy_set_buffer_bytes(buffer as u32, start, 0, bytes.as_ptr(), bytes.len()) };
+    status == OK
+}
+
 /// The bytes of a whole header map.
 fn header_map(map: Map) -> Option<Vec<u8>> {
     // SAFETY: as `taken` asks for.
@@ -197,6 +220,16 @@ pub(crate) fn set_header(map: Map, name: &str, value: &[u8]) -> bool {
     // SAFETY: the host reads both, which live until it returns.
     let status =
         unsafe { proxy_replace_header_map_value(map as u32, name, name_size, value, value_size) };
+    status == OK
+}
+
+/// Adds a value to those that a header has.
+pub(crate) fn add_header(map: Map, name: &str, value: &[u8]) -> bool {
+    let (name, name_size) = (name.as_ptr(), name.len());
+    let (value, value_size) = (value.as_ptr(), value.len());
+    // SAFETY: the host reads both, which live until it returns.
+    let status =
+        unsafe { proxy_add_header_map_value(map as u32, name, name_size, value, value_size) };
     status == OK
 }
 

@@ -67,15 +67,23 @@ impl HttpContext for StreamCallbacks {
         self.0.on_request_headers()
     }
 
-    fn on_http_request_body(&mut self, _size: usize, _ended: bool) -> Action {
-        self.0.on_request_body()
+    fn on_http_request_body(&mut self, size: usize, _ended: bool) -> Action {
+        self.0.on_request_body(size)
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         self.0.on_request_trailers()
     }
 
-    fn on_http_response_headers(&mut self, _count: usize, _ended: bool) -> Action {
-        self.0.on_response_headers()
+    fn on_http_response_headers(&mut self, _count: usize, ended: bool) -> Action {
+        self.0.on_response_headers(ended)
+    }
+
+    fn on_http_response_body(&mut self, size: usize, ended: bool) -> Action {
+        self.0.on_response_body(size, ended)
+    }
+
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        self.0.on_response_trailers()
     }
 }

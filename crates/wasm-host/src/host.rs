@@ -70,6 +70,7 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 pub(crate) fn apply(map: Map, edits: &[Edit]) -> bool {
     edits.iter().all(|edit| match edit {
         Edit::Set(name, value) => abi::set_header(map, name, value.as_bytes()),
+        Edit::Add(name, value) => abi::add_header(map, name, value.as_bytes()),
         Edit::Remove(name) => abi::remove_header(map, name),
         Edit::UpstreamUri(target) => abi::set_property("ngx\0upstream_uri", target.as_bytes()),
     })

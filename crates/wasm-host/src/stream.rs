@@ -4,12 +4,13 @@
 use std::rc::Rc;
 
 use gatehouse_edge::{
-    Answer, Edit, Host, Pending, RequestRecord, RequestView, Step, protected_names,
+    Answer, Edit, Host, Pending, Reply, RequestRecord, RequestView, Step, Wrapped, Wrapping,
+    protected_names,
 };
 use proxy_wasm::types::Action;
 
 use crate::{
-    abi::{self, HeaderMap, Level, Map},
+    abi::{self, Buffer, HeaderMap, Level, Map},
     host::{self, Received},
     root::Engine,
 };
@@ -18,6 +19,10 @@ pub(crate) struct Stream {
     /// `None` before the first configuration: everything is closed.
     engine: Option<Rc<Engine>>,
     phase: Phase,
+    /// What came of the request's body.
+    body_bytes: u64,
+    /// The response is to be wrapped, and so much of its body is here.
+    wrapping: Option<(Wrapping, usize)>,
 }
 
 enum Phase {
@@ -33,7 +38,7 @@ enum Phase {
 
 impl Stream {
     pub(crate) fn new(engine: Option<Rc<Engine>>) -> Self {
-        Self { engine, phase: Phase::New }
+        Self { engine, phase: Phase::New, body_bytes: 0, wrapping: None }
     }
 
     pub(crate) fn on_request_headers(&mut self) -> Action {
@@ -67,10 +72,26 @@ impl Stream {
 
     /// Where the host lets bodies run ahead of paused headers (Envoy's `allow_on_headers_stop_iteration`), going on
     /// here would let the request pass unjudged.
-    pub(crate) fn on_request_body(&mut self) -> Action {
-        match self.phase {
-            Phase::Passed(_) => Action::Continue,
-            Phase::New | Phase::Waiting { .. } | Phase::Answered(_) => Action::Pause,
+    pub(crate) fn on_request_body(&mut self, size: usize) -> Action {
+        let size = u64::try_from(size).unwrap_or(u64::MAX);
+        let (record, action) = match &self.phase {
+            Phase::Passed(record) => {
+                self.body_bytes = self.body_bytes.saturating_add(size);
+                (record, Action::Continue)
+            }
+            // A held body is told whole every time.
+            Phase::Waiting { pending, .. } => {
+                self.body_bytes = self.body_bytes.max(size);
+                (pending.record(), Action::Pause)
+            }
+            Phase::New | Phase::Answered(_) => return Action::Pause,
+        };
+        match self.engine.clone() {
+            Some(engine) if engine.suite.is_body_too_large(record, self.body_bytes) => {
+                let reply = engine.suite.refuse_body(record.clone());
+                self.answer(&engine, reply)
+            }
+            Some(_) | None => action,
         }
     }
 
@@ -83,14 +104,18 @@ impl Stream {
             .map(|name| Edit::Remove(name.to_owned().into()))
             .collect();
         host::apply(Map::RequestTrailers, &edits);
-        self.on_request_body()
+        match self.phase {
+            Phase::Passed(_) => Action::Continue,
+            Phase::New | Phase::Waiting { .. } | Phase::Answered(_) => Action::Pause,
+        }
     }
 
-    pub(crate) fn on_response_headers(&mut self) -> Action {
+    pub(crate) fn on_response_headers(&mut self, ended: bool) -> Action {
         if let Phase::Waiting { pending, .. } = &self.phase {
             // The host answered by itself; whatever the call-out brings now comes too late.
             self.phase = Phase::Answered(Some(pending.record().clone()));
         }
+        let passed = matches!(self.phase, Phase::Passed(_));
         let (Phase::Passed(record) | Phase::Answered(Some(record))) = &mut self.phase else {
             return Action::Continue;
         };
@@ -104,8 +129,62 @@ impl Stream {
             }
             let edits = engine.suite.on_response(record, &headers);
             host::apply(Map::Response, &edits);
+            // What we answer ourselves has its own form.
+            if passed
+                && !ended
+                && let Some(wrapping) = engine.suite.wrapping(record, &headers)
+            {
+                let holds = wrapping.holds_headers();
+                if !holds {
+                    host::apply(Map::Response, wrapping.edits());
+                }
+                self.wrapping = Some((wrapping, 0));
+                return if holds { Action::Pause } else { Action::Continue };
+            }
         }
         Action::Continue
+    }
+
+    /// A body that is not to be wrapped is not looked at. One that is, is held until it is whole, unless it grows too
+    /// large: then it goes on as it came. A held body is told whole every time.
+    pub(crate) fn on_response_body(&mut self, size: usize, ended: bool) -> Action {
+        let Some((wrapping, held)) = &mut self.wrapping else { return Action::Continue };
+        if wrapping.is_too_large(size) {
+            self.wrapping = None;
+            return Action::Continue;
+        }
+        *held = size;
+        if ended { self.wrap() } else { Action::Pause }
+    }
+
+    /// Trailers end a body, too.
+    pub(crate) fn on_response_trailers(&mut self) -> Action {
+        self.wrap()
+    }
+
+    fn wrap(&mut self) -> Action {
+        let Some((wrapping, size)) = self.wrapping.take() else { return Action::Continue };
+        let (Some(engine), Phase::Passed(record)) = (self.engine.clone(), &self.phase) else {
+            return Action::Continue;
+        };
+        let body = abi::buffer(Buffer::ResponseBody, size).unwrap_or_default();
+        match wrapping.wrap(record, &body) {
+            Some(Wrapped { before, after }) => {
+                if wrapping.holds_headers() {
+                    host::apply(Map::Response, wrapping.edits());
+                }
+                // Behind first: what stands there does not move then.
+                let done = abi::insert(Buffer::ResponseBody, size, after.as_bytes())
+                    && abi::insert(Buffer::ResponseBody, 0, before.as_bytes());
+                // Half an envelope is for nobody.
+                if done { Action::Continue } else { self.close() }
+            }
+            None if wrapping.holds_headers() => {
+                let reply = engine.suite.refuse_broken(record.clone());
+                self.answer(&engine, reply)
+            }
+            None => Action::Continue,
+        }
     }
 
     /// Does what `step` says until the request passes, is answered, or waits.
@@ -120,15 +199,7 @@ impl Stream {
                     self.phase = Phase::Passed(record);
                     return Action::Continue;
                 }
-                Step::Reply(mut reply) => {
-                    log(&mut reply.record);
-                    if let (Host::Envoy, Some(reason)) = (engine.suite.host(), reply.reason) {
-                        host::note_reason(reason.code());
-                    }
-                    host::reply(&reply);
-                    self.phase = Phase::Answered(Some(reply.record));
-                    return Action::Pause;
-                }
+                Step::Reply(reply) => return self.answer(engine, reply),
                 Step::Call { call, pending } => match host::call(&call) {
                     Some(token) => {
                         self.phase = Phase::Waiting { token, pending };
@@ -141,6 +212,16 @@ impl Stream {
                 },
             }
         }
+    }
+
+    fn answer(&mut self, engine: &Engine, mut reply: Reply) -> Action {
+        log(&mut reply.record);
+        if let (Host::Envoy, Some(reason)) = (engine.suite.host(), reply.reason) {
+            host::note_reason(reason.code());
+        }
+        host::reply(&reply);
+        self.phase = Phase::Answered(Some(reply.record));
+        Action::Pause
     }
 
     fn close(&mut self) -> Action {

@@ -31,7 +31,6 @@ const UNUSED: &[&str] = &[
     "proxy_grpc_stream",
     "proxy_register_shared_queue",
     "proxy_resolve_shared_queue",
-    "proxy_set_buffer_bytes",
 ];
 
 pub(super) fn link(linker: &mut Linker<State>, module: &Module) -> Result<()> {
@@ -179,6 +178,7 @@ fn buffers_and_properties(linker: &mut Linker<State>) -> Result<()> {
             let buffer = match kind {
                 4 => state.answer.as_ref().map(|answer| answer.body.clone()),
                 0 => streamed(state),
+                1 => state.streams.get(&state.effective).map(|stream| stream.response_body.clone()),
                 // No body is there yet.
                 6 => Some(Vec::new()),
                 7 => Some(state.configuration.clone()),
@@ -191,6 +191,27 @@ fn buffers_and_properties(linker: &mut Linker<State>) -> Result<()> {
                 .take(usize::try_from(max)?)
                 .collect();
             give(&mut vm, "proxy_get_buffer_bytes", &part, data, size)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_set_buffer_bytes",
+        |mut vm: Vm<'_>, kind: u32, start: u32, length: u32, data: u32, size: u32| {
+            let bytes = read(&mut vm, "proxy_set_buffer_bytes", data, size)?;
+            let (start, length) = (usize::try_from(start)?, usize::try_from(length)?);
+            let Some(stream) = vm.data_mut().stream().filter(|_| kind == 1) else {
+                return Ok(NOT_FOUND);
+            };
+            // As Envoy: in front, with so many bytes less, or behind all of them; nowhere between.
+            let body = &mut stream.response_body;
+            if start == 0 {
+                body.splice(..length.min(body.len()), bytes).for_each(drop);
+            } else if start >= body.len() {
+                body.extend(bytes);
+            } else {
+                return Ok(BAD_ARGUMENT);
+            }
+            Ok(OK)
         },
     )?;
     linker.func_wrap(

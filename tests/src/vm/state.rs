@@ -114,6 +114,8 @@ pub(super) struct Stream {
     pub body: Vec<u8>,
     /// From when it comes on.
     pub response: Option<Headers>,
+    /// As much of its body as the filter holds, and the piece that it is asked about.
+    pub response_body: Vec<u8>,
     pub standing: Standing,
     /// Asked for within the callback that runs now; done when it returns, as Envoy does.
     pub resume: bool,

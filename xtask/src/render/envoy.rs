@@ -94,7 +94,7 @@ fn with(gateway: &Gateway<'_>, filters: Vec<Value>, clusters: Vec<Value>) -> Val
 ///
 /// `FAIL_RELOAD`: a trap costs the requests in flight, not the worker.
 ///
-/// `allow_on_headers_stop_iteration` stays off as long as the module awaits no body: the host then holds everything
+/// `allow_on_headers_stop_iteration` stays off as long as no headers wait for their body: the host then holds everything
 /// behind held headers by itself, and does not depend on the module's body callback for it.
 ///
 /// Keys that the document names come from the proxy's own environment, which a Secret fills.
@@ -118,7 +118,7 @@ pub fn filter(document: &Document, module: &str) -> Value {
                 "root_id": "",
                 "failure_policy": "FAIL_RELOAD",
                 "reload_config": {"backoff": {"base_interval": "1s"}},
-                "allow_on_headers_stop_iteration": false,
+                "allow_on_headers_stop_iteration": document.holds_responses(),
                 "vm_config": vm,
                 "configuration": {
                     "@type": "type.googleapis.com/google.protobuf.StringValue",

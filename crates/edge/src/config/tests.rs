@@ -7,6 +7,7 @@ use super::*;
 
 mod cors;
 mod limiter;
+mod shape;
 mod versions;
 mod warned;
 
@@ -460,6 +461,13 @@ fn every_key_that_is_read_is_documented() {
         (every, "/versions/lifecycle/0/brownouts/0"),
         (every, "/context"),
         (every, "/cors"),
+        (every, "/transforms"),
+        (every, "/transforms/request"),
+        (every, "/transforms/request/headers/0"),
+        (every, "/transforms/request/query/0"),
+        (every, "/transforms/response"),
+        (every, "/sizes"),
+        (every, "/envelope"),
         (every, "/context/sign/0"),
         (none, "/issuers/0/jwks"),
         (none, "/issuers/0/roles"),

@@ -60,6 +60,16 @@ words! {
 }
 
 words! {
+    /// What becomes of an answer that says it is JSON, and is not.
+    pub(crate) OnBroken {
+        /// It passes as it is.
+        Pass = "pass",
+        /// The client gets 502 instead.
+        Refuse = "refuse",
+    }
+}
+
+words! {
     /// What happens to a request while the limiter is away.
     pub(crate) Away {
         /// This VM lets its share of the tenant's limit pass.
@@ -156,6 +166,18 @@ impl FromStr for Plain {
 /// A header's name in lower case: a token (RFC 9110 §5.6.2), but for the `*` that stands for all in some lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FieldName(pub(super) String);
+
+impl From<FieldName> for String {
+    fn from(name: FieldName) -> Self {
+        name.0
+    }
+}
+
+impl From<Plain> for String {
+    fn from(name: Plain) -> Self {
+        name.0
+    }
+}
 
 impl FromStr for FieldName {
     type Err = ();

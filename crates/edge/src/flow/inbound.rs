@@ -17,21 +17,26 @@ use crate::{
     request_id,
     state::VmState,
     step::{Edit, RequestRecord, Step},
+    transform::Found,
     version::Content,
-    view::{Scan, Single},
+    view::{RequestView, Scan, Single},
 };
 
 /// The query parameter that names a tenant (acceptance T8).
-const TENANT_PARAMETER: &str = "tenant_id";
+pub(crate) const TENANT_PARAMETER: &str = "tenant_id";
 
 impl Suite {
     /// Refuses what is ambiguous, and notes the changes that are due whoever calls.
     pub(super) fn admit<'a>(
         &self,
         vm: &mut VmState,
+        view: &RequestView<'_>,
         found: &Scan<'a>,
     ) -> Result<(Request, &'a str, Target<'a>), Box<Step>> {
         let mut request = self.identified(vm, found);
+        if let Some(refusal) = self.shaped(&mut request, view, found) {
+            return Err(Box::new(self.refuse(request, refusal)));
+        }
         if let Some(refusal) = self.ambiguity(found) {
             return Err(Box::new(self.refuse(request, refusal)));
         }
@@ -59,6 +64,7 @@ impl Suite {
         }
         // A method that is not text matches no route either.
         let method = std::str::from_utf8(method).unwrap_or_default();
+        self.note_envelope(&mut request.record, found, method, &target.path);
         Ok((request, method, target))
     }
 
@@ -83,6 +89,7 @@ impl Suite {
             record.cors = Some(cors.grant(found.origin));
             record.vary.add(cors.vary());
         }
+        record.dialect = found.dialect;
         Request {
             record,
             dialect: found.dialect,
@@ -95,6 +102,7 @@ impl Suite {
             identity: Vec::new(),
             baggage: None,
             client: None,
+            found: Found::default(),
             internal: false,
             content: Content::default(),
             version: None,

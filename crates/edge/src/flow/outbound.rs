@@ -29,7 +29,7 @@ impl Suite {
             },
             _ => None,
         };
-        let Request { mut record, mut edits, identity, baggage, .. } = request;
+        let Request { mut record, mut edits, identity, baggage, found, .. } = request;
         let headers = prepared.map_or(&[][..], |prepared| &prepared.headers);
         for name in identity {
             // A set replaces every value of the name; only what is not set must go by itself.
@@ -57,6 +57,7 @@ impl Suite {
         if let Some(context) = context {
             edits.push(Edit::Set(header::CONTEXT.into(), context.into()));
         }
+        self.reshape(&mut record, found, prepared, &mut edits);
         record.handover = prepared.and_then(|prepared| prepared.handover.as_ref().map(Rc::clone));
         Step::Continue { edits, record }
     }
@@ -69,6 +70,7 @@ impl Suite {
         headers: &[(N, V)],
     ) -> Vec<Edit> {
         let mut edits: Vec<Edit> = Vec::with_capacity(RESPONSE_EDITS);
+        self.reshape_response(record, headers, &mut edits);
         edits.extend(record.headers().map(|(name, value)| Edit::Set(name.into(), value)));
         if let Some(notice) = record.notice.as_ref().filter(|_| self.parts.versions()) {
             notice.edits(headers, &mut edits);

@@ -10,6 +10,7 @@ mod limits;
 mod modes;
 mod recorded;
 mod requests;
+mod shape;
 mod sources;
 mod standing;
 mod tenants;
@@ -280,6 +281,9 @@ impl World {
                             !ours.eq_ignore_ascii_case(name) || std::mem::take(&mut first)
                         });
                     }
+                }
+                Edit::Add(name, value) => {
+                    upstream.push((name.to_ascii_lowercase(), value.to_string()));
                 }
                 Edit::Remove(name) => {
                     assert!(envoy, "a removal of {name} does not reach Kong's upstream");

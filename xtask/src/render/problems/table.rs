@@ -164,6 +164,20 @@ pub(super) const ROWS: &[Row] = &[
         operator: "the schemas of the validation module, where one is bound to the route.",
     },
     Row {
+        reason: Reason::HeadersTooLarge,
+        from: EDGE,
+        means: "The request has more headers, or longer ones, than the gateway takes.",
+        client: "send fewer or shorter headers; often it is the cookies.",
+        operator: "`sizes` of the gateway's document.",
+    },
+    Row {
+        reason: Reason::UpstreamInvalid,
+        from: EDGE,
+        means: "The service said that its answer is JSON, and it is not.",
+        client: "retry later; nothing is known of what the service did.",
+        operator: "the service's answers on this path; `envelope.on_broken` decides whether they pass as they are.",
+    },
+    Row {
         reason: Reason::BodyTooLarge,
         from: BOTH,
         means: "The body is larger than the operation takes. Nothing of it was used.",

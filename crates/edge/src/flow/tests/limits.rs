@@ -10,8 +10,8 @@ fn seen(suite: &Suite, end: &End, status: u16) -> BTreeMap<String, String> {
     let status = status.to_string();
     let sets = suite.on_response(end.record(), &[(":status", status)]).into_iter();
     sets.filter_map(|edit| match edit {
-        Edit::Set(name, value) => Some((name.into_owned(), value.to_string())),
-        Edit::Remove(_) | Edit::UpstreamUri(_) => None,
+        Edit::Set(name, value) => Some((name.to_string(), value.to_string())),
+        Edit::Add(..) | Edit::Remove(_) | Edit::UpstreamUri(_) => None,
     })
     .collect()
 }
@@ -205,8 +205,8 @@ fn t5_responses_carry_no_identity_headers_in_any_spelling() {
         edits
             .into_iter()
             .filter_map(|edit| match edit {
-                Edit::Remove(name) => Some(name.into_owned()),
-                Edit::Set(..) | Edit::UpstreamUri(_) => None,
+                Edit::Remove(name) => Some(name.to_string()),
+                Edit::Set(..) | Edit::Add(..) | Edit::UpstreamUri(_) => None,
             })
             .collect()
     };

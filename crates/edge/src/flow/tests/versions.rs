@@ -70,7 +70,7 @@ fn response(world: &World, record: &RequestRecord, theirs: &[(&str, &str)]) -> V
                     headers.push((name.to_string(), value.to_string()));
                 }
                 Edit::Remove(name) => headers.retain(|(theirs, _)| *theirs != *name),
-                Edit::UpstreamUri(_) => panic!("in a response"),
+                Edit::Add(..) | Edit::UpstreamUri(_) => panic!("not of a version"),
             }
         }
     }
