@@ -9,6 +9,7 @@ mod feed;
 pub(crate) mod gate;
 mod headers;
 mod limits;
+mod logs;
 mod path;
 mod remote_keys;
 mod robust;

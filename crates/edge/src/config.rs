@@ -58,6 +58,8 @@ pub struct Suite {
     pub(crate) envelope: Option<Envelope>,
     /// Lower case, with its leading dot.
     pub(crate) tenant_host_suffix: Option<String>,
+    /// Whether the host is told a line for its access log.
+    pub(crate) access_log: bool,
 }
 
 /// Something that is allowed but probably not meant.
@@ -85,10 +87,11 @@ impl Warnings {
     }
 }
 
-/// The largest age of a principal: how late a changed role may act without the change feed.
-const MAX_PRINCIPAL_TTL_MS: u64 = 300_000;
 /// The age of a principal where the document does not say.
 const PRINCIPAL_TTL_MS: u64 = 60_000;
+
+/// The largest age of a principal: how late a changed role may act without the change feed.
+const MAX_PRINCIPAL_TTL_MS: u64 = 300_000;
 
 impl Suite {
     /// Compiles the edge document for the fused module or for a single one. `Err` has every mistake; the warnings
@@ -177,6 +180,7 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         "tenant_host_suffix",
         "what follows a tenant's id in host names, such as \".api.example.com\"",
     );
+    let access_log = doc.flag("access_log", false);
     let rbac = doc.word_or("rbac", Rbac::Enforce, "\"enforce\" or \"shadow\"");
     if rbac == Some(Rbac::Shadow) {
         let text = "roles and scopes are judged and noted, and refuse nothing; write \"enforce\"";
@@ -202,6 +206,7 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         sizes,
         envelope,
         tenant_host_suffix: tenant_host_suffix?.map(|suffix| suffix.0),
+        access_log: access_log?,
     })
 }
 

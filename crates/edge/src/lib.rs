@@ -9,6 +9,7 @@
 
 #![warn(missing_docs)]
 
+mod access_log;
 mod authority;
 mod baggage;
 mod client;
@@ -32,6 +33,7 @@ mod sizes;
 mod state;
 mod step;
 mod text;
+mod trace;
 mod transform;
 mod vary;
 mod version;

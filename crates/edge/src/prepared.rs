@@ -7,7 +7,7 @@ use gatehouse_authn::context::{self, Facts};
 use gatehouse_contract::{AuthMethod, Roles, header, sidecar::PrincipalFacts};
 use serde_json::json;
 
-use crate::{baggage, config::Suite};
+use crate::{access_log, baggage, config::Suite};
 
 /// What every request of one caller shares.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Prepared {
     pub(crate) baggage: Rc<str>,
     /// For single modules behind this one.
     pub(crate) handover: Option<Rc<str>>,
+    /// For the access log.
+    pub(crate) logged: Option<Rc<str>>,
     /// By place in the configuration.
     signed: RefCell<Vec<Option<Signed>>>,
 }
@@ -82,6 +84,7 @@ impl Suite {
             headers,
             baggage: baggage::with_tenant("", &tenant_text).into(),
             handover,
+            logged: self.access_log.then(|| access_log::caller(facts, method).into()),
             signed: RefCell::new(vec![None; self.context.sign.len()]),
         })
     }

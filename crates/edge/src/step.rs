@@ -157,6 +157,8 @@ pub struct RequestRecord {
     pub shadowed: Option<Reason>,
     /// The caller in JSON, for single modules behind this one; `None` for the fused module and without a caller.
     pub handover: Option<Rc<str>>,
+    /// The caller's part of the line for the access log.
+    pub(crate) logged: Option<Rc<str>>,
     /// What scripts may read; `None` where CORS is left to the upstream.
     pub(crate) cors: Option<Grant>,
     /// The headers that were consulted.
@@ -198,6 +200,7 @@ impl RequestRecord {
             decision: None,
             shadowed: None,
             handover: None,
+            logged: None,
             cors: None,
             vary: Vary::default(),
             shaped: None,

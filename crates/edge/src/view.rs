@@ -126,6 +126,8 @@ pub(crate) struct Scan<'a> {
     pub(crate) api_key_name: &'a [u8],
     pub(crate) cookies: Vec<&'a [u8]>,
     pub(crate) request_id: Single<'a>,
+    pub(crate) traceparent: Single<'a>,
+    pub(crate) has_tracestate: bool,
     pub(crate) dialect: Dialect,
     /// Whether an `Accept` has a media type of some vendor, which may name a version.
     pub(crate) accepts_of_vendor: bool,
@@ -152,8 +154,6 @@ pub(crate) struct Scan<'a> {
     pub(crate) impersonation_reason: bool,
 }
 
-/// Headers by which frameworks let a client replace the method.
-const METHOD_OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
 impl Scan<'_> {
     /// Whether a browser asks before it asks (Fetch §4.8; acceptance J32).
     pub(crate) fn is_preflight(&self) -> bool {
@@ -162,6 +162,9 @@ impl Scan<'_> {
             && self.asks_for_method
     }
 }
+
+/// Headers by which frameworks let a client replace the method.
+const METHOD_OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// Names under this prefix are ours, but for the one that clients may send.
 const OWN_PREFIX: &str = "x-gatehouse-";
@@ -201,6 +204,8 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
         api_key_name: b"",
         cookies: Vec::new(),
         request_id: Single::Absent,
+        traceparent: Single::Absent,
+        has_tracestate: false,
         dialect: Dialect::Http,
         accepts_of_vendor: false,
         content_of_vendor: None,
@@ -251,6 +256,8 @@ pub(crate) fn scan<'a>(request: &RequestView<'a>) -> Scan<'a> {
             Some(b'c') if is(b"content-length") => found.content_length.add(value),
             Some(b'h') if is(b"host") => found.host.add(value),
             Some(b'o') if is(b"origin") => found.origin.add(value),
+            Some(b't') if is(b"traceparent") => found.traceparent.add(value),
+            Some(b't') if is(b"tracestate") => found.has_tracestate = true,
             Some(b'u') if is(b"upgrade") => found.upgrades = true,
             Some(b'x') => note_extension(&mut found, name, value),
             _ => {}

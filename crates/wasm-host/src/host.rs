@@ -6,7 +6,7 @@ use std::{
 };
 
 use gatehouse_contract::Reason;
-use gatehouse_edge::{Answer, Call, Edit, Reply, Shared};
+use gatehouse_edge::{Answer, Call, Edit, Host, Reply, Shared};
 
 use proxy_wasm::{hostcalls, types::Action};
 
@@ -179,6 +179,16 @@ pub(crate) fn close() -> Action {
 /// The caller, for single modules behind this one: the filter state `wasm.gatehouse_identity`.
 pub(crate) fn hand_over(caller: &str) -> bool {
     abi::set_property("gatehouse_identity", caller.as_bytes())
+}
+
+/// For the access log: `%FILTER_STATE(wasm.gatehouse_log:PLAIN)%` in Envoy, `kong.ctx.shared.gatehouse_log` in Kong. A
+/// request goes on without it.
+pub(crate) fn note_access(host: Host, line: &str) {
+    let property = match host {
+        Host::Envoy => "gatehouse_log",
+        Host::Kong => "kong\0ctx\0shared\0gatehouse_log",
+    };
+    let _noted = abi::set_property(property, line.as_bytes());
 }
 
 /// For Envoy's access log: why the request would have been refused without shadow mode.

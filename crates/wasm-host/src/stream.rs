@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use gatehouse_contract::Reason;
 use gatehouse_edge::{
     Answer, Edit, Host, Pending, Reply, RequestRecord, RequestView, Step, Wrapped, Wrapping,
     protected_names,
@@ -193,6 +194,7 @@ impl Stream {
             match step {
                 Step::Continue { edits, mut record } => {
                     log(&mut record);
+                    note(engine, &record, None);
                     if !host::apply(Map::Request, &edits) || !hand_over(engine, &record) {
                         return self.close();
                     }
@@ -216,6 +218,7 @@ impl Stream {
 
     fn answer(&mut self, engine: &Engine, mut reply: Reply) -> Action {
         log(&mut reply.record);
+        note(engine, &reply.record, reply.reason);
         if let (Host::Envoy, Some(reason)) = (engine.suite.host(), reply.reason) {
             host::note_reason(reason.code());
         }
@@ -234,6 +237,13 @@ impl Stream {
 fn log(record: &mut RequestRecord) {
     for note in std::mem::take(&mut record.notes) {
         abi::log(Level::Info, &format!("gatehouse: {note}"));
+    }
+}
+
+/// What the access log is to say, where the document asks for it.
+fn note(engine: &Engine, record: &RequestRecord, reason: Option<Reason>) {
+    if let Some(line) = engine.suite.access_line(record, reason) {
+        host::note_access(engine.suite.host(), &line);
     }
 }
 

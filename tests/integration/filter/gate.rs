@@ -29,6 +29,8 @@ pub const USER: &str = "user-1";
 pub const NOW_S: u64 = 1_800_000_000;
 /// The cluster that the filter asks.
 const SIDECAR: &str = "gatehouse-sidecar";
+/// What Kong calls it.
+pub const SIDECAR_OF_KONG: &str = "127.0.0.1:7070";
 /// The cluster of an issuer's keys, where the filter fetches them itself.
 pub const PROVIDER: &str = "provider";
 /// How often the filter asks for changes.
@@ -183,7 +185,7 @@ impl Gate {
     }
 
     fn fate(&self, call: &Call) -> Fate {
-        assert_eq!(call.target, SIDECAR);
+        assert!([SIDECAR, SIDECAR_OF_KONG].contains(&&*call.target), "{}", call.target);
         assert_eq!(call.headers.all(":authority"), [SIDECAR]);
         assert_eq!(call.headers.all(":scheme"), ["http"]);
         let line = call.line();
@@ -237,7 +239,7 @@ fn start_at(now: SystemTime, native_signatures: bool) -> Vm {
 /// A process at a time, with the sidecar and one provider of keys to call.
 pub fn around(now: SystemTime, native_signatures: bool) -> Surroundings {
     Surroundings {
-        targets: vec![SIDECAR.to_owned(), PROVIDER.to_owned()],
+        targets: [SIDECAR, SIDECAR_OF_KONG, PROVIDER].map(str::to_owned).to_vec(),
         native_signatures,
         ..Surroundings::at(now)
     }

@@ -57,6 +57,25 @@ fn the_wasm_plugin_fits_its_definition_and_a_misspelt_one_does_not() -> Result<(
 }
 
 #[test]
+fn the_choice_of_the_log_format_fits_its_definition_and_a_misspelt_one_does_not() -> Result<()> {
+    check(
+        "istio/base/telemetry.yaml",
+        &[
+            (0, "/spec", "accessLogging", "accessLogs"),
+            (0, "/spec/accessLogging/0", "providers", "provider"),
+            (0, "/spec/selector", "matchLabels", "matchlabels"),
+        ],
+    )?;
+    // It chooses what the values of istiod define.
+    let chosen = documents::yaml("istio/base/telemetry.yaml")?;
+    let defined = documents::yaml("istio/istiod-values.yaml")?;
+    let name = |of: &[Value], at: &str| of.first().and_then(|one| one.pointer(at)).cloned();
+    let chosen = name(&chosen, "/spec/accessLogging/0/providers/0/name");
+    ensure!(chosen.is_some() && chosen == name(&defined, "/meshConfig/extensionProviders/0/name"));
+    Ok(())
+}
+
+#[test]
 fn the_envoy_filter_fits_its_definition_and_a_misspelt_one_does_not() -> Result<()> {
     check(
         "istio/base/envoyfilter.yaml",

@@ -32,6 +32,7 @@ impl Suite {
         now: Duration,
     ) -> Step {
         let facts = &caller.principal.facts;
+        request.record.logged.clone_from(&caller.prepared.logged);
         match facts.status {
             TenantStatus::Active => {}
             TenantStatus::Provisioning | TenantStatus::Suspended | TenantStatus::Deleting => {

@@ -17,6 +17,7 @@ use crate::{
     request_id,
     state::VmState,
     step::{Edit, RequestRecord, Step},
+    trace,
     transform::Found,
     version::Content,
     view::{RequestView, Scan, Single},
@@ -57,6 +58,17 @@ impl Suite {
                 Host::Envoy if options.is_empty() => Edit::Remove("connection".into()),
                 Host::Envoy | Host::Kong => Edit::Set("connection".into(), options.clone().into()),
             });
+        }
+        let traced = match found.traceparent {
+            Single::Absent => true,
+            Single::One(value) => trace::is_sound(value),
+            Single::Many => false,
+        };
+        if !traced {
+            request.edits.push(self.gone(header::TRACEPARENT));
+            if found.has_tracestate {
+                request.edits.push(self.gone("tracestate"));
+            }
         }
         request.identity = found.identity.iter().map(|name| (*name).to_owned()).collect();
         if !found.baggage.is_empty() {
