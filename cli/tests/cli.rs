@@ -348,7 +348,7 @@ fn explain_prints_no_credential() {
         ("--request -", "GET /api/v2/registry/agents\nAuthorization: Bearer s3cret\n"),
         ("--request -", "GET /api/v2/registry/agents\nCookie: a=1; __Host-gatehouse=s3cret\n"),
         ("--request -", "GET /api/v2/registry/agents\nX-API-Key: s3cret\n"),
-        ("--request -", "GET /oauth2/login\nCookie: b=2; __Host-gatehouse=s3cret\n"),
+        ("--request -", "GET /oauth2/login\nCookie: b=s3cret; __Host-gatehouse=s3cret\n"),
         ("GET /api/v2/registry/agents?access_token=s3cret", ""),
         ("GET /oauth2/login?access_token=s3cret", ""),
     ] {

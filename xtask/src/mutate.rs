@@ -3,6 +3,7 @@
 //! with every function of `crates/authn`. Knows the table of guards, not what they guard.
 
 mod authn;
+mod cli;
 mod control;
 mod edge;
 mod engine;
@@ -74,6 +75,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(store::GUARDS)
         .chain(control::GUARDS)
         .chain(versions::GUARDS)
+        .chain(cli::GUARDS)
 }
 
 /// From an empty folder on two cores.
