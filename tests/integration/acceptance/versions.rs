@@ -389,6 +389,8 @@ fn v11_the_version_that_was_found_chooses_envoys_route() {
     for (request, cluster, line, original) in [
         (get(AGENTS), "first", AGENTS, ""),
         (get("/api/v2/registry/agents"), "second", "/api/v2/registry/agents", ""),
+        // A client does not write the log.
+        (get(AGENTS).header("X-Envoy-Original-Path", "/forged"), "first", AGENTS, ""),
         (get(UNVERSIONED), "first", AGENTS, UNVERSIONED),
         (get(UNVERSIONED).header("Accept", V2), "second", "/api/v2/registry/agents", UNVERSIONED),
         // The record is asked first, then it is known.
