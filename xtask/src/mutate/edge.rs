@@ -391,8 +391,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "p7 what is judged is forwarded",
         file: "crates/edge/src/flow.rs",
-        text: "if target.rewritten || stripped.is_some() || versioned.is_some() {",
-        without: "if stripped.is_some() || versioned.is_some() {",
+        text: "if target.rewritten || stripped.is_some() || versioned.is_some() || reshaped {",
+        without: "if stripped.is_some() || versioned.is_some() || reshaped {",
         tests: "",
     },
     Guard {
