@@ -1,6 +1,7 @@
 //! Refusals in the caller's dialect: problem documents (RFC 9457), or gRPC statuses without a body (acceptance
 //! X8, J34). Knows no policy: it is told what to say.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gatehouse_contract::{Problem, Reason, problem};
 
 use crate::{
@@ -121,13 +122,18 @@ impl Refusal {
             }
             (Dialect::Grpc, Host::Kong) => ("application/grpc", Vec::new()),
             // Trailers are a frame of the body there; a reply without a body would lose its content type in Envoy.
-            (Dialect::GrpcWeb, _) => {
+            (Dialect::GrpcWeb | Dialect::GrpcWebText, _) => {
                 // A script of another origin sees no header that is not named (acceptance J34).
                 if record.cors.is_none() {
                     let exposed = "grpc-status, grpc-message";
                     headers.push(("access-control-expose-headers", exposed.into()));
                 }
-                ("application/grpc-web+proto", trailers_frame(status.code, &message))
+                let frame = trailers_frame(status.code, &message);
+                if dialect == Dialect::GrpcWebText {
+                    ("application/grpc-web-text+proto", STANDARD.encode(frame).into_bytes())
+                } else {
+                    ("application/grpc-web+proto", frame)
+                }
             }
         };
         headers.push(("content-type", content_type.into()));
@@ -213,15 +219,21 @@ mod tests {
                 (Host::Kong, Dialect::Grpc),
                 (Host::Kong, Dialect::GrpcWeb),
                 (Host::Envoy, Dialect::GrpcWeb),
+                (Host::Envoy, Dialect::GrpcWebText),
+                (Host::Kong, Dialect::GrpcWebText),
             ] {
                 let ours = reply(reason, host, dialect);
                 assert_eq!(ours.status, 200);
-                if dialect == Dialect::GrpcWeb {
+                if dialect != Dialect::Grpc {
+                    let body = match dialect {
+                        Dialect::GrpcWebText => STANDARD.decode(&ours.body).unwrap(),
+                        _ => ours.body.clone(),
+                    };
                     let lines = format!(
                         "grpc-status:{code}\r\ngrpc-message:{}\r\n",
                         percent_encoded(reason.title())
                     );
-                    let (head, rest) = ours.body.split_at(5);
+                    let (head, rest) = body.split_at(5);
                     assert_eq!(head, [0x80, 0, 0, 0, u8::try_from(lines.len()).unwrap()]);
                     assert_eq!(String::from_utf8_lossy(rest), lines);
                     assert_eq!(

@@ -93,6 +93,8 @@ pub(crate) enum Dialect {
     Grpc,
     /// gRPC-Web.
     GrpcWeb,
+    /// gRPC-Web in base64, for clients that can read nothing but text.
+    GrpcWebText,
 }
 
 /// A header that occurs at most once in a sound request.
@@ -305,16 +307,18 @@ fn note_identity<'a>(found: &mut Scan<'a>, name: &'a [u8]) {
     }
 }
 
+/// gRPC by the letter, as Envoy judges it: what it does not take for gRPC it would answer by 200 and no status.
 fn dialect(content_type: &[u8]) -> Dialect {
-    let begins = |prefix: &[u8]| {
-        content_type.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    };
-    if begins(b"application/grpc-web") {
-        Dialect::GrpcWeb
-    } else if begins(b"application/grpc") {
-        Dialect::Grpc
-    } else {
-        Dialect::Http
+    let Some(rest) = content_type.strip_prefix(b"application/grpc") else { return Dialect::Http };
+    let ends = |rest: &[u8]| matches!(rest.first(), None | Some(b'+' | b';'));
+    match rest.strip_prefix(b"-web") {
+        Some(web) if ends(web) => Dialect::GrpcWeb,
+        Some(web) => match web.strip_prefix(b"-text") {
+            Some(text) if ends(text) => Dialect::GrpcWebText,
+            _ => Dialect::Http,
+        },
+        None if matches!(rest.first(), None | Some(b'+')) => Dialect::Grpc,
+        None => Dialect::Http,
     }
 }
 

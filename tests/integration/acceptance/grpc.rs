@@ -1,5 +1,6 @@
 //! J34: gRPC callers get a status in trailers alone, gRPC-Web callers the same in headers.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gatehouse_tests::h2::client::{Answer, Connection, block_on};
 use serde_json::json;
 
@@ -33,9 +34,11 @@ fn refused(answer: &Answer, code: &str, message: &str) {
     assert!(answer.trailers.is_none(), "trailers only: {answer:?}");
     if answer.all("content-type").concat().starts_with("application/grpc-web") {
         // There trailers are a frame of the body.
+        let text = answer.all("content-type").concat().contains("-text");
+        let body = if text { STANDARD.decode(&answer.body).unwrap() } else { answer.body.to_vec() };
         let lines = format!("grpc-status:{code}\r\ngrpc-message:{message}\r\n");
-        assert_eq!(answer.body.first(), Some(&0x80), "{answer:?}");
-        assert_eq!(answer.body.get(5..), Some(lines.as_bytes()), "{answer:?}");
+        assert_eq!(body.first(), Some(&0x80), "{answer:?}");
+        assert_eq!(body.get(5..), Some(lines.as_bytes()), "{answer:?}");
         assert_eq!(answer.all("access-control-expose-headers"), ["grpc-status, grpc-message"]);
     } else {
         assert!(answer.body.is_empty(), "{answer:?}");
@@ -59,7 +62,10 @@ fn j34_grpc_callers_are_refused_by_a_status_and_no_body() {
     for (content_type, own) in [
         ("application/grpc", "application/grpc"),
         ("application/grpc+proto", "application/grpc"),
+        ("application/grpc-web", "application/grpc-web+proto"),
         ("application/grpc-web+proto", "application/grpc-web+proto"),
+        ("application/grpc-web-text", "application/grpc-web-text+proto"),
+        ("application/grpc-web-text+proto", "application/grpc-web-text+proto"),
     ] {
         let missing = call(&gate, content_type, None);
         refused(&missing, "16", "Authentication is required");
@@ -82,11 +88,19 @@ fn j34_grpc_callers_are_refused_by_a_status_and_no_body() {
     let limited = call(&gate, "application/grpc", Some(&good));
     refused(&limited, "8", "The rate limit is used up");
     refused(&call(&gate, "application/grpc-web", Some(&good)), "8", "The rate limit is used up");
-    // JSON callers beside them get problems.
-    let json = call(&gate, "application/json", None);
-    assert_eq!(json.head.status(), 401);
-    assert_eq!(json.all("grpc-status"), [""; 0]);
-    assert_eq!(json.all("content-type"), ["application/problem+json"]);
+    // JSON callers beside them get problems, and so does what Envoy does not take for gRPC: never 200 without a status.
+    for other in [
+        "application/json",
+        "Application/gRPC",
+        "application/grpc;charset=utf-8",
+        "application/grpcx",
+        "application/grpc-weblog",
+    ] {
+        let json = call(&gate, other, None);
+        assert_eq!(json.head.status(), 401, "{other}: {json:?}");
+        assert_eq!(json.all("grpc-status"), [""; 0], "{other}");
+        assert_eq!(json.all("content-type"), ["application/problem+json"], "{other}");
+    }
     gate.outside().members.clear();
     drop(gate);
 

@@ -66,8 +66,15 @@ fn j4_two_credentials_that_were_joined_on_the_way_are_still_two() {
 fn j34_dialects_follow_the_content_type() {
     for (content_type, expected) in [
         ("application/grpc", Dialect::Grpc),
-        ("Application/gRPC+proto", Dialect::Grpc),
+        ("application/grpc+proto", Dialect::Grpc),
+        ("Application/gRPC+proto", Dialect::Http),
+        ("application/grpc;charset=utf-8", Dialect::Http),
+        ("application/grpcx", Dialect::Http),
+        ("application/grpc-weblog", Dialect::Http),
+        ("application/grpc-web", Dialect::GrpcWeb),
         ("application/grpc-web+proto", Dialect::GrpcWeb),
+        ("application/grpc-web-text", Dialect::GrpcWebText),
+        ("application/grpc-web-text+proto", Dialect::GrpcWebText),
         ("application/json", Dialect::Http),
         ("", Dialect::Http),
     ] {
