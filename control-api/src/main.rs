@@ -2,6 +2,7 @@
 //! Routes -> domain -> store, and a relay that tells sidecars what changed; knows no sandbox.
 
 mod access;
+mod bodies;
 mod bootstrap;
 mod clock;
 mod config;

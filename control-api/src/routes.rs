@@ -29,12 +29,14 @@ use gatehouse_contract::{
 use gatehouse_redis_kit::cred::Permissions;
 use gatehouse_service::{Reply, exit::chain};
 use gatehouse_store::{Error, OffsetDateTime, Store};
+use gatehouse_validate::Validator;
 use time::format_description::well_known::Rfc3339;
 use tracing::error;
 
 use self::members::Kind;
 use crate::{
-    access::guard, config::Tokens, federation, keyring::Keyring, oidc, oidc::SignIn, seal::Sealer,
+    access::guard, bodies, config::Tokens, federation, keyring::Keyring, oidc, oidc::SignIn,
+    seal::Sealer,
 };
 
 /// What every handler may use.
@@ -43,6 +45,8 @@ pub struct Api {
     pub store: Store,
     pub keyring: Arc<Keyring>,
     pub matrix: Arc<Matrix>,
+    /// What bodies are judged by before an operation reads them.
+    pub bodies: Arc<Validator>,
     pub rules: Arc<Rules>,
     pub tokens: Arc<Tokens>,
     pub peppers: Arc<Peppers>,
@@ -118,6 +122,7 @@ pub fn public(api: &Api) -> Router {
                 .layer(DefaultBodyLimit::max(EXECUTION_BODY_BYTES)),
         )
         .route("/api/v1/runtime/executions/{execution}", get(executions::read))
+        .route_layer(from_fn_with_state(api.clone(), bodies::judge))
         .route_layer(from_fn_with_state(api.clone(), guard));
     Router::new()
         .route("/oauth2/token", post(oauth::token))

@@ -16,6 +16,7 @@ use gatehouse_store::{Store, connect};
 use tracing::{info, warn};
 
 use crate::{
+    bodies,
     config::{self, Config},
     keyring::{self, Keyring},
     oidc::SignIn,
@@ -49,6 +50,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let keyring = Arc::new(Keyring::new(store.clone(), Arc::clone(&sealer), &tokens));
     keyring.ensure().await.map_err(keys_stop)?;
     let matrix = Matrix::builtin().map_err(|error| Stop::software(&error))?;
+    let bodies = bodies::builtin().map_err(|error| Stop::software(&error))?;
     let rules = routes::rules(&tokens);
     let status = Arc::new(Status::default());
     let (relay, permissions) = match &redis {
@@ -71,6 +73,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         store: store.clone(),
         keyring,
         matrix: Arc::new(matrix),
+        bodies: Arc::new(bodies),
         rules: Arc::new(rules),
         tokens: Arc::new(tokens),
         peppers: Arc::new(peppers),

@@ -4,7 +4,7 @@
 use gatehouse_authn::fuzz as authn;
 use gatehouse_edge::{Parts, Suite, path};
 
-use crate::request;
+use crate::{judged, request};
 
 /// One target.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,7 @@ const fn target(name: &'static str, run: fn(&[u8]) -> bool, rounds: u64) -> Targ
 pub const TARGETS: &[Target] = &[
     target("api_key", authn::api_key, 20_000),
     target("authorization", authn::authorization, 20_000),
+    target("body", judged::body, 10_000),
     target("claims", authn::claims, 20_000),
     target("context", authn::context, 20_000),
     target("cookie", authn::cookie, 20_000),
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     target("path", path, 20_000),
     target("query", authn::query, 20_000),
     target("request", request::request, 3_000),
+    target("schema", judged::schema, 1_000),
     target("token", authn::token, 10_000),
 ];
 

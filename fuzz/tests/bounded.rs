@@ -39,5 +39,6 @@ macro_rules! targets {
 }
 
 targets! {
-    api_key authorization claims context cookie document header header_map key_set message path query request token
+    api_key authorization body claims context cookie document header header_map key_set message path query request schema
+    token
 }

@@ -56,8 +56,8 @@ impl Name {
     const fn optimised(self) -> &'static [&'static str] {
         match self {
             Self::Revocation => &[],
-            Self::Ratelimit => &["gatehouse-ratelimit-sidecar", "gatehouse-load"],
-            Self::Edge | Self::Chaos => &["gatehouse-ratelimit-sidecar"],
+            Self::Edge | Self::Ratelimit => &["gatehouse-ratelimit-sidecar", "gatehouse-load"],
+            Self::Chaos => &["gatehouse-ratelimit-sidecar"],
         }
     }
 
@@ -130,7 +130,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
         .env("GATEHOUSE_TEST_BIN", repo::target(&root).join(args.name.folder()))
         .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)
-        .env("GATEHOUSE_TEST_SUITE", &suite);
+        .env("GATEHOUSE_TEST_SUITE", &suite)
+        .env("GATEHOUSE_TEST_VALIDATE", suite.with_file_name("validate.wasm"));
     // Ends with this value, after the bench.
     let stores = (args.name == Name::Revocation).then(|| test::stores("bench", &mut report));
     let stores = stores.transpose()?;

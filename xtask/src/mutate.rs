@@ -12,6 +12,7 @@ mod limits;
 mod record;
 mod shape;
 mod store;
+mod validate;
 mod versions;
 
 use std::{
@@ -75,6 +76,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(store::GUARDS)
         .chain(control::GUARDS)
         .chain(versions::GUARDS)
+        .chain(validate::GUARDS)
         .chain(cli::GUARDS)
 }
 

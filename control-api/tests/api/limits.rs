@@ -92,15 +92,11 @@ fn r22_limits_beyond_what_counts_and_endpoints_that_are_none_are_refused_by_name
     let endpoint = |method: &str, route: &str, per_window: u64| json!({"method": method, "route": route, "per_window": per_window});
     let agents = "/api/v1/registry/agents";
     for (good, bad, path) in [
-        (json!({"per_window": 16_777_215}), json!({"per_window": 16_777_216}), "$.per_window"),
-        (json!({"per_window": 0}), json!({"per_window": -1}), "$.per_window"),
-        (json!({"per_day": 4_294_967_295_u64}), json!({"per_day": 4_294_967_296_u64}), "$.per_day"),
-        (
-            json!({"burst_multiplier": 1000}),
-            json!({"burst_multiplier": 1001}),
-            "$.burst_multiplier",
-        ),
-        (json!({}), json!({"per_hour": 1}), "$.per_hour"),
+        (json!({"per_window": 16_777_215}), json!({"per_window": 16_777_216}), "/per_window"),
+        (json!({"per_window": 0}), json!({"per_window": -1}), "/per_window"),
+        (json!({"per_day": 4_294_967_295_u64}), json!({"per_day": 4_294_967_296_u64}), "/per_day"),
+        (json!({"burst_multiplier": 1000}), json!({"burst_multiplier": 1001}), "/burst_multiplier"),
+        (json!({}), json!({"per_hour": 1}), "/per_hour"),
         (
             json!({"endpoints": [endpoint("GET", agents, 1)]}),
             json!({"endpoints": [endpoint("PATCH", agents, 1)]}),
@@ -119,7 +115,7 @@ fn r22_limits_beyond_what_counts_and_endpoints_that_are_none_are_refused_by_name
         (
             json!({"endpoints": [endpoint("GET", agents, 16_777_215)]}),
             json!({"endpoints": [endpoint("GET", agents, 16_777_216)]}),
-            "$.endpoints[0].per_window",
+            "/endpoints/0/per_window",
         ),
     ] {
         let taken = put(&world, &a, good.clone());
@@ -128,6 +124,66 @@ fn r22_limits_beyond_what_counts_and_endpoints_that_are_none_are_refused_by_name
         assert_eq!(answer.status, 422, "{bad}: {}", answer.text);
         assert!(answer.text.contains(&format!("{path:?}")), "{bad}: {}", answer.text);
     }
+}
+
+#[test]
+fn x7_the_service_judges_bodies_by_the_schema_that_the_gateway_has() {
+    let world = World::new();
+    let a = world.tenant("tenant-a");
+    let headers = |more: &[(&'static str, &'static str)]| {
+        let token = format!("Bearer {}", world.platform);
+        [
+            vec![
+                ("authorization".to_owned(), token),
+                ("x-gatehouse-reason".to_owned(), "a test".to_owned()),
+            ],
+            more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        ]
+        .concat()
+    };
+    let put = |more: &[(&'static str, &'static str)], body: &str| {
+        let headers = headers(more);
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        send("PUT", &format!("{}{}", world.service.url, at(&a)), &headers, Some(body))
+    };
+    let json = ("content-type", "application/json");
+    // Ten of what is wrong, each by its pointer, in the words that the module has for it.
+    let bad: Vec<Value> = (0..20).map(|n| json!({"method": 1, "route": format!("/{n}")})).collect();
+    let answer = put(&[json], &json!({"endpoints": bad, "secret-7": 1}).to_string());
+    refused(&answer, 422, "body_invalid");
+    let errors = answer.json()["errors"].clone();
+    assert_eq!(errors.as_array().unwrap().len(), 10, "{}", answer.text);
+    let answer = put(&[json], r#"{"per_window":true,"endpoints":[{"method":"GET","route":"/a"}]}"#);
+    let mut errors = answer.json()["errors"].as_array().unwrap().clone();
+    errors.sort_by_key(ToString::to_string);
+    assert_eq!(
+        errors,
+        [
+            json!({"pointer": "/endpoints/0/per_window", "keyword": "required", "detail": "is missing"}),
+            json!({"pointer": "/per_window", "keyword": "type", "detail": "is of another type than it must be"}),
+        ]
+    );
+    for (more, body, status, code) in [
+        (vec![json], "{\"per_window\":1,\"per_window\":2}".to_owned(), 400, "body_malformed"),
+        (vec![json], "{".to_owned(), 400, "body_malformed"),
+        (vec![json], "[".repeat(60_000), 400, "body_malformed"),
+        (vec![json], " ".repeat(65_537), 413, "body_too_large"),
+        (vec![], "{}".to_owned(), 415, "media_type_unsupported"),
+        (
+            vec![("content-type", "application/json; charset=utf-16")],
+            "{}".to_owned(),
+            415,
+            "media_type_unsupported",
+        ),
+        (vec![json, ("content-encoding", "gzip")], "{}".to_owned(), 415, "media_type_unsupported"),
+    ] {
+        refused(&put(&more, &body), status, code);
+    }
+    assert_eq!(put(&[json], r#"{"per_window":1}"#).status, 200);
+    // Who may not call learns nothing of what a body should be.
+    let stranger = send("PUT", &format!("{}{}", world.service.url, at(&a)), &[json], Some("{"));
+    refused(&stranger, 401, "credential_missing");
 }
 
 #[test]

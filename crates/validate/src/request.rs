@@ -44,8 +44,6 @@ pub struct Answer {
     pub grpc_code: Option<u8>,
 }
 
-/// `INVALID_ARGUMENT`: what gRPC callers are told, whichever reason it is.
-const INVALID_ARGUMENT: u8 = 3;
 /// The longest request id that is told back.
 const MAX_ID_BYTES: usize = 128;
 
@@ -123,7 +121,7 @@ pub fn answer(refusal: &Refusal, headers: &[Pair<'_>]) -> Answer {
         .is_some_and(|(start, _)| start.eq_ignore_ascii_case(GRPC));
     if speaks_grpc {
         let body = reason.title().as_bytes().to_vec();
-        return Answer { reason, headers: Vec::new(), body, grpc_code: Some(INVALID_ARGUMENT) };
+        return Answer { reason, headers: Vec::new(), body, grpc_code: Some(reason.grpc_code()) };
     }
     problem(refusal, request_id(headers))
 }

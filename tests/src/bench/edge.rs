@@ -8,6 +8,7 @@ mod costs;
 mod envoy;
 mod native;
 mod ours;
+mod schema;
 mod sidecar;
 
 use std::{
@@ -90,6 +91,10 @@ pub fn run(options: &Options) -> Result<bool> {
         let ratio = report.step("Fill the cache eleven times", |_| memory::ratio(10))?;
         figures.extend(Figure::new(id, "ratio", (1.01, 1.0), &[ratio]));
     }
+    let id = "schema_ratio";
+    if options.wants(id) {
+        figures.extend(schema_ratio(id, options, dir.path(), &mut report, &mut shown)?);
+    }
     ensure!(!figures.is_empty(), "no figure of this name");
     let outcome = Outcome { machine, figures };
     let path = outcome.write(&repo::target(&repo::root()?), "edge")?;
@@ -97,6 +102,34 @@ pub fn run(options: &Options) -> Result<bool> {
     outcome.print();
     println!("written to {}", path.display());
     Ok(outcome.ok())
+}
+
+/// The module that judges bodies beside the crate that it is made of.
+fn schema_ratio(
+    id: &'static str,
+    options: &Options,
+    dir: &Path,
+    report: &mut Report,
+    shown: &mut String,
+) -> Result<Option<Figure>> {
+    cpu::pin(CORES.1)?;
+    let [mut vm, mut native] =
+        report.step("Start the module and the program that judge", |_| schema::Side::start(dir))?;
+    let rounds = report.step(id, |note| {
+        let rounds = pairs::compare(options.plan(), (&mut vm, &mut native), |side| {
+            if command::interrupted() {
+                return Err(Faults::interrupted().into());
+            }
+            side.turn()
+        })?;
+        let [_, middle, _] = spread_of(&rounds)?;
+        *note = format!("{middle:.3}");
+        Ok(rounds)
+    })?;
+    shown.push_str(&schema::about(&rounds));
+    shown.push('\n');
+    let ratios: Vec<f64> = rounds.iter().map(Round::ratio).collect();
+    Ok(Figure::new(id, "ratio", (3.0, 2.0), &ratios))
 }
 
 /// The claims of every token but for its `jti`.

@@ -32,6 +32,15 @@ impl Requests {
         };
         Self(tokens.iter().map(bytes).collect())
     }
+
+    /// One `POST` of JSON.
+    pub fn post(path: &str, body: &str) -> Self {
+        let length = body.len();
+        let text = format!(
+            "POST {path} HTTP/1.1\r\nhost: api.greenlang.local\r\nuser-agent: gatehouse-bench/1\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        Self([text.into_bytes().into_boxed_slice()].into())
+    }
 }
 
 /// Connections to one listener, with the requests that go there.

@@ -42,7 +42,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("xtask", &["*all"]),
     ("tests", &["*all"]),
     // Optimised for benches, beside the harness with its compilers.
-    ("load", &[]),
+    ("load", &["validate"]),
     ("fuel-emissions", &[]),
 ];
 
