@@ -14,7 +14,7 @@ use super::Rendered;
 /// The documents whose versions are told.
 const EXAMPLES: &[&str] = &["examples/gateway/suite.json", "examples/gateway/versions.json"];
 
-const RULES: &str = include_str!("versions/rules.md");
+const RULES: &str = include_str!("versions/rules.txt");
 
 /// A path that needs a caller: the refusal says all that there is to say of its version.
 const BELOW: &str = "/registry/agents/7";
