@@ -33,6 +33,15 @@ thread_local! {
 
 fn suite() -> Option<Suite> {
     let document = DOCUMENT.replace("\"native\"", "\"portable\"");
+    // Each place for a version leads somewhere, and two of them end.
+    let document = document.replace(
+        r#""versions": { "served": ["v1"], "default": "v1" }"#,
+        r#""versions": {"served": ["v1", "v2", "v3"], "default": "v1", "lifecycle": [
+            {"version": "v1", "deprecated": "2026-06-01", "sunset": "2028-06-01", "successor": "v2"},
+            {"version": "v3", "deprecated": "2024-06-01", "sunset": "2026-06-01",
+             "grace": ["0191d6b0-7c3e-7aaa-8bbb-0123456789ab"]}
+        ]}"#,
+    );
     Suite::compile(&document, Parts::Suite).ok().map(|(suite, _warnings)| suite)
 }
 
