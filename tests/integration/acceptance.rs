@@ -3,6 +3,7 @@
 
 mod cache;
 mod callers;
+mod chain;
 mod challenges;
 mod claims;
 mod clock;

@@ -21,6 +21,12 @@ pub const SUITE: &str = "GATEHOUSE_TEST_SUITE";
 pub const PROBE: &str = "GATEHOUSE_TEST_PROBE";
 /// The module `auth` for Envoy.
 pub const AUTH: &str = "GATEHOUSE_TEST_AUTH";
+/// The module `version` for Envoy.
+pub const VERSION: &str = "GATEHOUSE_TEST_VERSION";
+/// The module `ratelimit` for Envoy.
+pub const RATE_LIMIT: &str = "GATEHOUSE_TEST_RATE_LIMIT";
+/// The module `transform` for Envoy.
+pub const TRANSFORM: &str = "GATEHOUSE_TEST_TRANSFORM";
 /// The module that judges bodies.
 pub const VALIDATE: &str = "GATEHOUSE_TEST_VALIDATE";
 /// The folder of the built services.

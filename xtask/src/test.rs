@@ -83,6 +83,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_PROBE", &probe)
             // The build leaves every module in one folder.
             .env("GATEHOUSE_TEST_AUTH", suite.with_file_name("auth.wasm"))
+            .env("GATEHOUSE_TEST_VERSION", suite.with_file_name("version.wasm"))
+            .env("GATEHOUSE_TEST_RATE_LIMIT", suite.with_file_name("ratelimit.wasm"))
+            .env("GATEHOUSE_TEST_TRANSFORM", suite.with_file_name("transform.wasm"))
             .env("GATEHOUSE_TEST_VALIDATE", suite.with_file_name("validate.wasm"))
             .env("GATEHOUSE_TEST_BIN", &bin)
             .env("GATEHOUSE_TEST_AGENT", &agent);

@@ -42,6 +42,12 @@ pub enum Filter {
     Suite,
     /// Who calls, and what that caller may do.
     Auth,
+    /// Which API version answers.
+    Version,
+    /// How much a caller may.
+    RateLimit,
+    /// What is changed of requests and responses.
+    Transform,
     /// Judges bodies by JSON Schema.
     Validate,
 }
@@ -89,7 +95,7 @@ const BODY_EXPORTS: &[&str] = &[
     "proxy_on_request_trailers",
     "proxy_on_delete",
 ];
-/// Of the envelope, which is the suite's in Envoy alone: every other module is not asked about answers' bodies.
+/// Of the envelope, in Envoy alone: modules that do not wrap are not asked about answers' bodies.
 const ENVELOPE_EXPORTS: &[&str] = &["proxy_on_response_body", "proxy_on_response_trailers"];
 
 /// What both hosts answer. Everything else is refused: log level (Kong cannot load such a module), gRPC and status
@@ -159,28 +165,35 @@ const INTERNAL_FAILURE: i32 = 10;
 
 impl Filter {
     /// Every filter.
-    pub const ALL: [Self; 3] = [Self::Suite, Self::Auth, Self::Validate];
+    pub const ALL: [Self; 6] =
+        [Self::Suite, Self::Auth, Self::Version, Self::RateLimit, Self::Transform, Self::Validate];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Suite => "suite",
             Self::Auth => "auth",
+            Self::Version => "version",
+            Self::RateLimit => "ratelimit",
+            Self::Transform => "transform",
             Self::Validate => "validate",
         }
     }
 
-    /// The pure crate of the same name stands in its way.
+    /// Pure crates stand in the way of two short names.
     const fn package(self) -> &'static str {
         match self {
             Self::Suite => "suite",
             Self::Auth => "auth",
+            Self::Version => "version",
+            Self::RateLimit => "ratelimit-filter",
+            Self::Transform => "transform",
             Self::Validate => "validate-filter",
         }
     }
 
     const fn exports(self) -> &'static [&'static str] {
         match self {
-            Self::Suite | Self::Auth => EXPORTS,
+            Self::Suite | Self::Auth | Self::Version | Self::RateLimit | Self::Transform => EXPORTS,
             Self::Validate => BODY_EXPORTS,
         }
     }
@@ -189,7 +202,9 @@ impl Filter {
     const fn hosts(self) -> &'static [Host] {
         match self {
             Self::Suite => &[Host::Envoy, Host::Kong],
-            Self::Auth | Self::Validate => &[Host::Envoy],
+            Self::Auth | Self::Version | Self::RateLimit | Self::Transform | Self::Validate => {
+                &[Host::Envoy]
+            }
         }
     }
 
@@ -197,7 +212,7 @@ impl Filter {
     const fn max_bytes(self) -> u64 {
         match self {
             Self::Suite => 1_572_864,
-            Self::Auth => 1_048_576,
+            Self::Auth | Self::Version | Self::RateLimit | Self::Transform => 1_048_576,
             Self::Validate => 4_194_304,
         }
     }
@@ -297,7 +312,7 @@ fn write(folder: &Path, filter: Filter, host: Host, whole: &[u8]) -> anyhow::Res
 /// Cuts `whole` for `host` and refuses what the host must not get.
 pub fn fit(filter: Filter, host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut keep: BTreeSet<&str> = filter.exports().iter().copied().collect();
-    if (filter, host) == (Filter::Suite, Host::Envoy) {
+    if let (Filter::Suite | Filter::Transform, Host::Envoy) = (filter, host) {
         keep.extend(ENVELOPE_EXPORTS);
     }
     let bytes = module::cut(whole, &keep, &host.refused())?;

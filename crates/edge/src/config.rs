@@ -131,19 +131,98 @@ impl Suite {
     }
 }
 
+/// What only the module `auth` reads, or the suite.
+#[derive(Debug)]
+struct Authentication {
+    signatures: Signatures,
+    issuers: Vec<Issuer>,
+    sources: Sources,
+    verify_on_public: bool,
+    principal_ttl: Duration,
+    context: Context,
+    tenant_host_suffix: Option<String>,
+    rbac: Rbac,
+}
+
 fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Option<Suite> {
     let host = doc.word("host", "\"envoy\" or \"kong\"");
-    if let (Some(Host::Kong), Parts::Auth) = (host, parts) {
+    if let (Some(Host::Kong), true) = (host, parts != Parts::Suite) {
         // Single modules hand over by filter state, which Kong's host has not (design §3).
         doc.note("host", "only the fused module runs on Kong", "write \"envoy\" or load the suite");
     }
+    let sidecar = match parts.authenticates() || parts.limits() {
+        true => doc.object_opt("sidecar", |doc| sidecar::read(doc, host, warnings)),
+        false => of_others(doc, "sidecar", None),
+    };
+    let record = !matches!(sidecar, Some(None));
+    let authentication = match parts.authenticates() {
+        true => read_authentication(doc, host, record, warnings),
+        false => Some(no_authentication(doc)),
+    };
+    let versions = versions::read(doc, parts, warnings);
+    let routes = match Matrix::builtin() {
+        Ok(matrix) => Some(Routes::new(matrix, versions.iter().flat_map(Versions::tokens))),
+        Err(broken) => {
+            doc.note("routes", broken.to_string(), "this build is broken; use another one");
+            None
+        }
+    };
+    let around = limiter::Surroundings { host, parts, record, routes: routes.as_ref() };
+    let limiter = match parts.authenticates() || parts.limits() {
+        true => limiter::read(doc, around, warnings),
+        false => of_others(doc, "limiter", limiter::none()),
+    };
+    let cors = match parts.shares() {
+        true => doc.object_opt("cors", |doc| cors::read(doc, warnings)),
+        false => of_others(doc, "cors", None),
+    };
+    let sources = authentication.as_ref().map(|authentication| &authentication.sources);
+    let shape = match parts.shapes() {
+        true => read_shape(doc, host, sources),
+        false => Some(no_shape(doc)),
+    };
+    let access_log = doc.flag("access_log", false);
+    let (authentication, shape) = (authentication?, shape?);
+    Some(Suite {
+        parts,
+        host: host?,
+        signatures: authentication.signatures,
+        sidecar: sidecar?,
+        issuers: authentication.issuers,
+        sources: authentication.sources,
+        verify_on_public: authentication.verify_on_public,
+        versions: versions?,
+        routes: routes?,
+        rbac: authentication.rbac,
+        principal_ttl: authentication.principal_ttl,
+        limiter: limiter?,
+        context: authentication.context,
+        cors: cors?.map(Rc::new),
+        transforms: shape.transforms,
+        sizes: shape.sizes,
+        envelope: shape.envelope,
+        tenant_host_suffix: authentication.tenant_host_suffix,
+        access_log: access_log?,
+    })
+}
+
+/// Known here and judged by the module whose part it is, and by whoever lints the document whole.
+fn of_others<T>(doc: &Document<'_>, name: &'static str, absent: T) -> Option<T> {
+    let _judged_elsewhere = doc.raw(name);
+    Some(absent)
+}
+
+fn read_authentication(
+    doc: &Document<'_>,
+    host: Option<Host>,
+    record: bool,
+    warnings: &mut Warnings,
+) -> Option<Authentication> {
     let signatures = doc.word("signatures", "\"native\" or \"portable\"");
     if let (Some(Host::Kong), Some(Signatures::Native)) = (host, signatures) {
         let cause = "Kong's Wasm host has no signature check to call";
         doc.note("signatures", cause, "write \"portable\"");
     }
-    let sidecar = doc.object_opt("sidecar", |doc| sidecar::read(doc, host, warnings));
-    let record = !matches!(sidecar, Some(None));
     if !record {
         let text = "without it there is no record: no API keys, no sessions, no suspension, no \
                     revocation before a token ends, and every tenant is on the lowest tier";
@@ -157,7 +236,6 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
                     cookie: /oauth2/login is public, too; write false in front of the control API";
         warnings.add("$.verify_on_public", text);
     }
-    let versions = versions::read(doc, parts, warnings);
     let principal_ttl_ms =
         doc.integer("principal_ttl_ms", Some(PRINCIPAL_TTL_MS), 0..=MAX_PRINCIPAL_TTL_MS);
     if principal_ttl_ms.is_some_and(|ttl| ttl > PRINCIPAL_TTL_MS) {
@@ -165,83 +243,78 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
                     60000 or less";
         warnings.add("$.principal_ttl_ms", text);
     }
-    let routes = match Matrix::builtin() {
-        Ok(matrix) => Some(Routes::new(matrix, versions.iter().flat_map(Versions::tokens))),
-        Err(broken) => {
-            doc.note("routes", broken.to_string(), "this build is broken; use another one");
-            None
-        }
-    };
-    let around = limiter::Surroundings { host, parts, record, routes: routes.as_ref() };
-    let limiter = limiter::read(doc, around, warnings);
     let context = context::read(doc, host);
-    let shape = shape(doc, (host, parts), sources.as_ref(), warnings);
     let tenant_host_suffix = doc.parsed_opt::<HostSuffix>(
         "tenant_host_suffix",
         "what follows a tenant's id in host names, such as \".api.example.com\"",
     );
-    let access_log = doc.flag("access_log", false);
     let rbac = doc.word_or("rbac", Rbac::Enforce, "\"enforce\" or \"shadow\"");
     if rbac == Some(Rbac::Shadow) {
         let text = "roles and scopes are judged and noted, and refuse nothing; write \"enforce\"";
         warnings.add("$.rbac", text);
     }
-    let Shape { cors, transforms, sizes, envelope } = shape?;
-    Some(Suite {
-        parts,
-        host: host?,
+    Some(Authentication {
         signatures: signatures?,
-        sidecar: sidecar?,
         issuers: issuers?,
         sources: sources?,
         verify_on_public: verify_on_public?,
-        versions: versions?,
-        routes: routes?,
-        rbac: rbac?,
         principal_ttl: Duration::from_millis(principal_ttl_ms?),
-        limiter: limiter?,
         context: context?,
-        cors: cors.map(Rc::new),
-        transforms,
-        sizes,
-        envelope,
         tenant_host_suffix: tenant_host_suffix?.map(|suffix| suffix.0),
-        access_log: access_log?,
+        rbac: rbac?,
     })
 }
 
-/// What is changed of requests and responses.
-#[derive(Default)]
+/// What is changed of requests and responses beside what the other steps need.
+#[derive(Debug, Default)]
 struct Shape {
-    cors: Option<Cors>,
     transforms: Option<Transforms>,
     sizes: Sizes,
     envelope: Option<Envelope>,
 }
 
-/// The single module leaves all of it to others.
-fn shape(
-    doc: &Document<'_>,
-    (host, parts): (Option<Host>, Parts),
-    sources: Option<&Sources>,
-    warnings: &mut Warnings,
-) -> Option<Shape> {
-    if !parts.shapes() {
-        for name in ["cors", "transforms", "sizes", "envelope"] {
-            let _judged_elsewhere = doc.raw(name);
-        }
-        return Some(Shape::default());
-    }
-    let cors = doc.object_opt("cors", |doc| cors::read(doc, warnings));
+fn read_shape(doc: &Document<'_>, host: Option<Host>, sources: Option<&Sources>) -> Option<Shape> {
     let transforms = doc.object_opt("transforms", |doc| transforms::read(doc, sources));
     let sizes = doc.object_opt("sizes", transforms::read_sizes);
     let envelope = doc.object_opt("envelope", |doc| envelope::read(doc, host));
-    Some(Shape {
-        cors: cors?,
-        transforms: transforms?,
-        sizes: sizes?.unwrap_or_default(),
-        envelope: envelope?,
-    })
+    let sizes = sizes?.unwrap_or_default();
+    Some(Shape { transforms: transforms?, sizes, envelope: envelope? })
+}
+
+/// Of a module that changes nothing beside.
+fn no_shape(doc: &Document<'_>) -> Shape {
+    for name in ["transforms", "sizes", "envelope"] {
+        let _judged_elsewhere = doc.raw(name);
+    }
+    Shape::default()
+}
+
+/// Of a module that judges no credential and tells upstreams of nobody.
+fn no_authentication(doc: &Document<'_>) -> Authentication {
+    for name in [
+        "signatures",
+        "issuers",
+        "sources",
+        "api_keys",
+        "sessions",
+        "verify_on_public",
+        "principal_ttl_ms",
+        "context",
+        "tenant_host_suffix",
+        "rbac",
+    ] {
+        let _judged_elsewhere = doc.raw(name);
+    }
+    Authentication {
+        signatures: Signatures::Portable,
+        issuers: Vec::new(),
+        sources: Sources::none(),
+        verify_on_public: false,
+        principal_ttl: Duration::ZERO,
+        context: Context { headers: Vec::new(), sign: Vec::new() },
+        tenant_host_suffix: None,
+        rbac: Rbac::Enforce,
+    }
 }
 
 /// A dot and a host name.

@@ -4,6 +4,7 @@
 //! Knows neither hosts' functions nor signatures' mathematics.
 
 mod afterwards;
+mod alone;
 mod ask;
 mod caller;
 mod failures;
@@ -125,7 +126,10 @@ impl Suite {
             Ok(admitted) => admitted,
             Err(refused) => return *refused,
         };
-        let presented = credential::find(&self.sources, &found, target.query);
+        let presented = match self.parts.authenticates() {
+            true => credential::find(&self.sources, &found, target.query),
+            false => Presented::Nothing,
+        };
         if presented == Presented::Several {
             let refusal = Refusal::new(Reason::CredentialMalformed);
             return self.refuse(request, refusal.challenge(Challenge::InvalidRequest));
@@ -138,7 +142,9 @@ impl Suite {
         request.place = self.routes.place(method, path);
         let mut query = target.query;
         let mut stripped = None;
-        if let Err(bad) = self.hand_over(&mut request, &found, &presented) {
+        if self.parts.authenticates()
+            && let Err(bad) = self.hand_over(&mut request, &found, &presented)
+        {
             let refusal = Refusal::new(Reason::HeaderInvalid).detail(bad.0);
             return self.refuse(request, refusal);
         }
@@ -163,6 +169,9 @@ impl Suite {
                     None => self.forward(request, None, now),
                 };
             }
+        }
+        if !self.parts.authenticates() {
+            return self.alone(vm, request, (view, versioned.as_ref()), now);
         }
         match &request.place {
             Place::Route(index) => {
@@ -239,6 +248,11 @@ impl Suite {
     ) -> Step {
         let Pending { request, waits_for } = pending;
         match waits_for {
+            WaitsFor::Keys { .. } | WaitsFor::Principal { .. } | WaitsFor::Recorded { .. }
+                if !self.parts.authenticates() =>
+            {
+                self.no_identity(request)
+            }
             WaitsFor::Keys { issuer, token, key_id_asked } => {
                 let question = token::KeyQuestion { issuer, token, key_id_asked };
                 self.with_keys_answer(vm, request, question, answer, now, verifier)

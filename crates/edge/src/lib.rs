@@ -20,6 +20,7 @@ mod decision;
 mod envelope;
 mod feed;
 mod flow;
+mod handover;
 mod limits;
 mod local;
 mod matrix;

@@ -5,9 +5,8 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use gatehouse_authn::context::{self, Facts};
 use gatehouse_contract::{AuthMethod, Roles, header, sidecar::PrincipalFacts};
-use serde_json::json;
 
-use crate::{access_log, baggage, config::Suite};
+use crate::{access_log, baggage, config::Suite, handover::Handover};
 
 /// What every request of one caller shares.
 #[derive(Debug)]
@@ -49,7 +48,7 @@ impl Suite {
         platform: bool,
         method: AuthMethod,
     ) -> Result<Prepared, NoHeader> {
-        let PrincipalFacts { tenant, tier, subject, scopes, .. } = facts;
+        let PrincipalFacts { tenant, tier, subject, scopes, limits, .. } = facts;
         if subject.is_empty() || !subject.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(NoHeader);
         }
@@ -65,11 +64,18 @@ impl Suite {
         };
         let headers = self.context.headers.iter().map(|name| (*name, value(name))).collect();
         let handover = self.parts.hands_over().then(|| {
-            let caller = json!({
-                "tenant": tenant, "tier": tier, "subject": subject, "roles": roles,
-                "platform": platform, "method": method, "scopes": scopes,
-            });
-            caller.to_string().into()
+            let caller = Handover {
+                tenant: *tenant,
+                tier: *tier,
+                subject: subject.clone(),
+                roles,
+                platform,
+                method,
+                scopes: scopes.clone(),
+                limits: limits.clone(),
+            };
+            // Its keys are strings, so that this cannot fail; what is empty names nobody to whoever reads it.
+            serde_json::to_string(&caller).unwrap_or_default().into()
         });
         Ok(Prepared {
             facts: Facts {

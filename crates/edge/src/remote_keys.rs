@@ -157,6 +157,9 @@ impl Suite {
         now: Duration,
         calls: &mut Vec<RootCall>,
     ) {
+        if !self.parts.authenticates() {
+            return;
+        }
         for (place, direct) in self.direct() {
             let keys = SharedKeys::of(self, place, direct, shared);
             let Some((mut head, cas)) = keys.head() else {
@@ -223,6 +226,9 @@ impl Suite {
         shared: &dyn Shared,
         now: Duration,
     ) {
+        if !self.parts.authenticates() {
+            return;
+        }
         let jitter = vm.remote.roll();
         let Some((_, direct)) = self.direct().find(|(direct, _)| *direct == place) else { return };
         let Some(remote) = vm.remote.issuer(place) else { return };

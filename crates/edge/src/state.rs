@@ -68,6 +68,8 @@ pub struct VmState {
     principals: Halves<PrincipalKey, Kept>,
     api_keys: Halves<Box<str>, Kept>,
     sessions: Halves<Box<str>, Kept>,
+    /// Callers as they were handed over, where another module knows them.
+    pub(crate) handed_over: Halves<Box<[u8]>, Rc<Principal>>,
     denied: DenyList,
     changes: Changes,
 }
@@ -135,6 +137,7 @@ impl VmState {
             principals: Halves::new(PRINCIPALS_PER_HALF),
             api_keys: Halves::new(CREDENTIALS_PER_HALF),
             sessions: Halves::new(CREDENTIALS_PER_HALF),
+            handed_over: Halves::new(CREDENTIALS_PER_HALF),
             denied: DenyList::default(),
             changes: Changes::default(),
         }

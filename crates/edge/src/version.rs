@@ -88,9 +88,10 @@ impl Versions {
         Self { served, default: Some(default), vendor: vendor.into(), strict }
     }
 
-    /// Of a module that leaves versions to others: no path has one.
-    pub(crate) fn none() -> Self {
-        Self { served: Vec::new(), default: None, vendor: "".into(), strict: false }
+    /// Of a module that leaves versions to others: no path has one here.
+    pub(crate) fn chosen_elsewhere(served: impl Iterator<Item = Rc<str>>) -> Self {
+        let served = served.map(|token| Version { token, life: None }).collect();
+        Self { served, default: None, vendor: "".into(), strict: false }
     }
 
     /// Those that are served, in the order of the document.
@@ -109,6 +110,11 @@ impl Versions {
 
     pub(crate) fn default_token(&self) -> Option<&Rc<str>> {
         self.default.and_then(|place| self.get(place)).map(|version| &version.token)
+    }
+
+    /// Whether a closed version still answers to some tenants.
+    pub(crate) fn grants_grace(&self) -> bool {
+        self.served.iter().filter_map(|version| version.life.as_ref()).any(|l| !l.grace.is_empty())
     }
 
     pub(crate) fn vendor(&self) -> &str {
@@ -190,7 +196,11 @@ mod tests {
             ("/oauth2/token", Named::Outside),
         ] {
             assert_eq!(versions.of_path(path), expected, "{path}");
-            assert_eq!(Versions::none().of_path(path), Named::Outside, "{path}");
+            assert_eq!(
+                Versions::chosen_elsewhere(std::iter::empty()).of_path(path),
+                Named::Outside,
+                "{path}"
+            );
         }
     }
 

@@ -15,6 +15,7 @@ pub struct RequestView<'a> {
     headers: Cow<'a, [Pair<'a>]>,
     client: Option<&'a dyn Fn() -> Option<String>>,
     peer: Option<&'a dyn Fn() -> Option<String>>,
+    caller: Option<&'a dyn Fn() -> Option<Vec<u8>>>,
 }
 
 /// A header's name and value.
@@ -24,12 +25,12 @@ impl<'a> RequestView<'a> {
     /// Borrows the pairs in their order.
     pub fn new<N: AsRef<[u8]>, V: AsRef<[u8]>>(headers: &'a [(N, V)]) -> Self {
         let pairs = headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
-        Self { headers: pairs.collect(), client: None, peer: None }
+        Self { headers: pairs.collect(), client: None, peer: None, caller: None }
     }
 
     /// Borrows pairs that are borrowed already.
     pub fn of(headers: &'a [(&'a [u8], &'a [u8])]) -> Self {
-        Self { headers: Cow::Borrowed(headers), client: None, peer: None }
+        Self { headers: Cow::Borrowed(headers), client: None, peer: None, caller: None }
     }
 
     /// With a way to ask for the client's address as the host writes it, `address:port`. Asked at most once, and
@@ -45,6 +46,13 @@ impl<'a> RequestView<'a> {
     #[must_use]
     pub fn with_peer(self, peer: &'a dyn Fn() -> Option<String>) -> Self {
         Self { peer: Some(peer), ..self }
+    }
+
+    /// With a way to ask whom a module before this one handed over ([`crate::RequestRecord::handover`]). Asked at most
+    /// once, and only by modules that stand behind another.
+    #[must_use]
+    pub fn with_caller(self, caller: &'a dyn Fn() -> Option<Vec<u8>>) -> Self {
+        Self { caller: Some(caller), ..self }
     }
 
     /// The client's address without its port. `hops` is how many proxies before this one are believed.
@@ -66,6 +74,11 @@ impl<'a> RequestView<'a> {
     /// Every header, in its order.
     pub(crate) fn pairs(&self) -> &[Pair<'a>] {
         &self.headers
+    }
+
+    /// Whom a module before this one handed over.
+    pub(crate) fn caller(&self) -> Option<Vec<u8>> {
+        self.caller?()
     }
 
     /// Who the peer of this connection proved to be.

@@ -176,6 +176,11 @@ pub(crate) fn close() -> Action {
     Action::Pause
 }
 
+/// Whom a module before this one handed over.
+pub(crate) fn caller() -> Option<Vec<u8>> {
+    abi::property("gatehouse_identity")
+}
+
 /// The caller, for single modules behind this one: the filter state `wasm.gatehouse_identity`.
 pub(crate) fn hand_over(caller: &str) -> bool {
     abi::set_property("gatehouse_identity", caller.as_bytes())

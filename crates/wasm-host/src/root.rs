@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use gatehouse_authn::{Portable, Verifier, probe};
+use gatehouse_authn::{Algorithm, Key, Portable, Unavailable, Verifier, probe};
 use gatehouse_edge::{
     Host, Parts, Purpose, RootAnswer, RootCall, Shared, Signatures, Suite, Unshared, VmState,
 };
@@ -62,7 +62,7 @@ impl Root {
                     abi::log(Level::Warn, &format!("gatehouse: configuration {warning}"));
                 }
                 tick_every(suite.tick_period());
-                let verifier = verifier(suite.signatures());
+                let verifier = verifier(&suite);
                 let clock = Box::new(host::monotonic);
                 let vm = RefCell::new(VmState::new(host::seed()).with_clock(clock));
                 let unshared = Unshared::default();
@@ -145,8 +145,11 @@ fn tick_every(period: Option<Duration>) {
 }
 
 /// The host's library if it passes the probe; what is not known to work is not trusted with identities.
-fn verifier(signatures: Signatures) -> Box<dyn Verifier> {
-    match signatures {
+fn verifier(suite: &Suite) -> Box<dyn Verifier> {
+    if !suite.parts().authenticates() {
+        return Box::new(Nobody);
+    }
+    match suite.signatures() {
         Signatures::Portable => Box::new(Portable),
         Signatures::Native => match probe::check(&EnvoyVerifier) {
             Ok(()) => Box::new(EnvoyVerifier),
@@ -158,5 +161,20 @@ fn verifier(signatures: Signatures) -> Box<dyn Verifier> {
                 Box::new(Portable)
             }
         },
+    }
+}
+
+/// Of a module that judges no credentials.
+struct Nobody;
+
+impl Verifier for Nobody {
+    fn verify(
+        &self,
+        _algorithm: Algorithm,
+        _key: &Key,
+        _signed: &[u8],
+        _signature: &[u8],
+    ) -> Result<bool, Unavailable> {
+        Err(Unavailable)
     }
 }

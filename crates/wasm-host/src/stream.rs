@@ -270,6 +270,9 @@ fn judged(engine: &Engine) -> Option<Step> {
     let headers = headers.pairs()?;
     let mut vm = engine.vm.try_borrow_mut().ok()?;
     let verifier = engine.verifier.as_ref();
-    let view = RequestView::of(&headers).with_client(&host::client).with_peer(&host::peer);
+    let view = RequestView::of(&headers)
+        .with_client(&host::client)
+        .with_peer(&host::peer)
+        .with_caller(&host::caller);
     Some(engine.suite.on_request(&mut vm, &view, host::now(), verifier))
 }

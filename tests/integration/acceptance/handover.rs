@@ -123,7 +123,7 @@ fn t1_the_module_auth_strips_what_clients_claim_and_hands_the_caller_over() {
             told(&saw).unwrap(),
             json!({
                 "tenant": TENANT, "tier": "enterprise", "subject": subject, "roles": [role],
-                "platform": false, "method": "jwt", "scopes": null,
+                "platform": false, "method": "jwt", "scopes": null, "limits": null,
             })
         );
     }

@@ -396,6 +396,27 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: "",
     },
     Guard {
+        name: "r17 a module behind auth needs its caller",
+        file: "crates/edge/src/flow/alone.rs",
+        text: "None => self.no_identity(request),",
+        without: "None => self.forward(request, None, now),",
+        tests: "alone",
+    },
+    Guard {
+        name: "r7 a single module limits routes alone",
+        file: "crates/edge/src/flow/alone.rs",
+        text: "return self.refuse(request, Refusal::new(Reason::NotFound));",
+        without: "return self.forward(request, None, now);",
+        tests: "alone",
+    },
+    Guard {
+        name: "v10 grace needs whoever knows tenants",
+        file: "crates/edge/src/config/versions.rs",
+        text: "if parts == Parts::Version && versions",
+        without: "if false && versions",
+        tests: "alone",
+    },
+    Guard {
         name: "p8 text alone",
         file: "crates/edge/src/path.rs",
         text: "        Err(_) => Err(Invalid::Escape),\n",

@@ -136,6 +136,11 @@ impl Limiter {
     }
 }
 
+/// Of a module that limits nobody.
+pub(super) fn none() -> Limiter {
+    Limiter::new(Decides::Nobody)
+}
+
 pub(super) fn read(
     doc: &Document<'_>,
     around: Surroundings<'_>,

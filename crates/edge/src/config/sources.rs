@@ -19,6 +19,13 @@ pub(crate) struct Sources {
     pub(crate) sessions: bool,
 }
 
+impl Sources {
+    /// Nothing is looked for, and what comes goes on as it is.
+    pub(super) const fn none() -> Self {
+        Self { cookie: None, query: None, forward: true, api_keys: false, sessions: true }
+    }
+}
+
 /// The cookie of browser sessions (design §3.1).
 pub(crate) const SESSION_COOKIE: &str = "__Host-gatehouse";
 

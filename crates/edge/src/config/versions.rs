@@ -23,10 +23,24 @@ const SERVED: &str = "write one of the versions in \"served\"";
 /// The single module leaves versions to others: where it finds none, it knows none.
 pub(super) fn read(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Option<Versions> {
     if parts.versions() {
-        return doc.object("versions", |doc| read_versions(doc, warnings));
+        return doc.object("versions", |doc| {
+            let versions = read_versions(doc, warnings);
+            if parts == Parts::Version && versions.as_ref().is_some_and(Versions::grants_grace) {
+                let cause = "the module `version` stands before whoever knows a tenant";
+                doc.note("lifecycle", cause, "remove \"grace\", or load the suite");
+            }
+            versions
+        });
     }
-    let _judged_elsewhere = doc.raw("versions");
-    Some(Versions::none())
+    // Routes stand under every version, whoever chooses it.
+    let served = doc.object_opt("versions", |doc| {
+        for name in ["default", "vendor", "strict", "lifecycle"] {
+            let _judged_elsewhere = doc.raw(name);
+        }
+        doc.parsed_list::<ApiVersion>("served", "a version such as \"v1\"")
+    })?;
+    let served = served.unwrap_or_default().into_iter();
+    Some(Versions::chosen_elsewhere(served.map(|version| version.as_str().into())))
 }
 
 fn read_versions(doc: &Document<'_>, warnings: &mut Warnings) -> Option<Versions> {

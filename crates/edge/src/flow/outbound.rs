@@ -19,6 +19,14 @@ use crate::{
 impl Suite {
     /// Lets a request go on, with its caller's context or, where nobody is known, with none.
     pub(super) fn forward(&self, request: Request, caller: Option<&Caller>, now: Duration) -> Step {
+        if !self.parts.authenticates() {
+            // Whoever judged the caller has told the upstream, or will.
+            let caller = caller.map(|caller| caller.prepared.as_ref());
+            let route = self.template(&request.place);
+            let Request { mut record, mut edits, found, .. } = request;
+            self.reshape(&mut record, found, (caller, route), &mut edits);
+            return Step::Continue { edits, record };
+        }
         let prepared = caller.map(|caller| caller.prepared.as_ref());
         let context = match (prepared, request.signs) {
             (Some(prepared), Some(place)) => match self.signed(prepared, place, now) {
@@ -29,6 +37,7 @@ impl Suite {
             },
             _ => None,
         };
+        let route = self.template(&request.place);
         let Request { mut record, mut edits, identity, baggage, found, .. } = request;
         let headers = prepared.map_or(&[][..], |prepared| &prepared.headers);
         for name in identity {
@@ -57,7 +66,7 @@ impl Suite {
         if let Some(context) = context {
             edits.push(Edit::Set(header::CONTEXT.into(), context.into()));
         }
-        self.reshape(&mut record, found, prepared, &mut edits);
+        self.reshape(&mut record, found, (prepared, route), &mut edits);
         record.handover = prepared.and_then(|prepared| prepared.handover.as_ref().map(Rc::clone));
         Step::Continue { edits, record }
     }
@@ -75,7 +84,7 @@ impl Suite {
         if let Some(notice) = record.notice.as_ref().filter(|_| self.parts.versions()) {
             notice.edits(headers, &mut edits);
         }
-        if let Some(standing) = &record.limit {
+        if let Some(standing) = record.limit.as_ref().filter(|_| self.parts.limits()) {
             self.show(record, standing, headers, &mut edits);
         }
         if let Some(name) = &self.limiter.cost_header
@@ -86,7 +95,7 @@ impl Suite {
             // What a request cost is between the upstream and this gateway.
             edits.push(Edit::Remove(name.clone().into()));
         }
-        if let Some(grant) = &record.cors {
+        if let Some(grant) = record.cors.as_ref().filter(|_| self.parts.shares()) {
             grant.edits(headers, &mut edits);
         }
         edits.extend(record.vary.edit(headers));

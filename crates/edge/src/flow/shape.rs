@@ -6,6 +6,7 @@ use gatehouse_contract::Reason;
 use super::Request;
 use crate::{
     config::Suite,
+    matrix::Place,
     prepared::Prepared,
     reply::Refusal,
     sizes,
@@ -49,11 +50,11 @@ impl Suite {
         &self,
         record: &mut RequestRecord,
         found: Found,
-        caller: Option<&Prepared>,
+        (caller, route): (Option<&Prepared>, Option<&str>),
         edits: &mut Vec<Edit>,
     ) {
         let Some(transforms) = self.transforms() else { return };
-        let known = Known { record, caller, route: self.route_of(record) };
+        let known = Known { record, caller, route };
         transforms.request(found, known, |name| self.gone(name), self.host, edits);
         if !transforms.query.is_empty()
             && let Some(target) = edits.iter_mut().rev().find_map(target)
@@ -83,9 +84,10 @@ impl Suite {
         transforms.response(headers, known, edits);
     }
 
-    fn route_of(&self, record: &RequestRecord) -> Option<&str> {
-        let route = self.routes.get(record.decision.as_ref()?.route)?;
-        Some(route.template.as_str())
+    /// The template of the route that a request is for.
+    pub(super) fn template(&self, place: &Place) -> Option<&str> {
+        let Place::Route(index) = place else { return None };
+        Some(self.routes.get(*index)?.template.as_str())
     }
 }
 

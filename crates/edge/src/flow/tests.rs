@@ -1,6 +1,7 @@
 //! Drives whole requests through the steps, with the sidecar's answers as data and real tokens. What a test sees
 //! is what the upstream or the client would see in the host that the document names.
 
+mod alone;
 mod callers;
 mod cors;
 mod failures;
@@ -33,8 +34,8 @@ use jwt_compact::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Answer, Edit, Reply, RequestRecord, RequestView, RootAnswer, RootCall, Step, Suite, Unshared,
-    VmState,
+    Answer, Edit, Parts, Reply, RequestRecord, RequestView, RootAnswer, RootCall, Step, Suite,
+    Unshared, VmState,
 };
 
 const DOCUMENT: &str = include_str!("../../../../examples/gateway/suite.json");
@@ -68,6 +69,8 @@ struct World {
     clock: Rc<Cell<Duration>>,
     /// Who the peer of the connection proved to be.
     peer: Option<&'static str>,
+    /// Whom a module before this one handed over.
+    handed_over: Option<String>,
     /// The client's address and port.
     client: String,
     /// Whether the relay lives, and what it has to say since it was last heard.
@@ -100,12 +103,16 @@ impl World {
 
     /// The committed example, changed by `change`.
     fn with(change: impl FnOnce(&mut Value)) -> Self {
+        Self::of(Parts::Suite, change)
+    }
+
+    /// The same for a single module.
+    fn of(parts: Parts, change: impl FnOnce(&mut Value)) -> Self {
         let mut document: Value = serde_json::from_str(DOCUMENT).unwrap();
         document["signatures"] = "portable".into();
         document["issuers"][0]["algorithms"] = json!(["RS256", "ES256"]);
         change(&mut document);
-        let (suite, _warnings) =
-            Suite::compile(&document.to_string(), crate::Parts::Suite).unwrap();
+        let (suite, _warnings) = Suite::compile(&document.to_string(), parts).unwrap();
         let clock = Rc::new(Cell::new(Duration::from_secs(77)));
         Self {
             suite,
@@ -118,6 +125,7 @@ impl World {
             limiter_status: 200,
             clock,
             peer: None,
+            handed_over: None,
             client: "[2001:db8::7]:4711".to_owned(),
             published: vec!["rsa"],
             generation: 1,
@@ -229,7 +237,10 @@ impl World {
         let client = || Some(address.clone());
         let proved = self.peer;
         let peer = || proved.map(str::to_owned);
-        let view = RequestView::new(headers).with_client(&client).with_peer(&peer);
+        let handed_over = self.handed_over.clone();
+        let caller = || handed_over.clone().map(String::into_bytes);
+        let view =
+            RequestView::new(headers).with_client(&client).with_peer(&peer).with_caller(&caller);
         let mut step = self.suite.on_request(&mut self.vm, &view, self.now, &Portable);
         // Keys twice (the set, then an unknown id), principal, limit: nothing may ask more often.
         for _ in 0..=4 {

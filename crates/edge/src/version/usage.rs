@@ -49,13 +49,15 @@ impl Default for Usage {
 impl Usage {
     /// The counters' names, by place: letters, digits and `_`.
     pub(crate) fn names(versions: &Versions) -> impl Iterator<Item = String> {
-        let of_versions = versions.tokens().flat_map(|token| {
+        // Who chooses counts.
+        let tokens = || versions.tokens().filter(|_| versions.default_place().is_some());
+        let of_versions = tokens().flat_map(|token| {
             let token: String =
                 token.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
             let words = Tier::ALL.iter().map(|tier| tier.as_str()).chain(EVENTS);
             words.map(move |word| format!("gatehouse_version_{token}_{word}"))
         });
-        let pins = (versions.tokens().next().is_some()).then(|| PIN_NOT_SERVED.to_owned());
+        let pins = tokens().next().is_some().then(|| PIN_NOT_SERVED.to_owned());
         of_versions.chain(pins)
     }
 
@@ -142,7 +144,7 @@ mod tests {
             ]
         );
         assert_eq!(usage.take().count(), 0);
-        assert_eq!(Usage::names(&Versions::none()).count(), 0);
+        assert_eq!(Usage::names(&Versions::chosen_elsewhere(std::iter::empty())).count(), 0);
     }
 
     #[test]
