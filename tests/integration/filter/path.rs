@@ -46,6 +46,7 @@ fn j1_without_a_credential_the_answer_is_401_with_a_bare_challenge() {
             "title": "Authentication is required",
             "status": 401,
             "code": "credential_missing",
+            "instance": format!("urn:request:{id}"),
             "request_id": id,
         })
     );
