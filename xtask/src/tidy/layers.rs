@@ -32,6 +32,9 @@ const MAY: &[(&str, &[&str])] = &[
     ("suite", &["contract", "edge", "wasm-host"]),
     ("probe", &[]),
     ("auth", &["contract", "edge", "wasm-host"]),
+    ("version", &["wasm-host"]),
+    ("ratelimit-filter", &["wasm-host"]),
+    ("transform", &["wasm-host"]),
     // The package of `filters/validate`; the plain name is its crate's.
     ("validate-filter", &["wasm-host"]),
     ("ratelimit-sidecar", &["*pure", "service", "redis-kit", "outbound"]),

@@ -136,7 +136,7 @@ impl Side {
         let [full, blank] = match self {
             Self::Vm { gateway, loads: [full, blank] } => {
                 let process = gateway.process.id();
-                let mut cost = |load: &mut Load| {
+                let cost = |load: &mut Load| {
                     let before = cpu::spent(process)?;
                     let answered = load.run(span)?;
                     let spent = cpu::spent(process)?.saturating_sub(before);
