@@ -37,9 +37,15 @@ pub async fn replace(
     body: JsonBody,
 ) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
+    let op = caller.op();
+    // Whose tenant it is not learns nothing of its body either.
+    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
     let pin =
         body.read(|doc| doc.parsed::<ApiVersion>("version", "a version's name such as \"v1\""))?;
-    set(&api, &caller, tenant, Some(&pin)).await?;
+    match tx.within().set_version_pin(Some(&pin)).await.map_err(refused)? {
+        Changed::Missing => return Err(Reason::NotFound.into()),
+        Changed::Yes | Changed::No => tx.commit().await?,
+    }
     Ok(Json(shown(Some(&pin))))
 }
 
@@ -49,22 +55,14 @@ pub async fn clear(
     caller: Caller,
     Path(tenant): Path<String>,
 ) -> Result<StatusCode, Reply> {
-    set(&api, &caller, path_id(&tenant)?, None).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn set(
-    api: &Api,
-    caller: &Caller,
-    tenant: TenantId,
-    pin: Option<&ApiVersion>,
-) -> Result<(), Reply> {
+    let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
-    let mut tx = open(api, &op, caller.door_to(tenant)?, tenant).await?;
-    match tx.within().set_version_pin(pin).await.map_err(refused)? {
-        Changed::Missing => Err(Reason::NotFound.into()),
-        Changed::Yes | Changed::No => tx.commit().await,
+    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
+    match tx.within().set_version_pin(None).await.map_err(refused)? {
+        Changed::Missing => return Err(Reason::NotFound.into()),
+        Changed::Yes | Changed::No => tx.commit().await?,
     }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn shown(pin: Option<&ApiVersion>) -> Value {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{BufRead as _, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -40,9 +41,16 @@ pub fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A free port of this machine.
+/// A free port of this machine, below those that the kernel gives to outgoing connections: who asks a server that is away
+/// again and again would else be connected to itself one day, and hold the port.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let any = RandomState::new().build_hasher().finish() % 10_000;
+        let port = 10_000 + u16::try_from(any).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Where a service keeps its files, and the configuration that it starts with.

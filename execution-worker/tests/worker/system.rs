@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -64,8 +65,16 @@ pub struct Worker {
     log: PathBuf,
 }
 
+/// A free port of this machine, below those that the kernel gives to outgoing connections: who asks a server that is away
+/// again and again would else be connected to itself one day, and hold the port.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let any = RandomState::new().build_hasher().finish() % 10_000;
+        let port = 10_000 + u16::try_from(any).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Looks until there is something, or fails with what was seen last.

@@ -15,7 +15,7 @@ const NOBODYS: &str = "0191d6b0-7c3e-7aaa-8bbb-0123456789ee";
 /// A problem's body without what differs from request to request.
 fn body(answer: &Message) -> Value {
     let mut body = answer.json().unwrap();
-    body.as_object_mut().unwrap().remove("request_id");
+    body.as_object_mut().unwrap().retain(|name, _| name != "request_id" && name != "instance");
     body
 }
 

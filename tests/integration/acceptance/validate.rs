@@ -2,6 +2,7 @@
 //! (EnvoyFilter), and where it does not (WasmPlugin). In neither does a body that does not fit reach the upstream.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, PoisonError},
@@ -27,46 +28,46 @@ const OTHER: &str = "/api/v1/registry/other";
 const MARK: &str = "must-not-arrive";
 const LIMIT: usize = 600_000;
 
+/// What came, by connection.
+type Came = Arc<Mutex<BTreeMap<usize, Vec<u8>>>>;
+
 /// An upstream that keeps every byte that came, by connection, whether or not a request was ever whole.
 struct Upstream {
     address: SocketAddr,
-    came: Arc<Mutex<Vec<Vec<u8>>>>,
+    came: Came,
 }
 
 impl Upstream {
     fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let came = Arc::new(Mutex::new(Vec::new()));
+        let came = Came::default();
         let all = Arc::clone(&came);
         thread::spawn(move || {
-            for peer in listener.incoming().flatten() {
+            for (number, peer) in listener.incoming().flatten().enumerate() {
                 let all = Arc::clone(&all);
-                thread::spawn(move || keep(peer, &all));
+                thread::spawn(move || keep(peer, number, &all));
             }
         });
         Self { address, came }
     }
 
     fn took(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.came.lock().unwrap_or_else(PoisonError::into_inner))
+        let came = std::mem::take(&mut *self.came.lock().unwrap_or_else(PoisonError::into_inner));
+        came.into_values().collect()
     }
 }
 
 /// One request per connection: answered once it is whole.
-fn keep(mut peer: TcpStream, all: &Mutex<Vec<Vec<u8>>>) {
-    let place = {
-        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(Vec::new());
-        all.len() - 1
-    };
+fn keep(mut peer: TcpStream, number: usize, all: &Mutex<BTreeMap<usize, Vec<u8>>>) {
     let mut bytes = Vec::new();
     let mut piece = [0; 65_536];
     while let Ok(size @ 1..) = peer.read(&mut piece) {
         bytes.extend_from_slice(&piece[..size]);
-        if let Some(kept) = all.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place) {
-            kept.clone_from(&bytes);
-        }
+        // A connection may be there, and idle, long before its request.
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(number).or_default().extend_from_slice(&piece[..size]);
+        drop(all);
         if matches!(Message::read(&mut bytes.as_slice(), false), Ok(Some(_))) {
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
             // A peer that left misses it.

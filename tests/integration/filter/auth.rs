@@ -54,7 +54,7 @@ fn the_caller_is_handed_over_by_filter_state_and_nobody_is_limited() {
             state,
             json!({
                 "tenant": TENANT, "tier": "free", "subject": USER, "roles": ["developer"],
-                "platform": false, "method": "jwt", "scopes": null,
+                "platform": false, "method": "jwt", "scopes": null, "limits": null,
             })
         );
         assert_eq!(gate.take_asked(), asked);
