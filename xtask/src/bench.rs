@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .env("GATEHOUSE_TEST_BIN", repo::target(&root).join(args.name.folder()))
         .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)
         .env("GATEHOUSE_TEST_SUITE", &suite)
-        .env("GATEHOUSE_TEST_VALIDATE", suite.with_file_name("validate.wasm"));
+        .envs(test::modules(&suite));
     // Ends with this value, after the bench.
     let stores = (args.name == Name::Revocation).then(|| test::stores("bench", &mut report));
     let stores = stores.transpose()?;

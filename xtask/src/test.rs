@@ -44,6 +44,18 @@ const TESTS: Duration = Duration::from_secs(30 * 60);
 /// Beside the repository where it is developed; the repository stands alone without it.
 const DEFINITIONS: &str = "../shared/crds";
 
+/// The variables of the modules beside `suite`: the build leaves all of them in one folder.
+pub(crate) fn modules(suite: &Path) -> [(&'static str, PathBuf); 5] {
+    [
+        ("GATEHOUSE_TEST_AUTH", "auth.wasm"),
+        ("GATEHOUSE_TEST_VERSION", "version.wasm"),
+        ("GATEHOUSE_TEST_RATE_LIMIT", "ratelimit.wasm"),
+        ("GATEHOUSE_TEST_TRANSFORM", "transform.wasm"),
+        ("GATEHOUSE_TEST_VALIDATE", "validate.wasm"),
+    ]
+    .map(|(variable, module)| (variable, suite.with_file_name(module)))
+}
+
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     command::catch_signals()?;
@@ -81,12 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_OIDC", parts.oidc()?)
             .env("GATEHOUSE_TEST_SUITE", &suite)
             .env("GATEHOUSE_TEST_PROBE", &probe)
-            // The build leaves every module in one folder.
-            .env("GATEHOUSE_TEST_AUTH", suite.with_file_name("auth.wasm"))
-            .env("GATEHOUSE_TEST_VERSION", suite.with_file_name("version.wasm"))
-            .env("GATEHOUSE_TEST_RATE_LIMIT", suite.with_file_name("ratelimit.wasm"))
-            .env("GATEHOUSE_TEST_TRANSFORM", suite.with_file_name("transform.wasm"))
-            .env("GATEHOUSE_TEST_VALIDATE", suite.with_file_name("validate.wasm"))
+            .envs(modules(&suite))
             .env("GATEHOUSE_TEST_BIN", &bin)
             .env("GATEHOUSE_TEST_AGENT", &agent);
         Ok(())

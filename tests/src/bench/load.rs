@@ -14,23 +14,40 @@ use anyhow::{Context, Result, ensure};
 pub const END: &str = "\n-- end --";
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How much of a bad answer is shown.
+const SHOWN_BYTES: usize = 2000;
 /// What a good answer begins with.
 const GOOD: &[u8] = b"HTTP/1.1 200";
 
 /// Requests in their order, again from the first after the last.
 #[derive(Debug, Clone)]
-pub struct Requests(Rc<[Box<[u8]>]>);
+pub struct Requests {
+    all: Rc<[Box<[u8]>]>,
+    /// What every good answer ends with.
+    end: &'static str,
+}
 
 impl Requests {
-    /// One `GET` per token.
+    /// One `GET` of JSON per token.
     pub fn get(path: &str, tokens: &[String]) -> Self {
+        Self::accepting("application/json", path, tokens)
+    }
+
+    /// One `GET` of this media type per token.
+    pub fn accepting(media_type: &str, path: &str, tokens: &[String]) -> Self {
         let bytes = |token: &String| {
             let text = format!(
-                "GET {path} HTTP/1.1\r\nhost: api.greenlang.local\r\nuser-agent: gatehouse-bench/1\r\naccept: application/json\r\nauthorization: Bearer {token}\r\n\r\n"
+                "GET {path} HTTP/1.1\r\nhost: api.greenlang.local\r\nuser-agent: gatehouse-bench/1\r\naccept: {media_type}\r\nauthorization: Bearer {token}\r\n\r\n"
             );
             text.into_bytes().into_boxed_slice()
         };
-        Self(tokens.iter().map(bytes).collect())
+        Self { all: tokens.iter().map(bytes).collect(), end: END }
+    }
+
+    /// The same, whose answers end so.
+    #[must_use]
+    pub fn ending(self, end: &'static str) -> Self {
+        Self { end, ..self }
     }
 
     /// One `POST` of JSON.
@@ -39,7 +56,7 @@ impl Requests {
         let text = format!(
             "POST {path} HTTP/1.1\r\nhost: api.greenlang.local\r\nuser-agent: gatehouse-bench/1\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
-        Self([text.into_bytes().into_boxed_slice()].into())
+        Self { all: [text.into_bytes().into_boxed_slice()].into(), end: END }
     }
 }
 
@@ -73,11 +90,11 @@ impl Load {
     /// One exchange; the whole answer as text.
     pub fn once(&mut self) -> Result<String> {
         let request =
-            self.requests.0.get(self.next % self.requests.0.len()).context("no tokens")?;
+            self.requests.all.get(self.next % self.requests.all.len()).context("no tokens")?;
         self.next += 1;
         let connection = self.connections.first_mut().context("no connections")?;
         connection.send(request)?;
-        connection.receive()?;
+        connection.receive(self.requests.end)?;
         Ok(String::from_utf8_lossy(&connection.answer).into_owned())
     }
 
@@ -85,7 +102,7 @@ impl Load {
     pub fn run(&mut self, span: Duration) -> Result<u64> {
         let Self { connections, requests, next } = self;
         let mut send = |connection: &mut Connection| {
-            let request = requests.0.get(*next % requests.0.len()).context("no tokens")?;
+            let request = requests.all.get(*next % requests.all.len()).context("no tokens")?;
             *next += 1;
             connection.send(request)
         };
@@ -95,7 +112,7 @@ impl Load {
         loop {
             let last = Instant::now() >= end;
             for connection in connections.iter_mut() {
-                connection.receive()?;
+                connection.receive(requests.end)?;
                 answered += 1;
                 if !last {
                     send(connection)?;
@@ -113,10 +130,10 @@ impl Connection {
         self.stream.write_all(request).context("sending")
     }
 
-    fn receive(&mut self) -> Result<()> {
+    fn receive(&mut self, end: &str) -> Result<()> {
         self.answer.clear();
         let mut piece = [0; 8192];
-        while !self.answer.ends_with(END.as_bytes()) {
+        while !self.answer.ends_with(end.as_bytes()) {
             let read = self.stream.read(&mut piece).with_context(|| self.so_far())?;
             ensure!(read > 0, "the connection ended after {}", self.so_far());
             self.answer.extend_from_slice(piece.get(..read).unwrap_or_default());
@@ -126,6 +143,7 @@ impl Connection {
     }
 
     fn so_far(&self) -> String {
-        format!("{:?}", String::from_utf8_lossy(&self.answer))
+        let begin = self.answer.get(..SHOWN_BYTES).unwrap_or(&self.answer);
+        format!("{} bytes, {:?}", self.answer.len(), String::from_utf8_lossy(begin))
     }
 }

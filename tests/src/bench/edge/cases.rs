@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -22,6 +23,10 @@ use crate::{
         signer::Signer,
     },
     env,
+    http::{
+        Message,
+        serve::{self, Server},
+    },
 };
 
 /// A listener and the tokens that its requests carry.
@@ -39,6 +44,12 @@ enum Tokens {
     New,
     /// The same, signed with ES256.
     NewEs256,
+    /// The few, in requests whose `Accept` names the version.
+    Accepting,
+    /// The few, whose answers are JSON as it came.
+    Json,
+    /// The few, whose answers are JSON in an envelope.
+    Wrapped,
 }
 
 /// One figure.
@@ -50,9 +61,21 @@ pub(super) struct Case {
     pub(super) native: Way,
     /// Headers that our side must show its clients.
     pub(super) shows: &'static [&'static str],
+    /// Whether what Envoy costs without a filter is taken off both sides.
+    pub(super) added: bool,
 }
 
-/// What every response of the full chain carries (acceptance R9 to R13).
+/// The chain as a whole, beside another.
+const fn whole(
+    id: &'static str,
+    (floor, aim): (f64, f64),
+    (ours, native): (Way, Way),
+    shows: &'static [&'static str],
+) -> Case {
+    Case { id, floor, aim, ours, native, shows, added: false }
+}
+
+/// What every response of the full chain carries (acceptance R9 to R13, V7).
 const SHOWN: &[&str] = &[
     header::RATE_LIMIT,
     header::RATE_REMAINING,
@@ -61,6 +84,10 @@ const SHOWN: &[&str] = &[
     "ratelimit-policy",
     header::API_VERSION,
     header::REQUEST_ID,
+    "deprecation",
+    "sunset",
+    "link",
+    ours::RESPONSE_HEADER,
 ];
 
 const fn way(chain: &'static str, tokens: Tokens) -> Way {
@@ -75,55 +102,69 @@ pub(super) const TWICE: Way = way("ours-core", Tokens::Known);
 
 /// Every figure of processor time.
 pub(super) const ALL: &[Case] = &[
+    whole(
+        "rs256_uncached_ratio",
+        (1.15, 1.05),
+        (way("ours-token", Tokens::New), way("native-token", Tokens::New)),
+        &[],
+    ),
+    whole(
+        "es256_uncached_ratio",
+        (1.20, 1.08),
+        (way("ours-token-es", Tokens::NewEs256), way("native-token-es", Tokens::NewEs256)),
+        &[],
+    ),
+    whole(
+        "core_chain_cached_ratio",
+        (1.20, 1.08),
+        (way("ours-core", Tokens::Known), way("native-core-cached", Tokens::Known)),
+        &[],
+    ),
+    whole(
+        "core_chain_uncached_ratio",
+        (1.10, 1.02),
+        (way("ours-core", Tokens::New), way("native-core", Tokens::New)),
+        &[],
+    ),
+    whole(
+        "full_chain_cached_ratio",
+        (1.5, 1.2),
+        (way(FULL, Tokens::Known), way("native-full-cached", Tokens::Known)),
+        SHOWN,
+    ),
+    whole(
+        "full_chain_uncached_ratio",
+        (1.25, 1.10),
+        (way(FULL, Tokens::New), way("native-full", Tokens::New)),
+        SHOWN,
+    ),
+    whole(
+        "versioning_ratio",
+        (1.10, 1.04),
+        (way(FULL, Tokens::Accepting), way("ours-unversioned", Tokens::Known)),
+        SHOWN,
+    ),
+    whole(
+        "envelope_ratio",
+        (1.4, 1.15),
+        (way("ours-wrapped", Tokens::Wrapped), way("ours-bare-bodies", Tokens::Json)),
+        &[],
+    ),
     Case {
-        id: "rs256_uncached_ratio",
-        floor: 1.15,
-        aim: 1.05,
-        ours: way("ours-token", Tokens::New),
-        native: way("native-token", Tokens::New),
-        shows: &[],
-    },
-    Case {
-        id: "es256_uncached_ratio",
-        floor: 1.20,
-        aim: 1.08,
-        ours: way("ours-token-es", Tokens::NewEs256),
-        native: way("native-token-es", Tokens::NewEs256),
-        shows: &[],
-    },
-    Case {
-        id: "core_chain_cached_ratio",
-        floor: 1.20,
-        aim: 1.08,
-        ours: way("ours-core", Tokens::Known),
-        native: way("native-core-cached", Tokens::Known),
-        shows: &[],
-    },
-    Case {
-        id: "core_chain_uncached_ratio",
-        floor: 1.10,
-        aim: 1.02,
-        ours: way("ours-core", Tokens::New),
-        native: way("native-core", Tokens::New),
-        shows: &[],
-    },
-    Case {
-        id: "full_chain_cached_ratio",
-        floor: 1.5,
-        aim: 1.2,
-        ours: way("ours-full", Tokens::Known),
-        native: way("native-full-cached", Tokens::Known),
-        shows: SHOWN,
-    },
-    Case {
-        id: "full_chain_uncached_ratio",
-        floor: 1.25,
-        aim: 1.10,
-        ours: way("ours-full", Tokens::New),
-        native: way("native-full", Tokens::New),
-        shows: SHOWN,
+        added: true,
+        ..whole(
+            "fused_ratio",
+            (0.85, 0.7),
+            (way(FULL, Tokens::Known), way("ours-single", Tokens::Known)),
+            SHOWN,
+        )
     },
 ];
+
+/// The whole product in one module.
+const FULL: &str = "ours-full";
+/// The same in four.
+const SINGLE: &str = "ours-single";
 
 /// What stands beside what, for the reader of the table.
 pub(super) const ABOUT: &str = "\
@@ -133,9 +174,12 @@ full: all that the product does per request and response ÷ jwt_authn, rbac, hea
   its steps: request id, trusted headers stripped, path, version, token (signature, claims, keys of the sidecar), deny list of
   the live feed, principal of the record, tenant, RBAC matrix, budget of failed sign-ins, SPIFFE bypass looked up, limits of the
   real sidecar over Redis (tenant, endpoint, burst) on passes taken along, tenant context with a signature every 30 s; response:
-  request id, version, X-RateLimit-*, RateLimit, RateLimit-Policy, identity headers removed
-cached: 64 tokens go round, jwt_authn with its cache; uncached: 12288 tokens go round, caches hold 4096, jwt_authn has none
-cors is left out of Envoy's full chain, since ours does no CORS yet: the comparison is stricter without it";
+  request id, version, X-RateLimit-*, RateLimit, RateLimit-Policy, identity headers removed; cors, a version that ends
+  (Deprecation, Sunset, Link), a header set on each way, the envelope (no JSON comes), a line for the access log
+versioning: the full chain whose version Accept names and whose path is rewritten, and ends ÷ one in the path that does not
+envelope: 10 KB of JSON of a server, wrapped ÷ as it came, both through the full chain
+fused: what the fused module adds ÷ what version, auth, ratelimit and transform add, one after the other
+cached: 64 tokens go round, jwt_authn with its cache; uncached: 12288 tokens go round, caches hold 4096, jwt_authn has none";
 
 /// Headers of which the upstream says what it got.
 const ECHOED: &[&str] = &[
@@ -148,6 +192,7 @@ const ECHOED: &[&str] = &[
     header::BAGGAGE,
     header::REQUEST_ID,
     "authorization",
+    ours::REQUEST_HEADER,
 ];
 
 /// Headers whose values are each request's own: only their presence is compared.
@@ -160,6 +205,9 @@ pub(super) struct Kit {
     known: Requests,
     new: Requests,
     new_es: Requests,
+    accepting: Requests,
+    /// Answers with 10 KB of JSON.
+    upstream: Server,
     /// For the wasmtime host.
     pub(super) token: String,
     pub(super) token_es: String,
@@ -177,6 +225,8 @@ impl Kit {
         Ok(Self {
             sidecar: Sidecar::start(dir, rs.jwks()?)?,
             known: Requests::get(PATH, known),
+            accepting: Requests::accepting(ACCEPTED, UNVERSIONED, known),
+            upstream: Server::start(Arc::new(json_of_10_kb()))?,
             token: tokens.first().context("no tokens")?.clone(),
             token_es: tokens_es.first().context("no tokens")?.clone(),
             new: Requests::get(PATH, &tokens),
@@ -188,13 +238,16 @@ impl Kit {
     }
 
     /// Our documents, by chain.
-    pub(super) fn documents(&self) -> Result<[(&'static str, Value); 4]> {
+    pub(super) fn documents(&self) -> Result<[(&'static str, Value); 7]> {
         let (rs, es) = (self.rs.jwks()?, self.es.jwks()?);
         Ok([
             ("ours-token", ours::core(&rs, "RS256")),
             ("ours-token-es", ours::core(&es, "ES256")),
             ("ours-core", ours::core(&rs, "RS256")),
-            ("ours-full", ours::full()),
+            (FULL, ours::full()),
+            ("ours-unversioned", ours::unversioned()),
+            ("ours-wrapped", ours::full()),
+            ("ours-bare-bodies", ours::bare_bodies()),
         ])
     }
 
@@ -210,12 +263,23 @@ impl Kit {
         ours::request_phase(&suite, &cut)?;
         let (name, value) = Self::environment();
         let environment = json!({name: value});
-        let mut chains = vec![Chain { name: BARE.chain, filters: vec![], request_ids: true }];
+        let mut chains = vec![Chain::new(BARE.chain, vec![], true)];
         for (name, document) in self.documents()? {
-            let module = if name == "ours-full" { &suite } else { &cut };
+            let module = if REQUEST_PHASE.contains(&name) { &cut } else { &suite };
             let filters = vec![wasm(name, module, &document, &environment)];
-            chains.push(Chain { name, filters, request_ids: false });
+            let served = matches!(name, "ours-wrapped" | "ours-bare-bodies");
+            let upstream = served.then_some(self.upstream.address);
+            chains.push(Chain { upstream, ..Chain::new(name, filters, false) });
         }
+        let single = [
+            ("version", env::VERSION),
+            ("auth", env::AUTH),
+            ("ratelimit", env::RATE_LIMIT),
+            ("transform", env::TRANSFORM),
+        ]
+        .into_iter()
+        .map(|(name, module)| Ok(wasm(name, &env::path(module)?, &ours::full(), &environment)));
+        chains.push(Chain::new(SINGLE, single.collect::<Result<_>>()?, false));
         let (rs, es) = (self.rs.jwks()?, self.es.jwks()?);
         for (name, filters) in [
             ("native-token", token(&rs)),
@@ -225,7 +289,7 @@ impl Kit {
             ("native-full", full(&rs, false)),
             ("native-full-cached", full(&rs, true)),
         ] {
-            chains.push(Chain { name, filters, request_ids: true });
+            chains.push(Chain::new(name, filters, true));
         }
         Gateway::start(dir, &chains, ECHOED, self.sidecar.listen()?, CORES)
     }
@@ -236,10 +300,44 @@ impl Kit {
             Tokens::Known => &self.known,
             Tokens::New => &self.new,
             Tokens::NewEs256 => &self.new_es,
+            Tokens::Accepting => &self.accepting,
+            Tokens::Json | Tokens::Wrapped => &self.known,
         };
-        let load = Load::open(gateway.address(way.chain)?, CONNECTIONS, requests.clone())?;
+        let requests = match way.tokens {
+            Tokens::Json => requests.clone().ending(JSON_END),
+            Tokens::Wrapped => requests.clone().ending(WRAPPED_END),
+            _ => requests.clone(),
+        };
+        let load = Load::open(gateway.address(way.chain)?, CONNECTIONS, requests)?;
         Ok(Side { chain: way.chain, load })
     }
+}
+
+/// Chains whose module is cut to the request's headers, since what stands beside them sees no more.
+const REQUEST_PHASE: &[&str] = &["ours-token", "ours-token-es", "ours-core"];
+
+/// A path without a version, and the `Accept` that names one.
+const UNVERSIONED: &str = "/api/registry/agents";
+const ACCEPTED: &str = "application/vnd.greenlang.v1+json";
+
+/// How the server's JSON ends.
+const JSON_END: &str = "\"last\":true}";
+
+/// The same in an envelope, whose length nobody knew beforehand: with the last chunk.
+const WRAPPED_END: &str = "\"error\":null}\r\n0\r\n\r\n";
+
+/// A list of agents as the control API answers it.
+fn json_of_10_kb() -> impl Fn(&Message) -> Message {
+    let item = |n: usize| {
+        let id = format!("0191d6b0-7c3e-7aaa-8bbb-{n:012}");
+        format!(
+            r#"{{"id":"{id}","name":"fuel-emissions-{n}","version":1.{n},"tags":["a","\u00e9"]}}"#
+        )
+    };
+    let items: Vec<String> = (0..100).map(item).collect();
+    let body = format!(r#"{{"items":[{}],{JSON_END}"#, items.join(","));
+    let answer = serve::response(200, &[("content-type", "application/json")], body);
+    move |_| answer.clone()
 }
 
 fn tenant() -> (&'static str, String) {
@@ -275,12 +373,18 @@ fn full(jwks: &Value, cached: bool) -> Vec<Value> {
         // A signature is beyond these filters: text of the same size.
         (header::CONTEXT, "c".repeat(500)),
         baggage(),
+        (ours::REQUEST_HEADER, native::claim("tenant_id")),
     ];
     let response = [
         (header::REQUEST_ID, format!("%REQ({})%", header::REQUEST_ID)),
         (header::API_VERSION, "v1".to_owned()),
+        ("deprecation", "@1767225600".to_owned()),
+        ("sunset", "Thu, 01 Jan 2099 00:00:00 GMT".to_owned()),
+        ("link", "</api/v2/registry/agents>; rel=\"successor-version\"".to_owned()),
+        (ours::RESPONSE_HEADER, "gatehouse".to_owned()),
     ];
     vec![
+        native::cors(),
         native::jwt_authn(ISSUER, AUDIENCE, jwks, cached),
         native::rbac("/api/v1/registry/", GROUP),
         native::header_mutation(&request, &response, header::IDENTITY),

@@ -8,9 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use gatehouse_xtask::render::envoy::cluster;
+use gatehouse_xtask::render::envoy::{cluster, sidecar_cluster};
 use serde_json::{Value, json};
 
+use super::native;
 use crate::{
     bench::{cpu, load::END},
     env,
@@ -24,6 +25,15 @@ pub(super) struct Chain {
     pub(super) filters: Vec<Value>,
     /// Whether the connection manager makes request ids, as it does unless told otherwise.
     pub(super) request_ids: bool,
+    /// A server behind it; `None`: Envoy answers by itself with what it was asked.
+    pub(super) upstream: Option<SocketAddr>,
+}
+
+impl Chain {
+    /// Before Envoy's own answer.
+    pub(super) fn new(name: &'static str, filters: Vec<Value>, request_ids: bool) -> Self {
+        Self { name, filters, request_ids, upstream: None }
+    }
 }
 
 /// The module under a document, with a VM of its own.
@@ -70,6 +80,9 @@ impl Gateway {
     ) -> Result<Self> {
         let mut listeners = Vec::new();
         let mut documents = Vec::new();
+        let mut clusters = vec![sidecar_cluster("gatehouse-sidecar", sidecar)];
+        clusters
+            .extend(chains.iter().filter_map(|chain| Some(cluster(chain.name, chain.upstream?))));
         for chain in chains {
             let address = wait::address()?;
             listeners.push((chain.name, address));
@@ -81,7 +94,7 @@ impl Gateway {
             "node": {"id": "bench", "cluster": "bench"},
             "static_resources": {
                 "listeners": documents,
-                "clusters": [cluster("gatehouse-sidecar", sidecar)],
+                "clusters": clusters,
             },
         });
         let file: PathBuf = dir.join("envoy.json");
@@ -119,13 +132,20 @@ fn listener(chain: &Chain, address: SocketAddr, echoed: &[&str]) -> Value {
     let lines: Vec<String> =
         echoed.iter().map(|name| format!("{name}: %REQ({name}):200%")).collect();
     let format = format!("{}{END}", lines.join("\n"));
-    let route = json!({
-        "match": {"prefix": "/"},
-        "direct_response": {
-            "status": 200,
-            "body_format": {"text_format_source": {"inline_string": format}},
-        },
-    });
+    let mut route = match chain.upstream {
+        Some(_) => json!({"match": {"prefix": "/"}, "route": {"cluster": chain.name}}),
+        None => json!({
+            "match": {"prefix": "/"},
+            "direct_response": {
+                "status": 200,
+                "body_format": {"text_format_source": {"inline_string": format}},
+            },
+        }),
+    };
+    if let (true, Some(members)) = (chain.filters.contains(&native::cors()), route.as_object_mut())
+    {
+        members.insert("typed_per_filter_config".to_owned(), native::cors_policy());
+    }
     let mut filters = chain.filters.clone();
     filters.push(json!({
         "name": "envoy.filters.http.router",

@@ -77,6 +77,23 @@ pub(super) fn rbac(path: &str, group: &str) -> Value {
     filter("rbac", "RBAC", json!({"rules": {"action": "ALLOW", "policies": {"readers": policy}}}))
 }
 
+const CORS: &str = "envoy.filters.http.cors";
+
+/// Other origins, as [`cors_policy`] of the route lets them in.
+pub(super) fn cors() -> Value {
+    filter("cors", "Cors", json!({}))
+}
+
+/// What ours lets in.
+pub(super) fn cors_policy() -> Value {
+    json!({CORS: {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [{"exact": "https://app.greenlang.ai"}],
+        "allow_credentials": true,
+        "max_age": "600",
+    }})
+}
+
 /// One token bucket; `headers`: the answer says what is left of it.
 pub(super) fn local_ratelimit(headers: bool) -> Value {
     let always = json!({"default_value": {"numerator": 100, "denominator": "HUNDRED"}});

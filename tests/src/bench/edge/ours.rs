@@ -8,12 +8,24 @@ use serde_json::{Value, json};
 
 use super::{AUDIENCE, GROUP, ISSUER, TENANT};
 
+/// When the version of [`full`] ends: after every run.
+const SUNSET: &str = "2099-01-01";
+/// What the document sets beside what is the product's.
+pub(super) const REQUEST_HEADER: &str = "x-team";
+/// The same of responses.
+pub(super) const RESPONSE_HEADER: &str = "x-served-by";
+
 /// The variable with the key of the signed context.
 pub(super) const CONTEXT_KEY: &str = "GATEHOUSE_CONTEXT_KEY";
 
 /// Callbacks after the request's headers: a module without them is not asked again.
-const LATER: &[&str] =
-    &["proxy_on_request_body", "proxy_on_request_trailers", "proxy_on_response_headers"];
+const LATER: &[&str] = &[
+    "proxy_on_request_body",
+    "proxy_on_request_trailers",
+    "proxy_on_response_headers",
+    "proxy_on_response_body",
+    "proxy_on_response_trailers",
+];
 
 /// Writes the module of `suite` without its later callbacks to `to`.
 pub(super) fn request_phase(suite: &Path, to: &Path) -> Result<()> {
@@ -46,6 +58,24 @@ pub(super) fn core(jwks: &Value, algorithm: &str) -> Value {
     })
 }
 
+/// [`full`] where no version ends, and each request names its own in its path.
+pub(super) fn unversioned() -> Value {
+    let mut document = full();
+    if let Some(versions) = document.get_mut("versions") {
+        *versions = json!({"served": ["v1"], "default": "v1"});
+    }
+    document
+}
+
+/// [`full`] that leaves bodies as they are.
+pub(super) fn bare_bodies() -> Value {
+    let mut document = full();
+    if let Some(members) = document.as_object_mut() {
+        members.remove("envelope");
+    }
+    document
+}
+
 /// Everything: keys, members and the change feed of the record, every header and a signed context, limits of the sidecar on
 /// passes that were taken along.
 pub(super) fn full() -> Value {
@@ -68,7 +98,25 @@ pub(super) fn full() -> Value {
             "max_role": "admin",
             "tenant_claim": "/tenant_id",
         }],
-        "versions": {"served": ["v1"], "default": "v1"},
+        "versions": {
+            "served": ["v1", "v2"],
+            "default": "v1",
+            "lifecycle": [{
+                "version": "v1",
+                "released": "2024-01-01",
+                "deprecated": "2026-01-01",
+                "sunset": SUNSET,
+                "successor": "v2",
+                "guide": "https://docs.greenlang.ai/v2",
+            }],
+        },
+        "cors": {"origins": ["https://app.greenlang.ai"], "credentials": true},
+        "transforms": {
+            "request": {"headers": [{"set": REQUEST_HEADER, "value": "${tenant}"}]},
+            "response": {"headers": [{"set": RESPONSE_HEADER, "value": "gatehouse"}]},
+        },
+        "envelope": {},
+        "access_log": true,
         "context": {"sign": [{"audience": "control-api", "key_env": CONTEXT_KEY}]},
         "limiter": {
             // Whatever the sidecar cannot decide is refused, and voids the run.

@@ -111,7 +111,7 @@ impl Side {
         let document = json!({"hold_headers": true, "routes": routes});
         let module = env::path(env::VALIDATE)?.display().to_string();
         let filter = gatehouse_xtask::render::validate::filter(&document, &module);
-        let chain = Chain { name: "validate", filters: vec![filter], request_ids: true };
+        let chain = Chain::new("validate", vec![filter], true);
         let gateway = Gateway::start(&folder, &[chain], &[], wait::address()?, CORES)?;
         let to = gateway.address("validate")?;
         let open = |(name, _, body): (&str, Value, String)| {
