@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum as _;
 use gatehouse_edge::{Host, Parts, Suite};
 use gatehouse_validate::Validator;
 use serde_json::{Value, json};
@@ -49,6 +50,12 @@ pub enum Module {
     Suite,
     /// Who calls, and what that caller may do
     Auth,
+    /// Which API version answers
+    Version,
+    /// How much a caller may
+    Ratelimit,
+    /// What is changed of requests and responses
+    Transform,
     /// Bodies by JSON Schema; its document is one of its own
     Validate,
 }
@@ -56,22 +63,29 @@ pub enum Module {
 impl Module {
     /// By the name that hosts load it under.
     fn named(name: &str) -> Option<Self> {
-        [Self::Suite, Self::Auth, Self::Validate].into_iter().find(|module| module.name() == name)
+        Self::value_variants().iter().copied().find(|module| module.name() == name)
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Suite => "suite",
             Self::Auth => "auth",
+            Self::Version => "version",
+            Self::Ratelimit => "ratelimit",
+            Self::Transform => "transform",
             Self::Validate => "validate",
         }
     }
 
     /// What the module says of its document.
     fn compile(self, text: &str) -> Vec<Finding> {
+        let edge = |parts| Suite::compile(text, parts).map(|(_, warnings)| warnings);
         let compiled = match self {
-            Self::Suite => Suite::compile(text, Parts::Suite).map(|(_, warnings)| warnings),
-            Self::Auth => Suite::compile(text, Parts::Auth).map(|(_, warnings)| warnings),
+            Self::Suite => edge(Parts::Suite),
+            Self::Auth => edge(Parts::Auth),
+            Self::Version => edge(Parts::Version),
+            Self::Ratelimit => edge(Parts::RateLimit),
+            Self::Transform => edge(Parts::Transform),
             Self::Validate => Validator::compile(text).map(|_| Vec::new()),
         };
         match compiled {
