@@ -193,6 +193,9 @@ fn x7_hostile_bodies_cost_a_bounded_amount() {
     let wide = json!({"pattern": "^[ab]*a[ab]{500}$"});
     assert_eq!(verdict(&wide, &text(2_000)), Some(false));
     assert_eq!(verdict(&wide, &text(900_000)), None);
+    // What fits and takes all the steps lets nothing behind it pass unseen.
+    let body = format!("[\"{}\",\"evil\"]", "a".repeat(900_000));
+    assert_eq!(verdict(&json!({"items": wide}), &body), None);
     let long = json!({"pattern": format!("^({})*$", "a|aa|".repeat(100) + "c")});
     assert_eq!(verdict(&long, &text(900_000)), None);
 }
