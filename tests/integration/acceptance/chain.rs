@@ -13,6 +13,8 @@ use super::gate::{
     AGENTS, EVIL, Gate, PUBLIC, Patch, Plan, VIEWER, document, get, token, with_claim,
 };
 
+const ORIGIN: &str = "https://app.greenlang.ai";
+
 const VERSION: &str = env::VERSION;
 const AUTH: &str = env::AUTH;
 const RATE_LIMIT: &str = env::RATE_LIMIT;
@@ -23,6 +25,7 @@ fn whole() -> Value {
     let mut document = document();
     document["versions"] = json!({"served": ["v1", "v2"], "default": "v1"});
     document["limiter"] = json!({"away": "closed", "leases": false});
+    document["cors"] = json!({"origins": [ORIGIN], "credentials": true});
     document["transforms"] = json!({
         "request": {
             "headers": [{"set": "x-team", "value": "${tenant}/${tier}/${user} at ${route}"}],
@@ -65,7 +68,14 @@ fn seen(gate: &Gate, request: &Request) -> (Value, Vec<Value>) {
             .iter()
             .map(|(name, value)| {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_ascii_lowercase();
-                (text(name), text(value))
+                let (name, value) = (text(name), text(value));
+                if name != "vary" {
+                    return (name, value);
+                }
+                // A set: each module adds what it looked at.
+                let mut looked_at: Vec<&str> = value.split(", ").collect();
+                looked_at.sort_unstable();
+                (name, looked_at.join(", "))
             })
             .filter(|(name, _)| !changing.contains(&name.as_str()) && name != header::CONTEXT)
             .collect();
@@ -107,6 +117,15 @@ fn requests() -> Vec<Request> {
         Request::new("OPTIONS", AGENTS)
             .header("origin", "https://a.b")
             .header("access-control-request-method", "GET"),
+        Request::new("OPTIONS", AGENTS)
+            .header("origin", ORIGIN)
+            .header("access-control-request-method", "GET"),
+        by("GET", AGENTS).header("origin", ORIGIN),
+        by("GET", AGENTS).header("origin", "https://evilgreenlang.ai"),
+        by("GET", "/api/registry/agents").header("origin", ORIGIN),
+        get().header("origin", ORIGIN),
+        by("GET", "/api/v9/registry/agents").header("origin", ORIGIN),
+        by("PATCH", AGENTS).header("origin", ORIGIN),
     ];
     let forged = header::IDENTITY.iter().fold(by("GET", AGENTS), |request, name| {
         request.header(name, EVIL).header(&name.replace('-', "_"), EVIL)
