@@ -102,6 +102,20 @@ reasons! {
     HeadersTooLarge = "headers_too_large", 431, "The request's headers are too large";
     /// The upstream answered with what the gateway is told not to pass on.
     UpstreamInvalid = "upstream_invalid", 502, "The service's answer is not valid";
+    /// A parameter of the query is unknown, stands twice or has no value that it may have.
+    QueryInvalid = "query_invalid", 400, "The query is not valid";
+    /// `If-Match` names another state than there is (RFC 9110 §13.1.1).
+    PreconditionFailed = "precondition_failed", 412, "The resource is not in the state that was named";
+    /// A change of something that exists must say which state it changes (RFC 6585 §3).
+    PreconditionMissing = "precondition_missing", 428, "The request must name the state that it changes";
+    /// The first request with this `Idempotency-Key` is still being answered.
+    KeyInFlight = "key_in_flight", 409, "A request with this Idempotency-Key is being answered";
+    /// The `Idempotency-Key` was used for another request.
+    KeyReused = "key_reused", 422, "The Idempotency-Key was used for another request";
+    /// The request did not arrive whole in time.
+    RequestTimeout = "request_timeout", 408, "The request did not arrive in time";
+    /// The service did not answer in time; what it did is not known.
+    AnswerTimeout = "answer_timeout", 504, "The answer was not ready in time";
 }
 
 impl Reason {
@@ -116,16 +130,18 @@ impl Reason {
     }
 
     /// The gRPC status that goes with it: gRPC's own mapping of HTTP statuses where it has one (401, 403, 404, 429,
-    /// 503), else the status whose meaning is the same.
+    /// 502 to 504), else the status whose meaning is the same.
     pub const fn grpc_code(self) -> u8 {
         match self.status() {
             400 | 406 | 415 | 422 => 3,
             401 => 16,
             403 => 7,
             404 | 405 | 410 => 12,
+            408 => 4,
             409 => 10,
+            412 | 428 => 9,
             413 | 429 | 431 => 8,
-            502 | 503 => 14,
+            502..=504 => 14,
             _ => 13,
         }
     }
@@ -233,10 +249,12 @@ mod tests {
                 401 => "unauthenticated 16",
                 403 => "permission denied 7",
                 404 | 405 | 410 => "unimplemented 12",
+                408 => "deadline exceeded 4",
                 409 => "aborted 10",
+                412 | 428 => "failed precondition 9",
                 413 | 429 | 431 => "resource exhausted 8",
                 500 => "internal 13",
-                502 | 503 => "unavailable 14",
+                502..=504 => "unavailable 14",
                 other => panic!("{other} has no gRPC status yet"),
             };
             assert!(expected.ends_with(&format!(" {}", reason.grpc_code())), "{reason:?}");

@@ -2,9 +2,12 @@
 //! caught, and every refusal as problem+json whoever made it.
 //! Knows no route.
 
+mod arrival;
+
 use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -34,7 +37,8 @@ pub struct Bounds {
     /// The body, in bytes; a route may set its own `DefaultBodyLimit`.
     pub body_bytes: usize,
     /// Whether answers below 500 are logged at `debug` only: for probes, and for listeners that answer every
-    /// request of a gateway, where a line each would cost more than the answer.
+    /// request of a gateway, where a line each would cost more than the answer. Nor is there told apart who was slow: a
+    /// request that did not arrive in time is answered as one that was not worked off.
     pub quiet: bool,
 }
 
@@ -70,6 +74,7 @@ async fn around(
 ) -> Response<Body> {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
+    let arrived = (!bounds.quiet).then(|| arrival::watch(&mut request));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -89,10 +94,16 @@ async fn around(
                 error!("the handler panicked; its caller got 500");
                 Reply::new(Reason::Internal).into_response()
             }
+            Err(_) if arrived.as_ref().is_some_and(|arrived| !arrived.load(Relaxed)) => {
+                info!(bound_ms = bounds.time.as_millis(), "the request did not arrive in time");
+                // The rest of the body would be read as the next request's head.
+                Reply::new(Reason::RequestTimeout)
+                    .header(header::CONNECTION, HeaderValue::from_static("close"))
+                    .into_response()
+            }
             Err(_) => {
                 error!(bound_ms = bounds.time.as_millis(), "the handler did not end in time");
-                Reply::new(Reason::DependencyUnavailable)
-                    .detail("the request took too long")
+                Reply::new(Reason::AnswerTimeout)
                     .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
                     .into_response()
             }

@@ -4,8 +4,13 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use axum::Router;
-use tokio::net::TcpListener;
-use tracing::{info, warn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use tracing::{debug, info, warn};
 
 use crate::{Shutdown, Stop};
 
@@ -35,6 +40,11 @@ pub async fn bind(field: &str, address: SocketAddr) -> Result<TcpListener, Stop>
     })
 }
 
+/// How long a connection may take to send the head of a request, counted from when the last answer left or it was made: a
+/// client that sends a byte now and then holds no connection, nor does one that sends nothing. A gateway's pool should
+/// close what is idle before this does.
+pub const HEAD: Duration = Duration::from_secs(60);
+
 /// Serves `router` on any of axum's listeners (TCP, unix socket) until `shutdown`, then lets open requests end
 /// within [`DRAIN`]. The router should have passed [`crate::app::finish`].
 pub async fn serve<L>(field: &'static str, listener: L, router: Router, shutdown: Shutdown)
@@ -42,25 +52,58 @@ where
     L: axum::serve::Listener,
     L::Addr: std::fmt::Debug,
 {
+    serve_within(HEAD, field, listener, router, shutdown).await;
+}
+
+/// As [`serve`], with another bound than [`HEAD`].
+pub async fn serve_within<L>(
+    head: Duration,
+    field: &'static str,
+    mut listener: L,
+    router: Router,
+    shutdown: Shutdown,
+) where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     match listener.local_addr() {
         Ok(address) => info!(listener = field, address = ?address, "listening"),
         Err(error) => warn!(listener = field, %error, "listening on an unknown address"),
     }
-    let asked = shutdown.clone();
-    let server = axum::serve(listener, router)
-        .with_graceful_shutdown(async move { asked.requested().await });
-    let bound = async {
-        shutdown.requested().await;
-        tokio::select! {
-            () = tokio::time::sleep(DRAIN) => {}
-            () = shutdown.insisted() => {}
-        }
-    };
-    tokio::select! {
-        ended = server => match ended {
-            Ok(()) => info!(listener = field, "drained"),
-            Err(error) => warn!(listener = field, %error, "the listener ended"),
-        },
-        () = bound => warn!(listener = field, bound_ms = DRAIN.as_millis(), "cut open requests off"),
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
+    // HTTP/2 has its heads in frames: who stops within one answers no ping either.
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(head).keep_alive_timeout(head);
+    let graceful = GracefulShutdown::new();
+    // Dropped with this call: what is cut off ends.
+    let mut connections = JoinSet::new();
+    loop {
+        let io = tokio::select! {
+            (io, _) = listener.accept() => io,
+            // Ended ones are forgotten as they end.
+            Some(_) = connections.join_next() => continue,
+            () = shutdown.requested() => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+        let connection = graceful.watch(connection.into_owned());
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "a connection ended early");
+            }
+        });
     }
+    drop(listener);
+    tokio::select! {
+        () = graceful.shutdown() => {
+            info!(listener = field, "drained");
+            return;
+        }
+        () = tokio::time::sleep(DRAIN) => {}
+        () = shutdown.insisted() => {}
+    }
+    warn!(listener = field, bound_ms = DRAIN.as_millis(), "cut open requests off");
 }
+
+#[cfg(test)]
+mod tests;

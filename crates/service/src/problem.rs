@@ -115,11 +115,13 @@ pub(crate) fn reason_of(status: StatusCode) -> Reason {
         403 => Reason::PermissionDenied,
         404 => Reason::NotFound,
         405 => Reason::MethodNotAllowed,
+        408 => Reason::RequestTimeout,
         409 => Reason::Conflict,
         413 => Reason::BodyTooLarge,
         415 => Reason::MediaTypeUnsupported,
         422 => Reason::BodyInvalid,
         503 => Reason::DependencyUnavailable,
+        504 => Reason::AnswerTimeout,
         _ => Reason::Internal,
     }
 }

@@ -102,8 +102,10 @@ fn row(reason: Reason) -> Option<&'static Row> {
 fn grpc(reason: Reason) -> String {
     let name = match reason.grpc_code() {
         3 => "INVALID_ARGUMENT",
+        4 => "DEADLINE_EXCEEDED",
         7 => "PERMISSION_DENIED",
         8 => "RESOURCE_EXHAUSTED",
+        9 => "FAILED_PRECONDITION",
         10 => "ABORTED",
         12 => "UNIMPLEMENTED",
         13 => "INTERNAL",

@@ -94,7 +94,15 @@ async fn refusals_of_the_router_are_problems() {
 #[tokio::test]
 async fn panics_and_hangs_are_answered() {
     check(&get_of("/panic"), 500, "internal").await;
-    check(&get_of("/slow"), 503, "dependency_unavailable").await;
+    check(&get_of("/slow"), 504, "answer_timeout").await;
+}
+
+#[tokio::test]
+async fn who_sends_the_body_too_slowly_is_told_so_and_let_go() {
+    let whole = post_of("application/json", r#"{"name":"a"}"#);
+    let half = whole.strip_suffix(r#""a"}"#).unwrap();
+    check(&half.replace("connection: close\r\n", ""), 408, "request_timeout").await;
+    assert_eq!(send(&whole).await.0, 200);
 }
 
 #[tokio::test]
