@@ -10,7 +10,7 @@ use super::Finding;
 use crate::repo;
 
 /// No async, no IO, no clock, no randomness.
-const PURE: &[&str] = &["contract", "edge", "authn", "ratelimit", "execution", "validate"];
+const PURE: &[&str] = &["contract", "edge", "authn", "ratelimit", "execution", "validate", "audit"];
 /// One per outside thing; they never see each other.
 #[cfg(test)]
 const ADAPTERS: &[&str] = &["wasm-host", "service", "store", "redis-kit", "outbound"];
@@ -22,6 +22,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("ratelimit", &["contract"]),
     ("execution", &["contract"]),
     ("validate", &["contract"]),
+    ("audit", &["contract", "authn"]),
     // The order of the steps is the edge's; the steps themselves are the others'.
     ("edge", &["contract", "authn", "ratelimit"]),
     ("wasm-host", &["*pure"]),
