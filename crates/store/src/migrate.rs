@@ -24,6 +24,11 @@ pub enum Error {
     Failed(#[source] sqlx::migrate::MigrateError),
 }
 
+/// The migrations' texts, in order: two builds with the same ones make the same schema.
+pub fn sources() -> impl Iterator<Item = &'static str> {
+    MIGRATIONS.iter().map(|migration| migration.sql.as_str())
+}
+
 /// Applies what is missing to the database at `url`; a second run changes nothing. Returns how many migrations
 /// the schema has then.
 pub async fn run(url: &str) -> Result<usize, Error> {

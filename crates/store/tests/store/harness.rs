@@ -35,19 +35,46 @@ fn server() -> String {
     rest.split('/').next().unwrap().to_owned()
 }
 
+/// A database that the migrations of this build were applied to: made once per cluster, by whichever test is first.
+/// Copies of it are what tests get; nobody connects to it.
+async fn template(root: &mut PgConnection) -> String {
+    let mut mark = std::hash::DefaultHasher::new();
+    migrate::sources().for_each(|source| std::hash::Hash::hash(source, &mut mark));
+    let name = format!("gatehouse_template_{:016x}", std::hash::Hasher::finish(&mark));
+    // Held until the session ends or the template is whole.
+    run(root, "SELECT pg_advisory_lock(hashtextextended('gatehouse template', 0))").await;
+    let there = format!("SELECT FROM pg_database WHERE datname = '{name}'");
+    if rows(root, &there).await == 0 {
+        let half = format!("{name}_half");
+        run(root, &format!("DROP DATABASE IF EXISTS {half}")).await;
+        run(root, &format!("CREATE DATABASE {half} OWNER gatehouse_owner")).await;
+        let url = format!("postgres://gatehouse_owner:test@{}/{half}", server());
+        migrate::run(&url).await.expect("the migrations apply");
+        run(root, &format!("ALTER DATABASE {half} RENAME TO {name}")).await;
+    }
+    run(root, "SELECT pg_advisory_unlock_all()").await;
+    name
+}
+
 /// Runs `test` with a fresh database and drops it, whatever becomes of the test.
 pub async fn with_db<F: Future<Output = ()> + Send + 'static>(
     test: impl FnOnce(Arc<Db>) -> F + Send + 'static,
 ) {
     let name = format!("gatehouse_t_{}", Uuid::new_v4().simple());
     let mut root = PgConnection::connect(&superuser_url()).await.expect("the superuser connects");
-    let make = format!("CREATE DATABASE {name} OWNER gatehouse_owner");
+    let template = template(&mut root).await;
+    let make = format!("CREATE DATABASE {name} OWNER gatehouse_owner TEMPLATE {template}");
     sqlx::query(AssertSqlSafe(make)).execute(&mut root).await.unwrap();
+    // What a database grants is its own, and not its template's.
+    let grant = format!(
+        "REVOKE ALL ON DATABASE {name} FROM PUBLIC;
+         GRANT CONNECT ON DATABASE {name} TO gatehouse_app, gatehouse_admin, gatehouse_system"
+    );
+    run(&mut root, &grant).await;
     let inner_name = name.clone();
     let ended = tokio::spawn(async move {
         let server = server();
         let url = |role: &str| format!("postgres://gatehouse_{role}:test@{server}/{inner_name}");
-        migrate::run(&url("owner")).await.expect("the migrations apply");
         let urls = Urls { app: url("app"), admin: Some(url("admin")), system: Some(url("system")) };
         let store = Store::connect(&urls).await.expect("the store opens");
         test(Arc::new(Db { server, name: inner_name, store })).await;

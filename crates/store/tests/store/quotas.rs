@@ -114,11 +114,11 @@ async fn a_tenant_reads_its_limits_and_changes_none() {
         let mut app = db.raw("gatehouse_app").await;
         let act_as = format!("SET app.current_tenant_id = '{}'", b.tenant);
         sqlx::raw_sql(sqlx::AssertSqlSafe(act_as)).execute(&mut app).await.unwrap();
-        let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM tenant_quotas")
-            .fetch_one(&mut app)
+        let seen: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT tenant_id FROM tenant_quotas")
+            .fetch_all(&mut app)
             .await
             .unwrap();
-        assert_eq!(seen, 0, "another tenant's");
+        assert_eq!(seen, [b.tenant.as_uuid()], "its own, made with it; not another tenant's");
         for statement in [
             "UPDATE tenant_quotas SET max_api_calls = 5",
             "DELETE FROM tenant_quotas",
