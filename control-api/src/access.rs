@@ -20,7 +20,7 @@ use gatehouse_contract::{
     Reason, Role, Roles, TenantId, TenantStatus, header as names, rbac::Access,
 };
 use gatehouse_service::{Reply, RequestId, exit::chain};
-use gatehouse_store::OpCtx;
+use gatehouse_store::{Actor, OpCtx};
 use tracing::{Span, error};
 
 use self::credential::{Credential, refused};
@@ -39,6 +39,8 @@ const MAX_REASON_CHARS: usize = 500;
 pub struct Caller {
     pub tenant: TenantId,
     pub subject: String,
+    /// What kind of one that is, for the audit.
+    actor: Actor,
     /// Whether it holds the platform membership.
     pub platform: bool,
     /// What it may do in its own tenant.
@@ -74,13 +76,15 @@ pub async fn guard(State(api): State<Api>, request: Request, next: Next) -> Resp
 
 async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
     let shown = credential::of(&parts.headers)?;
-    let verdict = match shown {
+    let (actor, verdict) = match shown {
         Credential::Bearer(token) => by_token(api, token).await?,
-        Credential::ApiKey(key) => principal::of_api_key(api, key).await.map_err(away)?,
+        Credential::ApiKey(key) => {
+            (Actor::ApiKey, principal::of_api_key(api, key).await.map_err(away)?)
+        }
         Credential::Session(value) => {
             let sign_in = api.sign_in.as_ref().ok_or_else(credential::worthless)?;
             session::of_our_pages(sign_in, &parts.method, &parts.headers)?;
-            session::used(api, value).await.map_err(away)?
+            (Actor::User, session::used(api, value).await.map_err(away)?)
         }
     };
     let facts = match verdict {
@@ -117,6 +121,7 @@ async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
         reason: reason(&parts.headers)?,
         request_id,
         subject: facts.subject,
+        actor,
     })
 }
 
@@ -147,10 +152,11 @@ pub async fn read_token(api: &Api, token: &[u8]) -> Result<Option<Claims>, Reply
     }
 }
 
-async fn by_token(api: &Api, token: &[u8]) -> Result<Verdict, Reply> {
+/// Our own tokens are for clients alone (client credentials); people come from elsewhere.
+async fn by_token(api: &Api, token: &[u8]) -> Result<(Actor, Verdict), Reply> {
     let parsed = jws::parse(token).map_err(refused)?;
     if parsed.claimed_issuer().is_some_and(|issuer| issuer != api.tokens.issuer) {
-        return federation::token::verdict(api, &parsed).await;
+        return Ok((Actor::User, federation::token::verdict(api, &parsed).await?));
     }
     let claims = judge(api, &parsed).await?.map_err(refused)?;
     let mark = claims.token_id.as_deref().map(|id| revocation::mark(&claims.issuer, id));
@@ -160,7 +166,7 @@ async fn by_token(api: &Api, token: &[u8]) -> Result<Verdict, Reply> {
         mark: mark.as_deref(),
         issued_at_s: claims.issued_at.map(|at| at.as_secs()),
     };
-    principal::of_own_token(api, token).await.map_err(away)
+    Ok((Actor::Client, principal::of_own_token(api, token).await.map_err(away)?))
 }
 
 async fn judge(api: &Api, parsed: &Parsed<'_>) -> Result<Result<Claims, Refusal>, Reply> {
@@ -203,6 +209,7 @@ impl Caller {
         OpCtx {
             tenant: self.tenant,
             subject: self.subject.clone(),
+            actor: self.actor,
             request_id: self.request_id.clone(),
             now: clock::now(),
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gatehouse_contract::{ClientId, TenantId, Tier};
 use gatehouse_service::{Stop, exit::chain};
-use gatehouse_store::{AdminTx, Error, OpCtx, members::NewClient};
+use gatehouse_store::{Actor, AdminTx, Error, OpCtx, members::NewClient};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -24,6 +24,7 @@ pub async fn run(path: &Path, name: &str, rotate: bool) -> Result<(), Stop> {
     let op = OpCtx {
         tenant: TenantId::new(Uuid::nil()),
         subject: "bootstrap".to_owned(),
+        actor: Actor::System,
         request_id: "bootstrap".to_owned(),
         now: clock::now(),
     };

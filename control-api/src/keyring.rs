@@ -10,7 +10,9 @@ use std::{
 use gatehouse_authn::{KeySet, jwks::BadSet};
 use gatehouse_contract::TenantId;
 use gatehouse_service::exit::chain;
-use gatehouse_store::{Error as StoreError, OffsetDateTime, OpCtx, Store, admin::NewSigningKey};
+use gatehouse_store::{
+    Actor, Error as StoreError, OffsetDateTime, OpCtx, Store, admin::NewSigningKey,
+};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
@@ -132,6 +134,7 @@ impl Keyring {
         let op = OpCtx {
             tenant: TenantId::new(Uuid::nil()),
             subject: "control-api".to_owned(),
+            actor: Actor::System,
             request_id: "start".to_owned(),
             now: clock::now(),
         };

@@ -20,7 +20,7 @@ use gatehouse_contract::{IssuerId, Reason};
 use gatehouse_outbound::{Client, Guard};
 use gatehouse_service::{Reply, RequestId};
 use gatehouse_store::{
-    OpCtx,
+    Actor, OpCtx,
     issuers::Issuer,
     sessions::{Attempt, NewSession},
 };
@@ -205,6 +205,7 @@ pub async fn logout(State(api): State<Api>, request: Parts) -> Result<Response, 
         let op = OpCtx {
             tenant: found.tenant,
             subject: found.user.to_string(),
+            actor: Actor::User,
             request_id: request_id(&request),
             now: clock::now(),
         };
@@ -233,6 +234,7 @@ async fn take<'q>(
     let op = OpCtx {
         tenant,
         subject: "sign-in".to_owned(),
+        actor: Actor::System,
         request_id: request_id(request),
         now: clock::now(),
     };
@@ -269,6 +271,7 @@ fn op(issuer: &Issuer, request: &Parts) -> OpCtx {
     OpCtx {
         tenant: issuer.tenant,
         subject: "sign-in".to_owned(),
+        actor: Actor::System,
         request_id: request_id(request),
         now: clock::now(),
     }

@@ -172,7 +172,10 @@ pub fn refused(error: Error) -> Reply {
         Error::LastAdmin => {
             Reply::new(Reason::Conflict).detail("the tenant would have no admin who may act")
         }
-        Error::DoorClosed(_) | Error::Unreadable { .. } | Error::Statement(_) => {
+        Error::DoorClosed(_)
+        | Error::YoungerThanSealed
+        | Error::Unreadable { .. }
+        | Error::Statement(_) => {
             error!(error = %chain(&error), "a store operation failed");
             Reason::Internal.into()
         }

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gatehouse_contract::{Reason, sidecar::PrincipalFacts};
 use gatehouse_service::{Reply, exit::chain};
-use gatehouse_store::{Error, OffsetDateTime, OpCtx, sessions::Session};
+use gatehouse_store::{Actor, Error, OffsetDateTime, OpCtx, sessions::Session};
 use time::Duration;
 use tracing::warn;
 
@@ -98,6 +98,7 @@ async fn touch(api: &Api, session: &Session, now: OffsetDateTime) -> Result<(), 
     let op = OpCtx {
         tenant: session.tenant,
         subject: session.user.to_string(),
+        actor: Actor::User,
         request_id: "session".to_owned(),
         now,
     };

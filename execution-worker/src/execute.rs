@@ -11,7 +11,7 @@ use gatehouse_execution::{
 };
 use gatehouse_redis_kit::queue;
 use gatehouse_service::exit::chain;
-use gatehouse_store::{Error as StoreError, OffsetDateTime, OpCtx, Store, executions::Claimed};
+use gatehouse_store::{Actor, Error as StoreError, OffsetDateTime, OpCtx, Store, executions::Claimed};
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -91,6 +91,7 @@ impl Shared {
         OpCtx {
             tenant,
             subject: format!("worker:{}", self.incarnation),
+            actor: Actor::System,
             request_id: Uuid::new_v4().to_string(),
             now: OffsetDateTime::now_utc(),
         }

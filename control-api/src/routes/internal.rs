@@ -16,7 +16,7 @@ use gatehouse_service::{
     body::{JsonBody, wire},
     exit::chain,
 };
-use gatehouse_store::{OffsetDateTime, OpCtx};
+use gatehouse_store::{Actor, OffsetDateTime, OpCtx};
 use tracing::{Span, debug, warn};
 
 use crate::{
@@ -140,6 +140,7 @@ pub async fn quota_warning(
     let op = OpCtx {
         tenant: warning.tenant,
         subject: "sidecar".to_owned(),
+        actor: Actor::System,
         request_id: RequestId::of(&headers).to_string(),
         now,
     };

@@ -11,7 +11,7 @@ use axum::{
 use gatehouse_authn::{claims::MAX_LEEWAY, revocation};
 use gatehouse_contract::{Reason, TenantStatus};
 use gatehouse_service::{Reply, RequestId, exit::chain};
-use gatehouse_store::{OffsetDateTime, OpCtx};
+use gatehouse_store::{Actor, OffsetDateTime, OpCtx};
 use serde_json::{Value, json};
 use tracing::{error, info};
 
@@ -105,7 +105,8 @@ pub async fn revoke(State(api): State<Api>, request: Request) -> Result<Response
     let mark = revocation::mark(&claims.issuer, &token_id);
     let until = OffsetDateTime::UNIX_EPOCH + claims.expires_at + MAX_LEEWAY;
     let request_id = request_id.unwrap_or_default();
-    let op = OpCtx { tenant: row.tenant, subject: id.to_string(), request_id, now };
+    let (subject, actor) = (id.to_string(), Actor::Client);
+    let op = OpCtx { tenant: row.tenant, subject, actor, request_id, now };
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
     tx.within().revoke_token(&mark, until).await.map_err(refused)?;
     tx.commit().await.map_err(refused)?;

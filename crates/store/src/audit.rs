@@ -1,10 +1,17 @@
-//! One audit row per mutation, in the mutation's transaction. Every mutating method of this crate calls it.
+//! One audit row per mutation, in the mutation's transaction; every mutating method of this crate calls it. And the audit
+//! as its readers see it.
 //! Knows nothing of the mutation but its name and target.
 
+use gatehouse_audit::{Digest, Row};
 use gatehouse_contract::TenantId;
 use sqlx::PgConnection;
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use uuid::Uuid;
 
-use crate::{Error, OpCtx};
+use crate::{Error, OpCtx, Within};
+
+/// Most rows that a page of the audit has.
+pub const PAGE: u32 = 200;
 
 /// What was done to what.
 pub(crate) struct Entry<'a> {
@@ -17,6 +24,64 @@ pub(crate) struct Entry<'a> {
     pub(crate) reason: Option<&'a str>,
 }
 
+/// Which rows are wanted; what is `None` is not asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this action, e.g. `agent.create`.
+    pub action: Option<String>,
+    /// By this subject.
+    pub subject: Option<String>,
+    /// On this kind of target.
+    pub target_kind: Option<String>,
+    /// On this target.
+    pub target_id: Option<String>,
+    /// At this time or later.
+    pub since: Option<OffsetDateTime>,
+    /// Before this time.
+    pub until: Option<OffsetDateTime>,
+}
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct AuditRow {
+    tenant_id: Uuid,
+    id: i64,
+    at: OffsetDateTime,
+    subject: String,
+    subject_kind: Option<String>,
+    request_id: String,
+    action: String,
+    target_kind: String,
+    target_id: String,
+    reason: Option<String>,
+    commitment: Option<Vec<u8>>,
+}
+
+impl TryFrom<AuditRow> for Row {
+    type Error = Error;
+
+    fn try_from(row: AuditRow) -> Result<Self, Error> {
+        let unreadable = |what| Error::Unreadable { what };
+        let at = row.at.to_offset(UtcOffset::UTC).format(&Rfc3339);
+        Ok(Self {
+            action: row.action,
+            at: at.map_err(|_| unreadable("at"))?,
+            commitment: row.commitment.map(|bytes| digest(&bytes)).transpose()?,
+            id: u64::try_from(row.id).map_err(|_| unreadable("id"))?,
+            reason: row.reason,
+            request_id: row.request_id,
+            subject: row.subject,
+            subject_kind: row.subject_kind,
+            target_id: row.target_id,
+            target_kind: row.target_kind,
+            tenant: TenantId::new(row.tenant_id),
+        })
+    }
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> Result<Digest, Error> {
+    bytes.try_into().map(Digest::new).map_err(|_| Error::Unreadable { what: "hash" })
+}
+
 pub(crate) async fn write(
     connection: &mut PgConnection,
     op: &OpCtx,
@@ -25,17 +90,19 @@ pub(crate) async fn write(
     // The application has no grant on `reason`: only the admin door may state one.
     let statement = match entry.reason {
         None => sqlx::query(
-            "INSERT INTO tenant_audit (tenant_id, subject, request_id, action, target_kind, target_id)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO tenant_audit (tenant_id, subject, subject_kind, request_id, action, target_kind, target_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         ),
         Some(_) => sqlx::query(
-            "INSERT INTO tenant_audit (tenant_id, subject, request_id, action, target_kind, target_id, reason)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO tenant_audit (tenant_id, subject, subject_kind, request_id, action, target_kind, target_id,
+                reason)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         ),
     };
     let statement = statement
         .bind(entry.tenant.as_uuid())
         .bind(&op.subject)
+        .bind(op.actor.as_str())
         .bind(&op.request_id)
         .bind(entry.action)
         .bind(entry.target_kind)
@@ -46,4 +113,38 @@ pub(crate) async fn write(
     };
     statement.execute(connection).await?;
     Ok(())
+}
+
+impl Within<'_> {
+    /// The audit's rows below `before` that `filter` wants, the newest first; at most `limit`, at most [`PAGE`].
+    pub async fn audit_page(
+        &mut self,
+        filter: &Filter,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Row>, Error> {
+        let before = before.and_then(|id| i64::try_from(id).ok());
+        let rows: Vec<AuditRow> = sqlx::query_as(
+            "SELECT tenant_id, id, at, subject, subject_kind, request_id, action, target_kind, target_id, reason,
+                commitment
+             FROM tenant_audit
+             WHERE tenant_id = $1 AND ($2::bigint IS NULL OR id < $2)
+             AND ($3::text IS NULL OR action = $3) AND ($4::text IS NULL OR subject = $4)
+             AND ($5::text IS NULL OR target_kind = $5) AND ($6::text IS NULL OR target_id = $6)
+             AND ($7::timestamptz IS NULL OR at >= $7) AND ($8::timestamptz IS NULL OR at < $8)
+             ORDER BY id DESC LIMIT $9",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(before)
+        .bind(&filter.action)
+        .bind(&filter.subject)
+        .bind(&filter.target_kind)
+        .bind(&filter.target_id)
+        .bind(filter.since)
+        .bind(filter.until)
+        .bind(i64::from(limit.min(PAGE)))
+        .fetch_all(&mut *self.connection)
+        .await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
 }

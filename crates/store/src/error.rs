@@ -30,6 +30,11 @@ pub enum Error {
         /// Which value.
         what: &'static str,
     },
+    /// The sealed audit is ahead of this cluster's transactions: the database was restored from a dump.
+    #[error(
+        "the audit's seals are of another cluster; replace audit_clock_base() as docs/audit.md says"
+    )]
+    YoungerThanSealed,
     /// A statement failed in a way that no rule foresaw; grants and policies fail here, too.
     #[error("a statement failed")]
     Statement(#[source] sqlx::Error),

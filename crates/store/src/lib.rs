@@ -10,7 +10,7 @@
 pub mod admin;
 pub mod agents;
 pub mod api_keys;
-mod audit;
+pub mod audit;
 pub mod connect;
 pub mod context;
 pub mod error;
@@ -23,6 +23,7 @@ pub mod migrate;
 pub mod quotas;
 pub mod relay;
 pub mod revocations;
+pub mod seals;
 pub mod sessions;
 pub mod system;
 pub mod tenant;
@@ -31,7 +32,7 @@ pub mod within;
 
 pub use admin::AdminTx;
 pub use connect::{Store, Urls};
-pub use context::OpCtx;
+pub use context::{Actor, OpCtx};
 pub use error::Error;
 pub use system::{Job, SystemTx};
 pub use tenant::TenantTx;

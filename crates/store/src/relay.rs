@@ -65,17 +65,22 @@ pub struct Pruned {
     pub denials: u64,
 }
 
-/// The right to relay, held as long as its connection lives.
+/// The right to lead a job, held as long as its connection lives.
 pub struct Leadership(PgConnection);
 
 impl Store {
     /// Takes the lead; `None` while another process has it.
     pub async fn lead_relay(&self) -> Result<Option<Leadership>, Error> {
+        self.lead(LEADER_LOCK).await
+    }
+
+    /// Takes the lead of what this advisory lock stands for.
+    pub(crate) async fn lead(&self, lock: i64) -> Result<Option<Leadership>, Error> {
         let pool = self.system.as_ref().ok_or(Error::DoorClosed("system"))?;
         // A connection of its own: given back to the pool, the lock would outlive its holder.
         let mut connection = pool.acquire().await?.detach();
         let leads: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-            .bind(LEADER_LOCK)
+            .bind(lock)
             .fetch_one(&mut connection)
             .await?;
         if leads {

@@ -21,11 +21,14 @@ pub enum Job {
     Heartbeat,
     /// Carries changes of facts from the outbox to the feed ([`crate::relay`]).
     Relay,
+    /// Seals the audit ([`crate::seals`]).
+    Sealer,
 }
 
 impl Job {
     /// Every job.
-    pub const ALL: &'static [Self] = &[Self::Feeder, Self::Sweep, Self::Heartbeat, Self::Relay];
+    pub const ALL: &'static [Self] =
+        &[Self::Feeder, Self::Sweep, Self::Heartbeat, Self::Relay, Self::Sealer];
 
     /// Its name in the policies.
     pub const fn as_str(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Job {
             Self::Sweep => "sweep",
             Self::Heartbeat => "heartbeat",
             Self::Relay => "relay",
+            Self::Sealer => "sealer",
         }
     }
 }

@@ -18,7 +18,7 @@ use gatehouse_execution::{
     oci::{self, Descriptor, ImageConfig, Index, LAYER_TAR_GZIP, Manifest, RootFs, Start},
 };
 use gatehouse_store::{
-    OffsetDateTime, OpCtx, Store, Urls,
+    Actor, OffsetDateTime, OpCtx, Store, Urls,
     executions::{Execution, NewExecution},
     migrate,
 };
@@ -165,6 +165,7 @@ impl System {
         let op = OpCtx {
             tenant: TenantId::new(Uuid::new_v4()),
             subject: "tester".to_owned(),
+            actor: Actor::Client,
             request_id: "r1".to_owned(),
             now: OffsetDateTime::UNIX_EPOCH,
         };

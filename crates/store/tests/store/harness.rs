@@ -7,7 +7,7 @@ use gatehouse_contract::{
     AgentId, AgentVersionId, ApiKeyId, ExecutionId, Role, Roles, TenantId, Tier,
 };
 use gatehouse_store::{
-    OffsetDateTime, OpCtx, Store, Urls,
+    Actor, OffsetDateTime, OpCtx, Store, Urls,
     api_keys::{KeyMark, NewApiKey},
     executions::NewExecution,
     migrate,
@@ -167,6 +167,7 @@ pub fn op(tenant: TenantId) -> OpCtx {
     OpCtx {
         tenant,
         subject: "tester".to_owned(),
+        actor: Actor::Client,
         request_id: "r1".to_owned(),
         now: OffsetDateTime::UNIX_EPOCH,
     }

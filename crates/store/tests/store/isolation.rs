@@ -263,7 +263,7 @@ async fn a_job_sees_its_rows_and_columns_alone() {
             "UPDATE executions SET state = 'dead_letter'",
             "SELECT id FROM agents",
             "SELECT id FROM tenants",
-            "SELECT id FROM tenant_audit",
+            "SELECT sealed_details FROM tenant_audit",
             "SELECT name FROM api_keys",
             "UPDATE api_keys SET revoked_at = NULL",
             "INSERT INTO outbox (tenant_id, kind, payload) SELECT gen_random_uuid(), 'x', '{}'",

@@ -20,6 +20,8 @@ mod quotas;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod seals;
+#[cfg(test)]
 mod sign_in;
 #[cfg(test)]
 mod version_pins;
