@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gatehouse_authn::{Algorithm, claims::Pointer};
-use gatehouse_contract::{Document, Role};
+use gatehouse_contract::{Document, Role, document::member};
 use gatehouse_outbound::Guard;
 use gatehouse_store::issuers::{ClientAuth, RolesSource, Settings};
 use serde_json::{Map, Value, json};
@@ -272,7 +272,7 @@ fn required(doc: &Document<'_>) -> Option<BTreeMap<String, String>> {
     };
     let mut required = BTreeMap::new();
     for (claim, value) in members {
-        let at = format!("required.{claim}");
+        let at = member("required", claim);
         let Some(value) = value.as_str() else {
             doc.note(&at, format!("{value} is no string"), "write the value that it must have");
             return None;
@@ -297,7 +297,7 @@ fn roles(doc: &Document<'_>) -> Option<Roles> {
     for (group, role) in members.into_iter().flatten() {
         let Some(role) = role.as_str().and_then(|role| role.parse().ok()) else {
             let mend = "write viewer, operator, developer or admin";
-            doc.note(&format!("map.{group}"), format!("{role} does not fit"), mend);
+            doc.note(&member("map", group), format!("{role} does not fit"), mend);
             return None;
         };
         roles.insert(group.clone(), role);

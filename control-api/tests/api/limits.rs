@@ -100,17 +100,17 @@ fn r22_limits_beyond_what_counts_and_endpoints_that_are_none_are_refused_by_name
         (
             json!({"endpoints": [endpoint("GET", agents, 1)]}),
             json!({"endpoints": [endpoint("PATCH", agents, 1)]}),
-            "$.endpoints[0].route",
+            "/endpoints/0/route",
         ),
         (
             json!({"endpoints": [endpoint("GET", "/api/v1/registry/agents/{agent}", 1)]}),
             json!({"endpoints": [endpoint("GET", "/api/v1/registry/agents/{id}", 1)]}),
-            "$.endpoints[0].route",
+            "/endpoints/0/route",
         ),
         (
             json!({"endpoints": [endpoint("GET", agents, 1), endpoint("POST", agents, 1)]}),
             json!({"endpoints": [endpoint("GET", agents, 1), endpoint("GET", agents, 2)]}),
-            "$.endpoints[1]",
+            "/endpoints/1",
         ),
         (
             json!({"endpoints": [endpoint("GET", agents, 16_777_215)]}),
@@ -160,8 +160,8 @@ fn x7_the_service_judges_bodies_by_the_schema_that_the_gateway_has() {
     assert_eq!(
         errors,
         [
-            json!({"pointer": "/endpoints/0/per_window", "keyword": "required", "detail": "is missing"}),
-            json!({"pointer": "/per_window", "keyword": "type", "detail": "is of another type than it must be"}),
+            json!({"pointer": "/endpoints/0/per_window", "detail": "is missing"}),
+            json!({"pointer": "/per_window", "detail": "is of another type than it must be"}),
         ]
     );
     for (more, body, status, code) in [

@@ -4,7 +4,7 @@
 mod browser;
 mod flow;
 mod forged;
-mod issuers;
+pub mod issuers;
 mod people;
 mod provider;
 mod tokens;

@@ -34,17 +34,19 @@ macro_rules! tell_within {
 
 #[cfg(feature = "describe")]
 mod describe;
+mod place;
 mod twins;
 mod words;
 
 #[cfg(feature = "describe")]
 pub use describe::describe;
+pub use place::member;
 pub use words::Words;
 
 /// One thing that is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where: a JSON path such as `$.issuers[0].algorithms`.
+    /// Where: a JSON path such as `$.issuers[0].algorithms`; names with other signs stand as `["a.b"]`.
     pub path: String,
     /// What is wrong.
     pub cause: String,
@@ -123,17 +125,18 @@ impl<'a> Document<'a> {
                     asked.iter().copied().collect::<Vec<_>>().join(", ")
                 ),
             };
-            self.note(name, "unknown field".to_owned(), mend);
+            self.note_at(place::member(&self.path, name), "unknown field", mend);
         }
     }
 
     /// Notes a mistake about the member `name` of this object.
     pub fn note(&self, name: &str, cause: impl Into<String>, mend: impl Into<String>) {
-        self.mistakes.borrow_mut().push(Mistake {
-            path: format!("{}.{name}", self.path),
-            cause: cause.into(),
-            mend: mend.into(),
-        });
+        self.note_at(format!("{}.{name}", self.path), cause, mend);
+    }
+
+    fn note_at(&self, path: String, cause: impl Into<String>, mend: impl Into<String>) {
+        let (cause, mend) = (cause.into(), mend.into());
+        self.mistakes.borrow_mut().push(Mistake { path, cause, mend });
     }
 
     /// The member as it stands; `null` counts as absent.

@@ -51,17 +51,21 @@ impl Reply {
         self
     }
 
-    /// 422 with the mistakes of a body, the first ten: each its JSON path, cause and mend.
+    /// 422 with the mistakes of a body (or of a query, taken as an object), the first ten: each its JSON pointer and what
+    /// is wrong with it, in the members that a schema's errors have (`crates/validate`).
     pub fn mistakes(mistakes: &[Mistake]) -> Self {
         let listed: Vec<Value> = mistakes
             .iter()
             .take(MISTAKES)
             .map(|mistake| {
                 let cause: String = mistake.cause.chars().take(CAUSE_CHARS).collect();
-                json!({"path": mistake.path, "cause": cause, "mend": mistake.mend})
+                let detail = format!("{cause}; {}", mistake.mend);
+                json!({"pointer": mistake.pointer(), "detail": detail})
             })
             .collect();
-        Self::new(Reason::BodyInvalid).with("errors", Value::Array(listed))
+        Self::new(Reason::BodyInvalid)
+            .detail("what was sent is not what is taken here")
+            .with("errors", Value::Array(listed))
     }
 
     /// 422 with one mistake.

@@ -1,4 +1,4 @@
-//! What a client is told of a body that is refused: where, which keyword, and words that are the same for everybody.
+//! What a client is told of a body that is refused: where, and words that are the same for everybody.
 //! Nothing of the body's values, nothing of a library's texts. Knows no HTTP.
 
 use gatehouse_contract::{Problem, Reason};
@@ -18,7 +18,8 @@ const MAX_POINTER_BYTES: usize = 256;
 pub struct Finding {
     /// Where in the body (RFC 6901).
     pub pointer: String,
-    /// The keyword of the schema that is not met.
+    /// The keyword of the schema that is not met; clients are told what it means.
+    #[serde(skip)]
     pub keyword: &'static str,
     /// What that means, the same words for every body.
     pub detail: &'static str,
@@ -56,11 +57,14 @@ impl Refusal {
     /// What a client is answered.
     pub fn problem(&self) -> Problem {
         let problem = Problem::new(self.reason).detail(self.detail);
-        if self.findings.is_empty() {
+        if self.reason != Reason::BodyInvalid {
             return problem;
         }
-        // Findings are two words and a string: this cannot fail.
-        problem.with("errors", serde_json::to_value(&self.findings).unwrap_or_default())
+        // The same members in every refusal of a body, and in those of a service's own.
+        let whole = [Finding { pointer: String::new(), keyword: "", detail: self.detail }];
+        let findings = if self.findings.is_empty() { &whole } else { self.findings.as_slice() };
+        // Findings are texts: this cannot fail.
+        problem.with("errors", serde_json::to_value(findings).unwrap_or_default())
     }
 }
 

@@ -43,7 +43,7 @@ Every refusal of the gateway and of the services behind it has a body of the typ
 | `status` | the HTTP status once more |
 | `detail` | what happened this time, where more can be said. For people: do not parse it |
 | `request_id`, `instance` | this occurrence: the request's `X-Request-ID`, as it is and as a URI. Tell it to support |
-| `errors` | of a body that is not taken: at most ten mistakes, each with its place, its cause and the mend |
+| `errors` | of a body that is not taken: at most ten mistakes, each a `pointer` into it (RFC 6901) and a `detail` |
 
 Other members belong to a reason and stand in its part. Of the inside of the system nothing is said, and another tenant's
 things are answered like missing ones. 401, 403 and 429 carry `Cache-Control: no-store`. A gRPC or gRPC-Web call gets no body: HTTP

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What a tenant's own admin may enter: a provider on the public internet.
-fn public(more: Value) -> Value {
+pub fn public(more: Value) -> Value {
     let mut document = json!({
         "name": "Okta",
         "issuer": "https://acme.okta.example",
@@ -24,7 +24,7 @@ fn public(more: Value) -> Value {
     document
 }
 
-fn path(tenant: &Tenant) -> String {
+pub fn path(tenant: &Tenant) -> String {
     format!("/api/v1/factory/tenants/{}/issuers", tenant.id)
 }
 
@@ -32,12 +32,12 @@ fn mistakes(answer: &Answer) -> String {
     assert_eq!(answer.status, 422, "{}", answer.text);
     let errors = answer.json()["errors"].clone();
     let lines = errors.as_array().unwrap().iter().map(|error| {
-        format!("{}: {}", error["path"].as_str().unwrap(), error["cause"].as_str().unwrap())
+        format!("{}: {}", error["pointer"].as_str().unwrap(), error["detail"].as_str().unwrap())
     });
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn anyone() -> World {
+pub fn anyone() -> World {
     world_with(json!({"public_origin": ORIGIN}))
 }
 
@@ -115,61 +115,58 @@ fn every_mistake_of_an_issuer_is_named() {
     for (more, expected) in [
         (
             json!({"issuer": "http://acme.okta.example"}),
-            "$.issuer: http://acme.okta.example is not https and is not named as an exception",
+            "/issuer: http://acme.okta.example is not https and is not named as an exception",
         ),
         (
             json!({"issuer": "https://127.0.0.1:1"}),
-            "$.issuer: https://127.0.0.1:1 leads to 127.0.0.1, which is not a public address",
+            "/issuer: https://127.0.0.1:1 leads to 127.0.0.1, which is not a public address",
         ),
         (
             json!({"issuer": "https://[::1]"}),
-            "$.issuer: https://[::1] leads to ::1, which is not a public address",
+            "/issuer: https://[::1] leads to ::1, which is not a public address",
         ),
         (
             json!({"issuer": "https://169.254.169.254"}),
-            "$.issuer: https://169.254.169.254 leads to 169.254.169.254, which is not a public address",
+            "/issuer: https://169.254.169.254 leads to 169.254.169.254, which is not a public address",
         ),
         (
             json!({"issuer": "https://login.microsoftonline.com/common/v2.0"}),
-            "$.issuer: stands for several issuers, or has a query or fragment",
+            "/issuer: stands for several issuers, or has a query or fragment",
         ),
         (
             json!({"issuer": "https://login.microsoftonline.com/{tenantid}/v2.0"}),
-            "$.issuer: stands for several issuers, or has a query or fragment",
+            "/issuer: stands for several issuers, or has a query or fragment",
         ),
         (
             json!({"issuer": "https://a:b@acme.example"}),
-            "$.issuer: not an address that can be asked",
+            "/issuer: not an address that can be asked",
         ),
-        (json!({"issuer": "https://auth.test"}), "$.issuer: this is us"),
+        (json!({"issuer": "https://auth.test"}), "/issuer: this is us"),
         (
             json!({"jwks_uri": "http://10.0.0.1/keys"}),
-            "$.jwks_uri: http://10.0.0.1 is not https and is not named as an exception",
+            "/jwks_uri: http://10.0.0.1 is not https and is not named as an exception",
         ),
         (
             json!({"algorithms": ["HS256"]}),
-            "$.algorithms: a symmetric algorithm: whoever verifies could sign",
+            "/algorithms: a symmetric algorithm: whoever verifies could sign",
         ),
-        (json!({"algorithms": ["none"]}), "$.algorithms[0]: \"none\" does not fit"),
+        (json!({"algorithms": ["none"]}), "/algorithms/0: \"none\" does not fit"),
         (
             json!({"bearer": true}),
-            "$.audiences: empty, and \"bearer\" is true: tokens made for others would be taken",
+            "/audiences: empty, and \"bearer\" is true: tokens made for others would be taken",
         ),
         (
             json!({"max_role": "viewer"}),
-            "$.roles.map: maps a group to more than \"max_role\" (viewer)",
+            "/roles/map: maps a group to more than \"max_role\" (viewer)",
         ),
-        (json!({"max_role": "owner"}), "$.max_role: \"owner\" does not fit"),
-        (json!({"scopes": ["email"]}), "$.scopes: without \"openid\", or with a space"),
-        (json!({"client_secret": null}), "$.client_secret: missing"),
-        (
-            json!({"client_auth": "none"}),
-            "$.client_secret: stands beside \"client_auth\": \"none\"",
-        ),
-        (json!({"roles": {"source": "token"}}), "$.roles.claim: missing"),
-        (json!({"roles": {"claim": "groups"}}), "$.roles.claim: \"groups\" is no JSON pointer"),
-        (json!({"claims": {"required": {"/hd": 1}}}), "$.claims.required./hd: 1 is no string"),
-        (json!({"tenants": "any"}), "$.tenants: unknown field"),
+        (json!({"max_role": "owner"}), "/max_role: \"owner\" does not fit"),
+        (json!({"scopes": ["email"]}), "/scopes: without \"openid\", or with a space"),
+        (json!({"client_secret": null}), "/client_secret: missing"),
+        (json!({"client_auth": "none"}), "/client_secret: stands beside \"client_auth\": \"none\""),
+        (json!({"roles": {"source": "token"}}), "/roles/claim: missing"),
+        (json!({"roles": {"claim": "groups"}}), "/roles/claim: \"groups\" is no JSON pointer"),
+        (json!({"claims": {"required": {"/hd": 1}}}), "/claims/required/~1hd: 1 is no string"),
+        (json!({"tenants": "any"}), "/tenants: unknown field"),
     ] {
         let answer = post(more.clone());
         assert!(mistakes(&answer).starts_with(expected), "{more}: {}", mistakes(&answer));

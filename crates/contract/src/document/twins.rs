@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeSet, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::Mistake;
+use super::{Mistake, place};
 
 /// The most that are reported: a document may be a client's, and the answer must not outgrow it.
 const MOST: usize = 20;
@@ -83,7 +83,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let mut names = BTreeSet::new();
         while let Some(name) = members.next_key::<String>()? {
-            let path = format!("{}.{name}", self.path);
+            let path = place::member(self.path, &name);
             if names.insert(name) {
                 members.next_value_seed(Walk { path: &path, ..self })?;
             } else {

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use serde_json::Value;
 
-use super::Document;
 #[cfg(feature = "describe")]
 use super::describe;
+use super::{Document, place::member};
 
 /// A closed set of words.
 pub trait Words: FromStr {
@@ -54,7 +54,7 @@ impl Document<'_> {
         let Value::Object(members) = value else { return self.wrong(name, value, &each) };
         let mut map = Some(BTreeMap::new());
         for (key, value) in members {
-            match (map.as_mut(), self.as_parsed(&format!("{name}.{key}"), value, expected)) {
+            match (map.as_mut(), self.as_parsed(&member(name, key), value, expected)) {
                 (Some(map), Some(word)) => drop(map.insert(key.clone(), word)),
                 _ => map = None,
             }

@@ -1,5 +1,7 @@
 //! What a client is told, word for word.
 
+use serde_json::json;
+
 use super::*;
 
 #[test]
@@ -14,7 +16,8 @@ fn x7_every_refusal_is_a_problem_of_its_status() {
         let problem = refusal.problem();
         assert_eq!((problem.status, problem.code), (status, code));
         assert_eq!(problem.detail.as_deref(), Some(refusal.detail));
-        assert!(problem.extensions.is_empty());
+        let errors = (status == 422).then(|| json!([{"pointer": "", "detail": refusal.detail}]));
+        assert_eq!(problem.extensions.get("errors"), errors.as_ref());
     }
 }
 

@@ -85,7 +85,12 @@ fn x7_at_most_ten_errors_and_nothing_of_the_body_in_them() {
     assert_eq!(refusal.findings.len(), MAX_FINDINGS);
     let told = String::from_utf8(refusal.problem().to_json()).unwrap();
     assert!(!told.contains("734921"), "{told}");
-    assert!(told.contains(r#""errors":[{"detail":"is of another type than it must be","keyword":"type","pointer":"/k0"}"#), "{told}");
+    assert!(
+        told.contains(
+            r#""errors":[{"detail":"is of another type than it must be","pointer":"/k0"}"#
+        ),
+        "{told}"
+    );
     // A pointer as long as a client likes is told up to a whole step.
     let long = "n".repeat(300);
     check(&schema, &format!(r#"{{"{long}":1}}"#), Err(&[("", "type")]));
