@@ -16,6 +16,7 @@ mod random;
 mod relay;
 mod routes;
 mod seal;
+mod sealer;
 mod serve;
 mod session;
 mod token;

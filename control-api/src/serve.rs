@@ -22,6 +22,7 @@ use crate::{
     oidc::SignIn,
     relay::{Relay, status::Status},
     routes::{self, Api},
+    sealer::{self, Sealer},
 };
 
 /// How long filling the permission cache may take: a sidecar waits for its answer meanwhile.
@@ -65,6 +66,15 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
             (None, None)
         }
     };
+    let seals = Arc::new(sealer::status::Status::default());
+    let issuer = tokens.issuer.clone();
+    let sealing = database
+        .system
+        .is_some()
+        .then(|| Sealer::new(store.clone(), Arc::clone(&keyring), issuer, Arc::clone(&seals)));
+    if sealing.is_none() {
+        warn!("no $.database.system: this process does not seal the audit");
+    }
     let (_trigger, shutdown) = Shutdown::on_signals()?;
     // What no provider's document may lead to.
     let own = [&internal, &probes].into_iter().filter_map(|listener| listener.local_addr().ok());
@@ -92,15 +102,28 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let finish = |router| app::finish_counted(router, Bounds::default(), requests.clone());
     let (word, text) = (Arc::clone(&status), Arc::clone(&status));
     let ready = if relay.is_some() { ready.note("relay", move || word.word()) } else { ready };
-    let metrics = requests.router_with(move || text.render());
+    let ready = match &sealing {
+        Some(_) => {
+            let word = Arc::clone(&seals);
+            ready.note("audit_seals", move || word.word())
+        }
+        None => ready,
+    };
+    let metrics = requests.router_with(move || text.render() + &seals.render());
     let admin = admin::router(ready).merge(metrics);
     let relaying = async {
         if let Some(relay) = relay {
             relay.run(shutdown.clone()).await;
         }
     };
+    let sealing = async {
+        if let Some(sealer) = sealing {
+            sealer.run(shutdown.clone()).await;
+        }
+    };
     tokio::join!(
         relaying,
+        sealing,
         listen::serve("listen", public, finish(routes::public(&state)), shutdown.clone()),
         listen::serve(
             "internal_listen",

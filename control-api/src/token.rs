@@ -70,7 +70,6 @@ impl Signer {
     /// Signs an access token. It says who and for which tenant, and neither roles nor tier: the record does.
     pub fn issue(&self, tokens: &Tokens, grant: &Grant) -> Result<String, Unspecified> {
         let now = grant.now.as_secs();
-        let header = json!({"alg": "RS256", "kid": self.kid, "typ": "at+jwt"});
         let claims = json!({
             "iss": tokens.issuer,
             "aud": tokens.audience,
@@ -82,8 +81,14 @@ impl Signer {
             "exp": now.saturating_add(tokens.ttl.as_secs()),
             "jti": grant.id,
         });
+        self.sign("at+jwt", &claims)
+    }
+
+    /// Signs `payload` as a message of this type (RFC 7515 §3.1).
+    pub fn sign(&self, typ: &str, payload: &Value) -> Result<String, Unspecified> {
+        let header = json!({"alg": "RS256", "kid": self.kid, "typ": typ});
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&header), part(&claims));
+        let signed = format!("{}.{}", part(&header), part(payload));
         let mut signature = vec![0; self.pair.public_modulus_len()];
         self.pair.sign(
             &RSA_PKCS1_SHA256,

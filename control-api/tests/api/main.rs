@@ -6,6 +6,8 @@ mod access;
 #[cfg(test)]
 mod api_keys;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod database;
 #[cfg(test)]
 mod http;
