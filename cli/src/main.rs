@@ -24,13 +24,15 @@ Examples:
   gatehouse lint istio/base/wasmplugin.yaml kong/kong.yaml
   gatehouse convert kong.yaml > suite.json
   gatehouse verify token --jwks jwks.json < token.txt
+  gatehouse verify audit audit.jsonl --jwks jwks.json
   gatehouse explain --config suite.json POST /api/v1/registry/agents --role viewer
 
 Exit codes: 0 good, 1 refused, 64 wrong usage, 66 a file cannot be read or used.";
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
-  gatehouse verify token --jwks jwks.json < token.txt";
+  gatehouse verify token --jwks jwks.json < token.txt
+  gatehouse verify audit audit.jsonl --jwks jwks.json";
 
 #[derive(Parser)]
 #[command(
@@ -68,6 +70,8 @@ enum Command {
 enum Verify {
     /// Judges an access token from stdin against a key set
     Token(verify::Args),
+    /// Checks an export of a tenant's audit: its chain, its signed head, and each row
+    Audit(verify::audit::Args),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
     let outcome: Outcome = match cli.command {
         Command::Lint(args) => lint::run(&args),
         Command::Verify(Verify::Token(args)) => verify::run(&args),
+        Command::Verify(Verify::Audit(args)) => verify::audit::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Schema(args) => schema::run(&args),

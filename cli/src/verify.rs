@@ -1,6 +1,8 @@
 //! `gatehouse verify token`: judges a token offline, with the filter's own code and the portable verifier.
 //! The token comes on stdin, never as an argument, which other users of the machine could read.
 
+pub mod audit;
+
 use std::{
     io::Read,
     path::PathBuf,

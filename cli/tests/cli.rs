@@ -66,6 +66,7 @@ fn help_has_examples_and_wrong_usage_is_64() {
     check("lint-help", 0, "lint --help");
     check("verify-help", 0, "verify --help");
     check("verify-token-help", 0, "verify token --help");
+    check("verify-audit-help", 0, "verify audit --help");
     check("explain-help", 0, "explain --help");
     check("schema-help", 0, "schema --help");
     check("convert-help", 0, "convert --help");
@@ -393,4 +394,42 @@ fn every_golden_belongs_to_a_case() {
         let name = path.file_stem().unwrap().to_str().unwrap();
         assert!(cases.contains(&format!("\"{name}\"")), "{}", path.display());
     }
+}
+
+/// The export of `data/audit.jsonl` after `change`, from stdin.
+fn check_audit(name: &str, exit: i32, change: impl FnOnce(&mut Vec<String>)) {
+    let text = fs::read_to_string(here("data/audit.jsonl")).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    change(&mut lines);
+    let text = lines.join("\n") + "\n";
+    check_with(name, exit, "verify audit - --jwks audit-jwks.json", text.as_bytes());
+}
+
+#[test]
+fn mtd5_verify_audit_accepts_an_export_and_names_what_was_changed() {
+    check("verify-audit-good", 0, "verify audit audit.jsonl --jwks audit-jwks.json");
+    check("verify-audit-json", 0, "--json verify audit audit.jsonl --jwks audit-jwks.json");
+    check_audit("verify-audit-one-byte", 1, |lines| {
+        lines[2] = lines[2].replace("\"subject\":\"s\"", "\"subject\":\"t\"");
+    });
+    check_audit("verify-audit-removed", 1, |lines| drop(lines.remove(2)));
+    check_audit("verify-audit-moved", 1, |lines| lines.swap(1, 2));
+    check_audit("verify-audit-cut", 1, |lines| lines.truncate(5));
+    check_audit("verify-audit-tail", 1, |lines| drop(lines.drain(5..9)));
+    check_audit("verify-audit-other-head", 1, |lines| {
+        let head = lines[4].split("\"head\":\"").nth(1).unwrap().trim_end_matches("\"}").to_owned();
+        let end =
+            lines[9].split("\"head\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        lines[9] = lines[9].replace(&end, &head);
+    });
+    // Another installation's keys.
+    check("verify-audit-other-keys", 1, "verify audit audit.jsonl --jwks jwks.json");
+    check(
+        "verify-audit-kept",
+        1,
+        "verify audit audit.jsonl --jwks audit-jwks.json --head audit.jsonl",
+    );
+    check("verify-audit-absent", 66, "verify audit absent.jsonl --jwks audit-jwks.json");
+    check("verify-audit-not-keys", 66, "verify audit audit.jsonl --jwks audit.jsonl");
+    check_with("verify-audit-not-text", 1, "verify audit - --jwks audit-jwks.json", b"\xff\xfe\n");
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use digest::{Digest, commit};
-pub use verify::{Broken, HeadFault, Verified, Verifier, head};
+pub use verify::{Broken, HeadFault, Verified, Verifier, head, kept};
 
 /// `typ` of a signed head: no token is one, and a head is no token.
 pub const HEAD_TYPE: &str = "audit-head";

@@ -34,6 +34,8 @@ pub struct Verified {
     pub waiting: u64,
     /// What is signed; none where nothing was sealed.
     pub head: Option<Head>,
+    /// The same as it was signed, to be kept.
+    pub signed: Option<String>,
 }
 
 /// The first thing that is wrong.
@@ -231,21 +233,26 @@ impl<'k> Verifier<'k> {
                 Some(head)
             }
         };
-        Ok(Verified { tenant, rows, seals, waiting, head })
+        Ok(Verified { tenant, rows, seals, waiting, head, signed: signed.map(str::to_owned) })
     }
 }
 
 /// A signed head whose signature one of `keys` verifies, of `tenant`.
 pub fn head(keys: &KeySet, signed: &str, tenant: TenantId) -> Result<Head, HeadFault> {
-    let message = jws::verify(keys, signed.as_bytes()).map_err(HeadFault::Signature)?;
-    if message.header.typ.as_deref() != Some(HEAD_TYPE) {
-        return Err(HeadFault::Type);
-    }
-    let head: Head = serde_json::from_slice(&message.payload).map_err(|_| HeadFault::Type)?;
+    let head = kept(keys, signed)?;
     if head.tenant != tenant {
         return Err(HeadFault::Tenant);
     }
     Ok(head)
+}
+
+/// A signed head of whichever tenant, for [`Verifier::new`].
+pub fn kept(keys: &KeySet, signed: &str) -> Result<Head, HeadFault> {
+    let message = jws::verify(keys, signed.as_bytes()).map_err(HeadFault::Signature)?;
+    if message.header.typ.as_deref() != Some(HEAD_TYPE) {
+        return Err(HeadFault::Type);
+    }
+    serde_json::from_slice(&message.payload).map_err(|_| HeadFault::Type)
 }
 
 fn says(head: &Head, seal: &Seal) -> Result<(), Broken> {

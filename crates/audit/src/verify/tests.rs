@@ -306,3 +306,11 @@ fn what_is_no_export_is_said_to_be_none() {
     lines.push(lines[1].clone());
     assert_eq!(verify_with(&lines, None).unwrap_err(), Broken::AfterEnd);
 }
+
+/// What `gatehouse verify audit` is tested with, so that its goldens are this format.
+#[test]
+fn the_sample_of_the_command_line_is_an_export_of_today() {
+    let lines: Vec<String> =
+        good().iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
+    assert_eq!(lines.concat(), include_str!("../../../../cli/tests/data/audit.jsonl"));
+}
