@@ -22,6 +22,7 @@ mod paths;
 mod reload;
 mod robust;
 mod scopes;
+mod soak;
 mod sources;
 mod tenant;
 mod transforms;

@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "calling the host; nothing else in this crate may")]
 
-use std::ptr;
+use std::{cell::RefCell, ptr};
 
 mod map;
 
@@ -172,8 +172,24 @@ pub(crate) fn monotonic_ns() -> Option<u64> {
     (error == 0).then_some(now)
 }
 
-/// The id of a counter; the same name is the same counter.
-pub(crate) fn define_counter(name: &str) -> Option<u32> {
+/// The id of a counter; the same name is the same counter. Envoy gives a new id to every definition and keeps all of
+/// them as long as the VM lives, so that a name is defined once, however many configurations name it.
+pub(crate) fn counter(name: &str) -> Option<u32> {
+    thread_local! {
+        static DEFINED: RefCell<Vec<(String, u32)>> = const { RefCell::new(Vec::new()) };
+    }
+    DEFINED.with(|defined| {
+        let mut defined = defined.try_borrow_mut().ok()?;
+        if let Some((_, metric)) = defined.iter().find(|(known, _)| known == name) {
+            return Some(*metric);
+        }
+        let metric = define_counter(name)?;
+        defined.push((name.to_owned(), metric));
+        Some(metric)
+    })
+}
+
+fn define_counter(name: &str) -> Option<u32> {
     let mut metric = 0;
     // SAFETY: the host reads `name` and writes one number, which live until it returns.
     let status =

@@ -133,7 +133,7 @@ impl Engine {
 /// The counters of the policy as the host knows them. On Kong they would need a zone that its operator declares.
 fn counters(suite: &Suite) -> Vec<Option<u32>> {
     match suite.host() {
-        Host::Envoy => suite.counter_names().map(|name| abi::define_counter(&name)).collect(),
+        Host::Envoy => suite.counter_names().map(|name| abi::counter(&name)).collect(),
         Host::Kong => Vec::new(),
     }
 }

@@ -185,7 +185,7 @@ fn write_pieces(client: TcpStream, pieces: fn(&str) -> Vec<Vec<u8>>) -> std::io:
     Ok(())
 }
 
-fn to(upstream: SocketAddr) -> super::gate::Patch {
+pub fn to(upstream: SocketAddr) -> super::gate::Patch {
     Box::new(move |bootstrap| {
         let clusters = bootstrap.pointer_mut("/static_resources/clusters")?.as_array_mut()?;
         let control = clusters.iter_mut().find(|cluster| cluster["name"] == "control-api")?;
