@@ -85,6 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let environment = |command: &mut Command| -> anyhow::Result<()> {
         command
             .env("GATEHOUSE_TEST_POSTGRES", postgres(&stores))
+            .env("GATEHOUSE_TEST_PG_BIN", parts.pg("")?)
             .env("GATEHOUSE_TEST_REDIS", stores.instance.redis("admin"))
             .env("GATEHOUSE_TEST_REDIS_CLUSTER", &cluster)
             .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)

@@ -72,6 +72,8 @@ id_kinds! {
     ApiKeyId,
     /// An external issuer of tokens that a tenant registered.
     IssuerId,
+    /// An organization within a tenant (specification MTD-002).
+    OrganizationId,
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub mod issuers;
 pub mod lookup;
 pub mod members;
 pub mod migrate;
+pub mod organizations;
+pub mod partitions;
 pub mod quotas;
 pub mod relay;
 pub mod revocations;
@@ -27,6 +29,8 @@ pub mod seals;
 pub mod sessions;
 pub mod system;
 pub mod tenant;
+pub mod tenant_config;
+pub mod usage;
 pub mod version_pins;
 pub mod within;
 

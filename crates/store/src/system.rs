@@ -19,6 +19,8 @@ pub enum Job {
     Sweep,
     /// Says that a worker is alive.
     Heartbeat,
+    /// Makes partitions ahead and drops old ones ([`crate::partitions`]).
+    Partitions,
     /// Carries changes of facts from the outbox to the feed ([`crate::relay`]).
     Relay,
     /// Seals the audit ([`crate::seals`]).
@@ -28,7 +30,7 @@ pub enum Job {
 impl Job {
     /// Every job.
     pub const ALL: &'static [Self] =
-        &[Self::Feeder, Self::Sweep, Self::Heartbeat, Self::Relay, Self::Sealer];
+        &[Self::Feeder, Self::Sweep, Self::Heartbeat, Self::Partitions, Self::Relay, Self::Sealer];
 
     /// Its name in the policies.
     pub const fn as_str(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Job {
             Self::Feeder => "feeder",
             Self::Sweep => "sweep",
             Self::Heartbeat => "heartbeat",
+            Self::Partitions => "partitions",
             Self::Relay => "relay",
             Self::Sealer => "sealer",
         }

@@ -1,13 +1,13 @@
 //! A database per test, and hands for each role.
 //! Knows nothing of what is tested.
 
-use std::{panic::resume_unwind, sync::Arc};
+use std::{ops::Deref, panic::resume_unwind, sync::Arc};
 
 use gatehouse_contract::{
     AgentId, AgentVersionId, ApiKeyId, ExecutionId, Role, Roles, TenantId, Tier,
 };
 use gatehouse_store::{
-    Actor, OffsetDateTime, OpCtx, Store, Urls,
+    Actor, MasterKeys, OffsetDateTime, OpCtx, Store, Urls,
     api_keys::{KeyMark, NewApiKey},
     executions::NewExecution,
     migrate,
@@ -16,9 +16,14 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
 /// One database.
-pub struct Db {
+pub struct Scratch {
     server: String,
     name: String,
+}
+
+/// One database with the schema, and a store that is open on it.
+pub struct Db {
+    scratch: Scratch,
     pub store: Store,
 }
 
@@ -29,7 +34,7 @@ pub fn superuser_url() -> String {
 }
 
 /// `host:port` of the cluster.
-fn server() -> String {
+pub fn server() -> String {
     let url = superuser_url();
     let rest = url.split_once('@').map_or(url.as_str(), |(_, rest)| rest);
     rest.split('/').next().unwrap().to_owned()
@@ -56,38 +61,71 @@ async fn template(root: &mut PgConnection) -> String {
     name
 }
 
-/// Runs `test` with a fresh database and drops it, whatever becomes of the test.
-pub async fn with_db<F: Future<Output = ()> + Send + 'static>(
-    test: impl FnOnce(Arc<Db>) -> F + Send + 'static,
+/// The keys of a file with one line per digit.
+pub fn keys(digits: &str) -> MasterKeys {
+    let lines: Vec<String> = digits.chars().map(|digit| digit.to_string().repeat(64)).collect();
+    MasterKeys::parse(&lines.join("\n")).unwrap()
+}
+
+/// Runs `test` with a database of its own and drops it, whatever becomes of the test.
+async fn scratch<F: Future<Output = ()> + Send + 'static>(
+    template: &str,
+    test: impl FnOnce(Scratch) -> F + Send + 'static,
 ) {
     let name = format!("gatehouse_t_{}", Uuid::new_v4().simple());
-    let mut root = PgConnection::connect(&superuser_url()).await.expect("the superuser connects");
-    let template = template(&mut root).await;
+    let mut root = root(&superuser_url()).await;
+    let template =
+        if template.is_empty() { self::template(&mut root).await } else { template.to_owned() };
     let make = format!("CREATE DATABASE {name} OWNER gatehouse_owner TEMPLATE {template}");
-    sqlx::query(AssertSqlSafe(make)).execute(&mut root).await.unwrap();
+    run(&mut root, &make).await;
     // What a database grants is its own, and not its template's.
     let grant = format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC;
          GRANT CONNECT ON DATABASE {name} TO gatehouse_app, gatehouse_admin, gatehouse_system"
     );
     run(&mut root, &grant).await;
-    let inner_name = name.clone();
-    let ended = tokio::spawn(async move {
-        let server = server();
-        let url = |role: &str| format!("postgres://gatehouse_{role}:test@{server}/{inner_name}");
-        let urls = Urls { app: url("app"), admin: Some(url("admin")), system: Some(url("system")) };
-        let store = Store::connect(&urls).await.expect("the store opens");
-        test(Arc::new(Db { server, name: inner_name, store })).await;
-    })
-    .await;
-    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-    sqlx::query(AssertSqlSafe(drop)).execute(&mut root).await.unwrap();
+    let scratch = Scratch { server: server(), name: name.clone() };
+    let ended = tokio::spawn(async move { test(scratch).await }).await;
+    run(&mut root, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
     if let Err(error) = ended {
         resume_unwind(error.into_panic());
     }
 }
 
-impl Db {
+/// Runs `test` with a fresh database and a store that is open on it.
+pub async fn with_db<F: Future<Output = ()> + Send + 'static>(
+    test: impl FnOnce(Arc<Db>) -> F + Send + 'static,
+) {
+    scratch("", |scratch| async move {
+        let url = |role: &str| scratch.url(&format!("gatehouse_{role}"));
+        let urls = Urls { app: url("app"), admin: Some(url("admin")), system: Some(url("system")) };
+        let store = Store::connect(&urls).await.expect("the store opens").with_keys(keys("a"));
+        test(Arc::new(Db { scratch, store })).await;
+    })
+    .await;
+}
+
+/// Runs `test` with a database that no migration has touched.
+pub async fn with_empty_db<F: Future<Output = ()> + Send + 'static>(
+    test: impl FnOnce(Scratch) -> F + Send + 'static,
+) {
+    scratch("template0", test).await;
+}
+
+/// A session of the superuser.
+pub async fn root(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.expect("the superuser connects")
+}
+
+impl Deref for Db {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.scratch
+    }
+}
+
+impl Scratch {
     pub fn url(&self, role: &str) -> String {
         format!("postgres://{role}:test@{}/{}", self.server, self.name)
     }
@@ -110,9 +148,11 @@ impl Db {
 
     /// A raw session of the superuser.
     pub async fn root(&self) -> PgConnection {
-        PgConnection::connect(&self.root_url()).await.expect("the superuser connects")
+        root(&self.root_url()).await
     }
+}
 
+impl Db {
     /// A new tenant and an operation within it.
     pub async fn tenant(&self, slug: &str) -> OpCtx {
         let op = op(TenantId::new(Uuid::new_v4()));

@@ -16,6 +16,12 @@ mod isolation;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod migrations;
+#[cfg(test)]
+mod partitions;
+#[cfg(test)]
+mod proof;
+#[cfg(test)]
 mod quotas;
 #[cfg(test)]
 mod refusals;
@@ -23,5 +29,7 @@ mod refusals;
 mod seals;
 #[cfg(test)]
 mod sign_in;
+#[cfg(test)]
+mod tenancy;
 #[cfg(test)]
 mod version_pins;
