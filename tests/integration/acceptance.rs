@@ -15,6 +15,7 @@ mod grpc;
 mod handover;
 mod interleaved;
 mod keys;
+mod leavers;
 mod limits;
 mod logs;
 mod methods;

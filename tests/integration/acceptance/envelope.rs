@@ -13,7 +13,7 @@ use super::gate::{AGENTS, Gate, Plan, document, token};
 
 const BODY: &str = r#"{"b":1.0,"a":[1e400,12345678901234567890.1,"\u00e9\/"]}"#;
 
-fn enveloped(envelope: Value) -> Value {
+pub fn enveloped(envelope: Value) -> Value {
     let mut document = document();
     document["envelope"] = envelope;
     document

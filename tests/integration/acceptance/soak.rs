@@ -1,6 +1,6 @@
 //! X11: what a real Envoy holds stays the same over many requests, many configurations, and clients that leave early.
 
-mod footprint;
+pub mod footprint;
 
 use std::{
     fs,
