@@ -6,7 +6,7 @@
 pub mod credential;
 
 use axum::{
-    extract::{FromRequestParts, MatchedPath, Request, State},
+    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
     http::{HeaderMap, HeaderName, Method, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -72,6 +72,21 @@ pub async fn guard(State(api): State<Api>, request: Request, next: Next) -> Resp
         }
         Err(reply) => reply.into_response(),
     }
+}
+
+/// Stands behind the guard where a tenant is in the path: whose it is not learns nothing of what a request should be.
+pub async fn tenant_in_path(
+    params: RawPathParams,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Response {
+    let named = params.iter().find(|(name, _)| *name == "tenant");
+    let tenant = named.and_then(|(_, value)| value.parse().ok());
+    if tenant.is_some_and(|tenant| caller.sees(tenant)) {
+        return next.run(request).await;
+    }
+    Reply::new(Reason::NotFound).into_response()
 }
 
 async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
@@ -225,12 +240,17 @@ impl Caller {
         self.platform || self.roles.iter().last().is_some_and(|highest| role <= highest)
     }
 
+    /// Whether `target` exists for it: another tenant's is the same 404 as a missing one.
+    pub fn sees(&self, target: TenantId) -> bool {
+        self.platform || (self.by_role && target == self.tenant)
+    }
+
     /// Which door leads it to `target`. Another tenant's is the same 404 as a missing one.
     pub fn door_to(&self, target: TenantId) -> Result<Door, Reply> {
         if self.by_role && target == self.tenant {
             return Ok(Door::Own);
         }
-        if !self.platform {
+        if !self.sees(target) {
             return Err(Reason::NotFound.into());
         }
         self.platform_reason().map(Door::Platform)

@@ -13,7 +13,7 @@ use gatehouse_redis_kit::Address;
 use gatehouse_service::{Stop, config};
 use gatehouse_store::Urls;
 
-use crate::{oidc, peppers, seal::Sealer};
+use crate::{oidc, paging::Cursors, peppers, seal::Sealer};
 
 /// Everything that `serve` and `bootstrap` need.
 pub struct Config {
@@ -29,6 +29,8 @@ pub struct Config {
     pub redis: Option<Address>,
     /// From `key_file`.
     pub sealer: Sealer,
+    /// From `key_file`, too.
+    pub cursors: Cursors,
     /// From `peppers_file`.
     pub peppers: Peppers,
     pub image_store: PathBuf,
@@ -87,6 +89,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
         );
     }
     let sealer = key_file(doc);
+    let cursors = doc.text("key_file").map(|path| Cursors::from_file(Path::new(&path)));
     let peppers = peppers::read(doc);
     let image_store = folder(doc, "image_store");
     let sign_in = oidc::config::read(doc);
@@ -103,6 +106,8 @@ fn build(doc: &Document<'_>) -> Option<Config> {
         database: database?,
         redis: redis?,
         sealer: sealer?,
+        // What cannot be read was noted above.
+        cursors: cursors?.ok()?,
         peppers: peppers?,
         image_store: image_store?,
         sign_in: sign_in?,

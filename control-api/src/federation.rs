@@ -18,13 +18,19 @@ use gatehouse_service::{
     Reply,
     body::{JsonBody, wire},
 };
-use gatehouse_store::issuers::{ClientAuth, Issuer, Settings};
+use gatehouse_store::{
+    issuers::{ClientAuth, Issuer, Settings},
+    paging::Place,
+};
 use serde_json::{Map, Value, json};
 use tracing::error;
 
 use self::document::Around;
 use crate::{
     access::{Caller, Door},
+    condition::IfMatch,
+    once::Once,
+    paging::Listing,
     random,
     routes::{Api, door, path_id, refused, tenants::created, timestamp},
 };
@@ -34,6 +40,7 @@ pub async fn create(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    once: Once,
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
@@ -46,24 +53,26 @@ pub async fn create(
     let sealed = sealed(&api, id, secret.as_deref())?;
     let op = caller.op();
     let mut tx = door::open(&api, &op, door, tenant).await?;
+    once.begin(&mut tx).await?;
     let made =
         tx.within().create_issuer(id, &settings, sealed.as_deref()).await.map_err(refused)?;
-    tx.commit().await?;
-    Ok(created(&format!("/api/v1/factory/tenants/{tenant}/issuers/{id}"), shown(&made)))
+    let place = format!("/api/v1/factory/tenants/{tenant}/issuers/{id}");
+    once.end(&api, tx, created(&place, shown(&made))).await
 }
 
-/// `GET /api/v1/factory/tenants/{tenant}/issuers`: the newest 100.
+/// `GET /api/v1/factory/tenants/{tenant}/issuers`.
 pub async fn list(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-) -> Result<Json<Value>, Reply> {
+    listing: Listing,
+) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
     let mut tx = door::open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    let found = tx.within().list_issuers().await;
-    let found = found.map_err(refused)?;
-    Ok(Json(json!({"items": found.iter().map(shown).collect::<Vec<_>>()})))
+    let found = tx.within().list_issuers(&listing.page()).await.map_err(refused)?;
+    let place = |one: &Issuer| Place { created_at: one.created_at, id: one.id.as_uuid() };
+    Ok(listing.answer(&found, place, shown))
 }
 
 /// `GET /api/v1/factory/tenants/{tenant}/issuers/{issuer}`.
@@ -86,6 +95,7 @@ pub async fn update(
     State(api): State<Api>,
     caller: Caller,
     Path((tenant, issuer)): Path<(String, String)>,
+    if_match: IfMatch,
     body: JsonBody,
 ) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
@@ -95,7 +105,8 @@ pub async fn update(
     let own = matches!(door, Door::Own);
     let op = caller.op();
     let mut tx = door::open(&api, &op, door, tenant).await?;
-    let before = tx.within().issuer(id).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    let before = tx.within().lock_issuer(id).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    if_match.check(&shown(&before))?;
     let patch: Map<String, Value> = wire(&body.0)?;
     let mut whole = Value::Object(document::shown(&before.settings));
     merge(&mut whole, &Value::Object(patch));
@@ -124,11 +135,14 @@ pub async fn delete(
     State(api): State<Api>,
     caller: Caller,
     Path((tenant, issuer)): Path<(String, String)>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let id: IssuerId = path_id(&issuer)?;
     let op = caller.op();
     let mut tx = door::open(&api, &op, caller.door_to(tenant)?, tenant).await?;
+    let before = tx.within().lock_issuer(id).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    if_match.check(&shown(&before))?;
     if !tx.within().delete_issuer(id).await.map_err(refused)? {
         return Err(Reason::NotFound.into());
     }

@@ -5,11 +5,15 @@ mod access;
 mod bodies;
 mod bootstrap;
 mod clock;
+mod condition;
 mod config;
 mod federation;
 mod images;
 mod keyring;
 mod oidc;
+mod once;
+mod openapi;
+mod paging;
 mod peppers;
 mod principal;
 mod random;
@@ -32,6 +36,7 @@ Examples:
   gatehouse-control-api migrate --database postgres://gatehouse_owner:…@127.0.0.1/gatehouse
   gatehouse-control-api bootstrap --config control-api.json --name ops
   gatehouse-control-api serve --config control-api.json
+  gatehouse-control-api openapi > openapi.json
 
 Exit codes: 0 done, 64 mistakes in arguments or configuration, 69 something cannot be reached or had,
 70 a fault of ours, 78 the database is set up in a way that is not safe.";
@@ -57,6 +62,12 @@ enum Command {
         /// The database, as gatehouse_owner.
         #[arg(long, env = "GATEHOUSE_MIGRATE_DATABASE", hide_env_values = true)]
         database: String,
+    },
+    /// Print the OpenAPI document of the public listener; it needs no configuration.
+    Openapi {
+        /// Print the schemas that bodies are judged by instead, as the gateway's module `validate` reads them.
+        #[arg(long)]
+        bodies: bool,
     },
     /// Make the platform's tenant and a client for its operator, and print the client's credentials once.
     Bootstrap {
@@ -89,11 +100,22 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Serve { config } => serve::run(&config).await,
             Command::Migrate { database } => apply(&database).await,
+            Command::Openapi { bodies } => print(bodies),
             Command::Bootstrap { config, name, rotate_secret } => {
                 bootstrap::run(&config, &name, rotate_secret).await
             }
         }
     })
+}
+
+fn print(bodies: bool) -> Result<(), Stop> {
+    let endpoints = routes::table::endpoints();
+    let document = match bodies {
+        true => openapi::bodies(&endpoints),
+        false => openapi::document(&endpoints).map_err(|error| Stop::software(&error))?,
+    };
+    print!("{}", openapi::written(&document));
+    Ok(())
 }
 
 async fn apply(database: &str) -> Result<(), Stop> {

@@ -4,22 +4,20 @@
 mod agents;
 mod api_keys;
 pub mod door;
+pub mod endpoint;
 mod executions;
 mod internal;
 mod limits;
 mod members;
 mod oauth;
+pub mod reference;
+pub mod table;
 pub mod tenants;
 mod version_pin;
 
 use std::{path::Path, sync::Arc};
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware::from_fn_with_state,
-    routing::{get, post},
-};
+use axum::{Router, extract::DefaultBodyLimit, routing::post};
 use gatehouse_authn::{Rules, api_key::Peppers};
 use gatehouse_contract::{
     Reason,
@@ -33,11 +31,8 @@ use gatehouse_validate::Validator;
 use time::format_description::well_known::Rfc3339;
 use tracing::error;
 
-use self::members::Kind;
-use crate::{
-    access::guard, bodies, config::Tokens, federation, keyring::Keyring, oidc, oidc::SignIn,
-    seal::Sealer,
-};
+use self::reference::Reference;
+use crate::{config::Tokens, keyring::Keyring, oidc::SignIn, paging::Cursors, seal::Sealer};
 
 /// What every handler may use.
 #[derive(Clone)]
@@ -54,6 +49,8 @@ pub struct Api {
     /// Filled for the sidecars, never read here.
     pub permissions: Option<Permissions>,
     pub sealer: Arc<Sealer>,
+    pub cursors: Arc<Cursors>,
+    pub reference: Arc<Reference>,
     /// `None` where it is not configured.
     pub sign_in: Option<Arc<SignIn>>,
 }
@@ -67,73 +64,16 @@ pub fn rules(tokens: &Tokens) -> Rules {
     }
 }
 
-/// An execution's input may have 256 KiB; the rest is the envelope around it.
-const EXECUTION_BODY_BYTES: usize = (256 + 8) * 1024;
-
 /// A batch of last uses.
 const LAST_USED_BYTES: usize = 1024 * 1024;
 
-/// What clients reach through the gateway. Behind the guard everything needs a token; in front of it are the
-/// routes that the matrix calls public.
+/// What clients reach through the gateway: the table, each endpoint within what its manner asks for.
 pub fn public(api: &Api) -> Router {
-    let guarded = Router::new()
-        .route("/api/v1/factory/signing-keys", post(oauth::rotate))
-        .route("/api/v1/factory/tenants", post(tenants::create))
-        .route("/api/v1/factory/tenants/{tenant}", get(tenants::read).patch(tenants::change))
-        .route("/api/v1/factory/tenants/{tenant}/suspend", post(tenants::suspend))
-        .route("/api/v1/factory/tenants/{tenant}/resume", post(tenants::resume))
-        .route(
-            "/api/v1/factory/tenants/{tenant}/limits",
-            get(limits::read).put(limits::replace).delete(limits::clear),
-        )
-        .route(
-            "/api/v1/factory/tenants/{tenant}/version-pin",
-            get(version_pin::read).put(version_pin::replace).delete(version_pin::clear),
-        )
-        .merge(members::routes(Kind::User))
-        .merge(members::routes(Kind::Client))
-        .route(
-            "/api/v1/factory/tenants/{tenant}/api-keys",
-            get(api_keys::list).post(api_keys::create),
-        )
-        .route(
-            "/api/v1/factory/tenants/{tenant}/api-keys/{key}",
-            get(api_keys::read).patch(api_keys::rename).delete(api_keys::revoke),
-        )
-        .route("/api/v1/factory/tenants/{tenant}/api-keys/{key}/rotate", post(api_keys::rotate))
-        .route(
-            "/api/v1/factory/tenants/{tenant}/issuers",
-            get(federation::list).post(federation::create),
-        )
-        .route(
-            "/api/v1/factory/tenants/{tenant}/issuers/{issuer}",
-            get(federation::read).patch(federation::update).delete(federation::delete),
-        )
-        .route("/api/v1/registry/agents", get(agents::list).post(agents::create))
-        .route("/api/v1/registry/agents/{agent}", get(agents::read).delete(agents::delete))
-        .route(
-            "/api/v1/registry/agents/{agent}/versions",
-            get(agents::list_versions).post(agents::create_version),
-        )
-        .route(
-            "/api/v1/runtime/executions",
-            get(executions::list)
-                .post(executions::submit)
-                .layer(DefaultBodyLimit::max(EXECUTION_BODY_BYTES)),
-        )
-        .route("/api/v1/runtime/executions/{execution}", get(executions::read))
-        .route_layer(from_fn_with_state(api.clone(), bodies::judge))
-        .route_layer(from_fn_with_state(api.clone(), guard));
-    Router::new()
-        .route("/oauth2/token", post(oauth::token))
-        .route("/oauth2/login", get(oidc::login))
-        .route("/oauth2/callback", get(oidc::callback))
-        .route("/oauth2/logout", post(oidc::logout))
-        .route("/oauth2/revoke", post(oauth::revoke))
-        .route("/.well-known/jwks.json", get(oauth::jwks))
-        .route("/.well-known/openid-configuration", get(oauth::discovery))
-        .merge(guarded)
-        .with_state(api.clone())
+    let routes = table::endpoints().into_iter().fold(Router::new(), |router, endpoint| {
+        let path = endpoint.path.clone();
+        router.route(&path, endpoint.serve(api))
+    });
+    routes.with_state(api.clone())
 }
 
 /// What the sidecars of this machine reach; never the gateway.

@@ -20,8 +20,9 @@ use crate::{
     config::{self, Config},
     keyring::{self, Keyring},
     oidc::SignIn,
+    openapi,
     relay::{Relay, status::Status},
-    routes::{self, Api},
+    routes::{self, Api, reference::Reference},
     sealer::{self, Sealer},
 };
 
@@ -38,6 +39,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         database,
         redis,
         sealer,
+        cursors,
         peppers,
         image_store,
         sign_in,
@@ -52,6 +54,8 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     keyring.ensure().await.map_err(keys_stop)?;
     let matrix = Matrix::builtin().map_err(|error| Stop::software(&error))?;
     let bodies = bodies::builtin().map_err(|error| Stop::software(&error))?;
+    let document = openapi::document(&routes::table::endpoints());
+    let document = document.map_err(|error| Stop::software(&error))?;
     let rules = routes::rules(&tokens);
     let status = Arc::new(Status::default());
     let (relay, permissions) = match &redis {
@@ -90,6 +94,8 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         image_store: image_store.into(),
         permissions,
         sealer,
+        cursors: Arc::new(cursors),
+        reference: Arc::new(Reference::new(&document)),
         sign_in,
     };
     let probe = store.clone();

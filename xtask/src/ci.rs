@@ -9,7 +9,7 @@ use crate::{
     codegen, command,
     gates::{self, Gates},
     install,
-    render::{self, Document, Image, problems},
+    render::{Image, problems},
     repo, tidy, tools, wasm,
 };
 
@@ -73,8 +73,7 @@ fn tidy_(root: &Path) -> anyhow::Result<()> {
 }
 
 fn codegen_(root: &Path) -> anyhow::Result<()> {
-    let mut rendered = render::all(&Document::read(root)?, &Image::unpublished());
-    rendered.extend(render::versions::pages(root)?);
+    let rendered = codegen::rendered(root, &Image::unpublished())?;
     let unexplained = problems::mistakes();
     lines(unexplained, "reasons are not explained, or twice")?;
     lines(codegen::differences(root, &rendered), "files differ: run `cargo xtask codegen`")

@@ -43,9 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         _ => Image::unpublished(),
     };
-    let mut rendered = render::all(&Document::read(&root)?, &image);
-    rendered.extend(render::versions::pages(&root)?);
-    rendered.extend(render::validate::manifests(&root, &image)?);
+    let rendered = rendered(&root, &image)?;
     if args.check {
         let wrong = differences(&root, &rendered);
         for line in &wrong {
@@ -64,6 +62,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         println!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that is generated and committed.
+pub fn rendered(root: &Path, image: &Image) -> anyhow::Result<Vec<Rendered>> {
+    let mut rendered = render::all(&Document::read(root)?, image);
+    rendered.extend(render::versions::pages(root)?);
+    let documents = render::openapi::documents(root)?;
+    for bodies in documents.iter().filter(|file| file.path == render::validate::DOCUMENT) {
+        rendered.extend(render::validate::manifests(&bodies.text, image)?);
+    }
+    rendered.extend(documents);
+    Ok(rendered)
 }
 
 /// One line per committed file that is not what would be written.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 pub mod envoy;
 pub mod istio;
 pub mod kong;
+pub mod openapi;
 pub mod problems;
 pub mod validate;
 pub mod versions;

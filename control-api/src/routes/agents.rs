@@ -9,14 +9,21 @@ use axum::{
 use gatehouse_contract::{AgentId, AgentVersionId, Document, Reason};
 use gatehouse_execution::{ImageName, ImageRef};
 use gatehouse_service::{Reply, body::JsonBody};
-use gatehouse_store::agents::{Agent, AgentVersion};
+use gatehouse_store::{
+    agents::{Agent, AgentVersion},
+    paging::Place,
+};
 use serde_json::{Value, json};
 use tracing::error;
 
 use crate::{
     access::Caller,
-    images, random,
-    routes::{Api, path_id, refused, tenants::created, timestamp},
+    condition::IfMatch,
+    images,
+    once::Once,
+    paging::Listing,
+    random,
+    routes::{Api, door::own, path_id, refused, tenants::created, timestamp},
 };
 
 const MAX_DESCRIPTION_CHARS: usize = 2000;
@@ -26,6 +33,7 @@ const MAX_VERSION_BYTES: usize = 64;
 pub async fn create(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let (name, description) = body.read(|doc| {
@@ -35,19 +43,25 @@ pub async fn create(
         Some((name?, description?))
     })?;
     let op = caller.op();
-    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
+    let mut tx = own(&api, &op).await?;
+    once.begin(&mut tx).await?;
     let id = AgentId::new(random::id());
-    let made = tx.create_agent(id, name.as_str(), description.as_deref()).await.map_err(refused)?;
-    tx.commit().await.map_err(refused)?;
-    Ok(created(&format!("/api/v1/registry/agents/{id}"), shown(&made)))
+    let made = tx.of_tenant()?.create_agent(id, name.as_str(), description.as_deref()).await;
+    let made = made.map_err(refused)?;
+    once.end(&api, tx, created(&format!("/api/v1/registry/agents/{id}"), shown(&made))).await
 }
 
-/// `GET /api/v1/registry/agents`: the newest 100.
-pub async fn list(State(api): State<Api>, caller: Caller) -> Result<Json<Value>, Reply> {
+/// `GET /api/v1/registry/agents`.
+pub async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    listing: Listing,
+) -> Result<Response, Reply> {
     let op = caller.op();
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-    let agents = tx.list_agents().await.map_err(refused)?;
-    Ok(Json(json!({"items": agents.iter().map(shown).collect::<Vec<_>>()})))
+    let found = tx.list_agents(&listing.page(), listing.filter("name")).await.map_err(refused)?;
+    let place = |agent: &Agent| Place { created_at: agent.created_at, id: agent.id.as_uuid() };
+    Ok(listing.answer(&found, place, shown))
 }
 
 /// `GET /api/v1/registry/agents/{agent}`.
@@ -68,10 +82,13 @@ pub async fn delete(
     State(api): State<Api>,
     caller: Caller,
     Path(agent): Path<String>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Reply> {
     let agent: AgentId = path_id(&agent)?;
     let op = caller.op();
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
+    let before = tx.lock_agent(agent).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    if_match.check(&shown(&before))?;
     if !tx.delete_agent(agent).await.map_err(refused)? {
         return Err(Reason::NotFound.into());
     }
@@ -85,6 +102,7 @@ pub async fn create_version(
     State(api): State<Api>,
     caller: Caller,
     Path(agent): Path<String>,
+    once: Once,
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let agent: AgentId = path_id(&agent)?;
@@ -103,27 +121,32 @@ pub async fn create_version(
         return Err(Reason::NotFound.into());
     }
     let op = caller.op();
-    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-    tx.agent(agent).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    let mut tx = own(&api, &op).await?;
+    once.begin(&mut tx).await?;
+    let within = tx.of_tenant()?;
+    within.agent(agent).await.map_err(refused)?.ok_or(Reason::NotFound)?;
     let id = AgentVersionId::new(random::id());
-    let made = tx.create_version(id, agent, &version, &image.to_string()).await.map_err(refused)?;
-    tx.commit().await.map_err(refused)?;
+    let made = within.create_version(id, agent, &version, &image.to_string()).await;
+    let answer = shown_version(&made.map_err(refused)?);
     // A version is read through its agent's list; it has no address of its own.
-    Ok(created(&format!("/api/v1/registry/agents/{agent}/versions"), shown_version(&made)))
+    once.end(&api, tx, created(&format!("/api/v1/registry/agents/{agent}/versions"), answer)).await
 }
 
-/// `GET /api/v1/registry/agents/{agent}/versions`: the newest 100.
+/// `GET /api/v1/registry/agents/{agent}/versions`.
 pub async fn list_versions(
     State(api): State<Api>,
     caller: Caller,
     Path(agent): Path<String>,
-) -> Result<Json<Value>, Reply> {
+    listing: Listing,
+) -> Result<Response, Reply> {
     let agent: AgentId = path_id(&agent)?;
     let op = caller.op();
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
     tx.agent(agent).await.map_err(refused)?.ok_or(Reason::NotFound)?;
-    let versions = tx.list_versions(agent).await.map_err(refused)?;
-    Ok(Json(json!({"items": versions.iter().map(shown_version).collect::<Vec<_>>()})))
+    let found = tx.list_versions(agent, &listing.page()).await.map_err(refused)?;
+    let place =
+        |version: &AgentVersion| Place { created_at: version.created_at, id: version.id.as_uuid() };
+    Ok(listing.answer(&found, place, shown_version))
 }
 
 fn shown(agent: &Agent) -> Value {

@@ -14,6 +14,7 @@ use gatehouse_store::{
     OffsetDateTime,
     api_keys::{ApiKeyRecord, KeyMark, NewApiKey},
     members::Changed,
+    paging::Place,
 };
 use serde_json::{Value, json};
 use time::{Duration, format_description::well_known::Rfc3339};
@@ -22,8 +23,18 @@ use uuid::Uuid;
 
 use crate::{
     access::{Caller, Door},
+    condition::IfMatch,
+    once::Once,
+    paging::Listing,
     random,
-    routes::{Api, door::open, members::shown_once, path_id, refused, tenants::named, timestamp},
+    routes::{
+        Api,
+        door::{Tx, open},
+        members::shown_once,
+        path_id, refused,
+        tenants::named,
+        timestamp,
+    },
 };
 
 const ENVIRONMENT: &str = "live";
@@ -38,6 +49,7 @@ pub async fn create(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    once: Once,
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
@@ -72,24 +84,26 @@ pub async fn create(
     };
     let op = caller.op();
     let mut tx = open(&api, &op, door, tenant).await?;
+    once.begin(&mut tx).await?;
     let made = tx.within().create_api_key(&new).await.map_err(refused)?;
-    tx.commit().await?;
-    Ok(shown_with_key(tenant, &made, &text))
+    once.end(&api, tx, shown_with_key(tenant, &made, &text)).await
 }
 
-/// `GET …/api-keys`: the newest 100, those that ended included.
+/// `GET …/api-keys`, those that ended included.
 pub async fn list(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-) -> Result<Json<Value>, Reply> {
+    listing: Listing,
+) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let door = caller.door_to(tenant)?;
     let only = only(&caller, &door)?;
     let op = caller.op();
     let mut tx = open(&api, &op, door, tenant).await?;
-    let found = tx.within().list_api_keys(only).await.map_err(refused)?;
-    Ok(Json(json!({"items": found.iter().map(shown).collect::<Vec<_>>()})))
+    let found = tx.within().list_api_keys(&listing.page(), only).await.map_err(refused)?;
+    let place = |key: &ApiKeyRecord| Place { created_at: key.created_at, id: key.id.as_uuid() };
+    Ok(listing.answer(&found, place, shown))
 }
 
 /// `GET …/api-keys/{key}`.
@@ -112,6 +126,7 @@ pub async fn rename(
     State(api): State<Api>,
     caller: Caller,
     Path((tenant, key)): Ids,
+    if_match: IfMatch,
     body: JsonBody,
 ) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
@@ -121,6 +136,7 @@ pub async fn rename(
     let mut tx = open(&api, &op, door, tenant).await?;
     tx.within().api_key(id, only).await.map_err(refused)?.ok_or(Reason::NotFound)?;
     let name = body.read(named)?;
+    same(&mut tx, id, &if_match).await?;
     tx.within().rename_api_key(id, &name).await.map_err(refused)?;
     let found = tx.within().api_key(id, only).await.map_err(refused)?.ok_or(Reason::NotFound)?;
     tx.commit().await?;
@@ -133,6 +149,7 @@ pub async fn rotate(
     State(api): State<Api>,
     caller: Caller,
     Path((tenant, key)): Ids,
+    once: Once,
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
@@ -143,6 +160,7 @@ pub async fn rotate(
     }
     let op = caller.op();
     let mut tx = open(&api, &op, door, tenant).await?;
+    once.begin(&mut tx).await?;
     let old = tx.within().api_key(id, only).await.map_err(refused)?.ok_or(Reason::NotFound)?;
     let overlap_s =
         body.read(|doc| doc.integer("overlap_s", Some(OVERLAP_S), 0..=MAX_OVERLAP_S))?;
@@ -154,8 +172,7 @@ pub async fn rotate(
     let made = made.ok_or_else(|| {
         Reply::new(Reason::Conflict).detail("the key has ended or was rotated before")
     })?;
-    tx.commit().await?;
-    Ok(shown_with_key(tenant, &made, &text))
+    once.end(&api, tx, shown_with_key(tenant, &made, &text)).await
 }
 
 /// `DELETE …/api-keys/{key}`: ends it at once; its record stays.
@@ -163,6 +180,7 @@ pub async fn revoke(
     State(api): State<Api>,
     caller: Caller,
     Path((tenant, key)): Ids,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let door = caller.door_to(tenant)?;
@@ -170,11 +188,19 @@ pub async fn revoke(
     let op = caller.op();
     let mut tx = open(&api, &op, door, tenant).await?;
     tx.within().api_key(id, only).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    same(&mut tx, id, &if_match).await?;
     match tx.within().revoke_api_key(id).await.map_err(refused)? {
         Changed::Missing => return Err(Reason::NotFound.into()),
         Changed::Yes | Changed::No => tx.commit().await?,
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// That the key is as the caller saw it, and stays so until the transaction ends.
+async fn same(tx: &mut Tx<'_>, id: ApiKeyId, if_match: &IfMatch) -> Result<(), Reply> {
+    tx.within().lock_api_key(id).await.map_err(refused)?;
+    let now = tx.within().api_key(id, None).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    if_match.check(&shown(&now))
 }
 
 fn make(api: &Api, environment: &Environment, id: ApiKeyId) -> Result<(String, KeyMark), Reply> {

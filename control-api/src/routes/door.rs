@@ -35,7 +35,38 @@ pub async fn open<'op>(
     }
 }
 
-impl Tx<'_> {
+/// The caller's own tenant, whichever it is.
+pub async fn own<'op>(api: &Api, op: &'op OpCtx) -> Result<Tx<'op>, Reply> {
+    Ok(Tx::Own(api.store.tenant(op).await.map_err(refused)?))
+}
+
+/// The platform's way to a tenant that need not be there.
+pub async fn platform<'op>(
+    api: &Api,
+    op: &'op OpCtx,
+    reason: &str,
+    tenant: TenantId,
+) -> Result<Tx<'op>, Reply> {
+    Ok(Tx::Platform(api.store.admin(op, reason).await.map_err(refused)?, tenant))
+}
+
+impl<'op> Tx<'op> {
+    /// What lies in one tenant alone: agents and executions, to which the platform has no way.
+    pub fn of_tenant(&mut self) -> Result<&mut TenantTx<'op>, Reply> {
+        match self {
+            Self::Own(tx) => Ok(tx),
+            Self::Platform(..) => Err(Reason::Internal.into()),
+        }
+    }
+
+    /// What lies across tenants.
+    pub fn of_platform(&mut self) -> Result<&mut AdminTx<'op>, Reply> {
+        match self {
+            Self::Platform(tx, _) => Ok(tx),
+            Self::Own(_) => Err(Reason::Internal.into()),
+        }
+    }
+
     /// The tenant's members and credentials.
     pub fn within(&mut self) -> Within<'_> {
         match self {

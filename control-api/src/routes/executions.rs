@@ -8,13 +8,18 @@ use axum::{
 };
 use gatehouse_contract::{AgentVersionId, Document, ExecutionId, Reason};
 use gatehouse_service::{Reply, body::JsonBody};
-use gatehouse_store::executions::{Execution, NewExecution};
+use gatehouse_store::{
+    executions::{Execution, NewExecution},
+    paging::Place,
+};
 use serde_json::{Value, json};
 
 use crate::{
     access::Caller,
+    once::Once,
+    paging::Listing,
     random,
-    routes::{Api, path_id, refused, timestamp},
+    routes::{Api, door::own, path_id, refused, timestamp},
 };
 
 /// Seconds after which a client looks again.
@@ -32,6 +37,7 @@ enum Wanted {
 pub async fn submit(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let (wanted, input) = body.read(|doc| {
@@ -40,10 +46,12 @@ pub async fn submit(
         Some((wanted?, input?))
     })?;
     let op = caller.op();
-    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
+    let mut tx = own(&api, &op).await?;
+    once.begin(&mut tx).await?;
+    let within = tx.of_tenant()?;
     let version = match &wanted {
-        Wanted::Id(id) => tx.version(*id).await,
-        Wanted::Named { agent, version } => tx.version_named(agent, version).await,
+        Wanted::Id(id) => within.version(*id).await,
+        Wanted::Named { agent, version } => within.version_named(agent, version).await,
     };
     let version = version.map_err(refused)?.ok_or(Reason::NotFound)?;
     let new = NewExecution {
@@ -52,8 +60,7 @@ pub async fn submit(
         version: version.id,
         input,
     };
-    let made = tx.submit_execution(&new).await.map_err(refused)?;
-    tx.commit().await.map_err(refused)?;
+    let made = within.submit_execution(&new).await.map_err(refused)?;
     let answer = json!({"id": made.id, "state": made.state});
     let mut response = (StatusCode::ACCEPTED, Json(answer)).into_response();
     let headers = response.headers_mut();
@@ -61,15 +68,20 @@ pub async fn submit(
         headers.insert(header::LOCATION, place);
     }
     headers.insert(header::RETRY_AFTER, LOOK_AGAIN_S);
-    Ok(response)
+    once.end(&api, tx, response).await
 }
 
-/// `GET /api/v1/runtime/executions`: the newest 100.
-pub async fn list(State(api): State<Api>, caller: Caller) -> Result<Json<Value>, Reply> {
+/// `GET /api/v1/runtime/executions`.
+pub async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    listing: Listing,
+) -> Result<Response, Reply> {
     let op = caller.op();
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-    let executions = tx.list_executions().await.map_err(refused)?;
-    Ok(Json(json!({"items": executions.iter().map(shown).collect::<Vec<_>>()})))
+    let found = tx.list_executions(&listing.page()).await.map_err(refused)?;
+    let place = |one: &Execution| Place { created_at: one.created_at, id: one.id.as_uuid() };
+    Ok(listing.answer(&found, place, shown))
 }
 
 /// `GET /api/v1/runtime/executions/{execution}`.

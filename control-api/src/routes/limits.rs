@@ -13,9 +13,11 @@ use gatehouse_contract::{
 };
 use gatehouse_service::{Reply, body::JsonBody};
 use gatehouse_store::members::Changed;
+use serde_json::Value;
 
 use crate::{
     access::Caller,
+    condition::IfMatch,
     routes::{Api, door::open, path_id, refused},
 };
 
@@ -30,11 +32,11 @@ pub async fn read(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-) -> Result<Json<Overrides>, Reply> {
+) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
     let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    Ok(Json(tx.within().limits().await.map_err(refused)?))
+    Ok(Json(shown(&tx.within().limits().await.map_err(refused)?)))
 }
 
 /// `PUT /api/v1/factory/tenants/{tenant}/limits`: replaces them all.
@@ -42,12 +44,13 @@ pub async fn replace(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    if_match: IfMatch,
     body: JsonBody,
-) -> Result<Json<Overrides>, Reply> {
+) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let limits = body.read(|doc| overrides(doc, &api.matrix))?;
-    set(&api, &caller, tenant, &limits).await?;
-    Ok(Json(limits))
+    set(&api, &caller, tenant, &if_match, &limits).await?;
+    Ok(Json(shown(&limits)))
 }
 
 /// `DELETE /api/v1/factory/tenants/{tenant}/limits`: from now on its tier's alone.
@@ -55,8 +58,9 @@ pub async fn clear(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Reply> {
-    set(&api, &caller, path_id(&tenant)?, &Overrides::default()).await?;
+    set(&api, &caller, path_id(&tenant)?, &if_match, &Overrides::default()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -64,15 +68,23 @@ async fn set(
     api: &Api,
     caller: &Caller,
     tenant: TenantId,
+    if_match: &IfMatch,
     limits: &Overrides,
 ) -> Result<(), Reply> {
     let reason = caller.platform_reason()?;
     let op = caller.op();
     let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
+    tx.lock_tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    if_match.check(&shown(&tx.within(tenant).limits().await.map_err(refused)?))?;
     match tx.set_limits(tenant, limits).await.map_err(refused)? {
         Changed::Missing => Err(Reason::NotFound.into()),
         Changed::Yes | Changed::No => tx.commit().await.map_err(refused),
     }
+}
+
+fn shown(limits: &Overrides) -> Value {
+    // Its members are numbers and texts: nothing that could fail.
+    serde_json::to_value(limits).unwrap_or_default()
 }
 
 fn overrides(doc: &Document<'_>, matrix: &Matrix) -> Option<Overrides> {

@@ -2,17 +2,17 @@
 //! what is above their own, and a tenant's admin has no hand on who holds the platform membership.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
 };
 use gatehouse_contract::{ClientId, Document, Reason, Role, TenantId, UserId};
 use gatehouse_service::{Reply, body::JsonBody};
 use gatehouse_store::{
     OpCtx,
     members::{Changed, Member, MemberRecord, NewClient},
+    paging::Place,
 };
 use serde_json::{Value, json};
 use time::Duration;
@@ -20,14 +20,19 @@ use tracing::error;
 
 use crate::{
     access::Caller,
+    condition::IfMatch,
+    once::Once,
+    paging::Listing,
     random::{self, ClientSecret},
     routes::{
         Api,
         door::{Tx, open},
+        endpoint::Endpoint,
         path_id, refused,
-        tenants::named,
+        tenants::{created, named},
         timestamp,
     },
+    session::NO_STORE,
 };
 
 /// After this time every token that any issuer may have made is dead: a day, and the largest leeway.
@@ -42,50 +47,95 @@ pub enum Kind {
 
 type Ids = Path<(String, String)>;
 
-/// The routes of one kind.
-pub fn routes(kind: Kind) -> Router<Api> {
-    let (all, one) = match kind {
-        Kind::User => ("users", "user"),
-        Kind::Client => ("clients", "client"),
+/// The endpoints of one kind.
+pub fn endpoints(kind: Kind) -> Vec<Endpoint> {
+    let (all, one, noun, shown) = match kind {
+        Kind::User => ("users", "user", "User", "User"),
+        Kind::Client => ("clients", "client", "Client", "Client"),
     };
     let all = format!("/api/v1/factory/tenants/{{tenant}}/{all}");
     let one = format!("{all}/{{{one}}}");
+    let at = |rest: &str| format!("{one}/{rest}");
+    let named = |verb: &str| format!("{verb}{noun}");
     let suspend = |suspended| {
-        post(move |api, caller, ids| async move {
-            set_suspended((kind, suspended), api, caller, ids).await
-        })
+        move |api, caller, ids, once| set_suspended((kind, suspended), api, caller, ids, once)
     };
-    let router = Router::new()
-        .route(
+    let role = |grant| move |api, caller, ids| change_role((kind, grant), api, caller, ids);
+    let mut endpoints = vec![
+        Endpoint::list(
+            &all,
+            &format!("list{noun}s"),
+            "The newest first",
+            move |api, caller, tenant, listing| list(kind, api, caller, tenant, listing),
+        )
+        .answers(200, shown),
+        Endpoint::read(
             &one,
-            get(move |api, caller, ids| async move { read(kind, api, caller, ids).await }).delete(
-                move |api, caller, ids| async move { delete(kind, api, caller, ids).await },
-            ),
+            &named("read"),
+            "One member with its roles",
+            move |api, caller, ids| read(kind, api, caller, ids),
         )
-        .route(&format!("{one}/suspend"), suspend(true))
-        .route(&format!("{one}/resume"), suspend(false))
-        .route(
-            &format!("{one}/revoke-tokens"),
-            post(
-                move |api, caller, ids| async move { revoke_tokens(kind, api, caller, ids).await },
-            ),
+        .answers(200, shown),
+        Endpoint::remove(
+            &one,
+            &named("delete"),
+            "Removes a member; the last admin stays",
+            move |api, caller, ids, if_match| delete(kind, api, caller, ids, if_match),
+        ),
+        Endpoint::act(
+            &at("suspend"),
+            &named("suspend"),
+            "Keeps a member from acting",
+            suspend(true),
         )
-        .route(
-            &format!("{one}/roles/{{role}}"),
-            put(move |api, caller, ids| async move {
-                change_role((kind, true), api, caller, ids).await
-            })
-            .delete(move |api, caller, ids| async move {
-                change_role((kind, false), api, caller, ids).await
-            }),
-        );
-    let list = get(move |api, caller, tenant| async move { list(kind, api, caller, tenant).await });
+        .answers(200, shown),
+        Endpoint::act(&at("resume"), &named("resume"), "Lets a member act again", suspend(false))
+            .answers(200, shown),
+        Endpoint::act(
+            &at("revoke-tokens"),
+            &format!("revokeTokensOf{noun}"),
+            "Ends every token that was issued to it up to now",
+            move |api, caller, ids, once| revoke_tokens(kind, api, caller, ids, once),
+        )
+        .answers(204, None),
+        Endpoint::state(
+            &at("roles/{role}"),
+            &format!("grantRoleTo{noun}"),
+            "Gives a role besides those that it has",
+            role(true),
+        ),
+        Endpoint::remove(
+            &at("roles/{role}"),
+            &format!("revokeRoleOf{noun}"),
+            "Takes a role away; the last admin stays one",
+            role(false),
+        ),
+    ];
     match kind {
-        Kind::User => router.route(&all, list.post(create_user)),
-        Kind::Client => router
-            .route(&all, list.post(create_client))
-            .route(&format!("{one}/rotate-secret"), post(rotate_secret)),
+        Kind::User => endpoints.push(
+            Endpoint::act(&all, "createUser", "Makes a user with a role", create_user)
+                .takes("NewUser")
+                .answers(201, "UserMade"),
+        ),
+        Kind::Client => endpoints.extend([
+            Endpoint::act(
+                &all,
+                "createClient",
+                "Makes an OAuth client with a role; its secret is shown this once",
+                create_client,
+            )
+            .takes("NewClient")
+            .answers(201, "ClientMade"),
+            Endpoint::act(
+                &at("rotate-secret"),
+                "rotateClientSecret",
+                "Gives a client another secret, shown this once; the old one ends",
+                rotate_secret,
+            )
+            .answers(200, "ClientSecret"),
+        ]),
     }
+    endpoints
 }
 
 /// `POST …/users`.
@@ -93,6 +143,7 @@ async fn create_user(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    once: Once,
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
@@ -106,10 +157,11 @@ async fn create_user(
     let id = UserId::new(random::id());
     let op = caller.op();
     let mut tx = open(&api, &op, door, tenant).await?;
+    once.begin(&mut tx).await?;
     tx.within().create_user(id, &email, role).await.map_err(refused)?;
-    tx.commit().await?;
     let answer = json!({"id": id, "email": email, "role": role});
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    let place = format!("/api/v1/factory/tenants/{tenant}/users/{id}");
+    once.end(&api, tx, created(&place, answer)).await
 }
 
 /// `POST …/clients`. The secret is in this answer and nowhere else.
@@ -117,6 +169,7 @@ async fn create_client(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    once: Once,
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
@@ -132,15 +185,18 @@ async fn create_client(
         NewClient { id: ClientId::new(random::id()), name: &name, secret_sha256: secret.hash() };
     let op = caller.op();
     let mut tx = open(&api, &op, door, tenant).await?;
+    once.begin(&mut tx).await?;
     tx.within().create_client(&new, role).await.map_err(refused)?;
-    tx.commit().await?;
     let answer = json!({
         "client_id": new.id,
         "client_secret": secret.expose(),
         "name": name,
         "role": role,
     });
-    Ok(shown_once(StatusCode::CREATED, answer))
+    let mut response =
+        created(&format!("/api/v1/factory/tenants/{tenant}/clients/{}", new.id), answer);
+    response.headers_mut().insert(NO_STORE.0, NO_STORE.1);
+    once.end(&api, tx, response).await
 }
 
 /// `POST …/clients/{client}/rotate-secret`. The old secret ends at once; tokens go on until they expire.
@@ -148,17 +204,19 @@ async fn rotate_secret(
     State(api): State<Api>,
     caller: Caller,
     Path((tenant, client)): Ids,
+    once: Once,
 ) -> Result<Response, Reply> {
     let op = caller.op();
     let (mut tx, member) = target(Kind::Client, &api, &caller, &op, (&tenant, &client)).await?;
+    once.begin(&mut tx).await?;
     let id = ClientId::new(member.id());
     let secret = secret()?;
     let done = tx.within().replace_client_secret(id, secret.hash()).await.map_err(refused)?;
     if !done {
         return Err(Reason::NotFound.into());
     }
-    tx.commit().await?;
-    Ok(shown_once(StatusCode::OK, json!({"client_id": id, "client_secret": secret.expose()})))
+    let answer = json!({"client_id": id, "client_secret": secret.expose()});
+    once.end(&api, tx, shown_once(StatusCode::OK, answer)).await
 }
 
 async fn list(
@@ -166,16 +224,18 @@ async fn list(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-) -> Result<Json<Value>, Reply> {
+    listing: Listing,
+) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
     let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
+    let page = listing.page();
     let found = match kind {
-        Kind::User => tx.within().list_users().await,
-        Kind::Client => tx.within().list_clients().await,
+        Kind::User => tx.within().list_users(&page).await,
+        Kind::Client => tx.within().list_clients(&page).await,
     };
-    let items: Vec<Value> = found.map_err(refused)?.iter().map(shown).collect();
-    Ok(Json(json!({"items": items})))
+    let place = |one: &MemberRecord| Place { created_at: one.created_at, id: one.member.id() };
+    Ok(listing.answer(&found.map_err(refused)?, place, shown))
 }
 
 async fn read(
@@ -198,9 +258,12 @@ async fn delete(
     State(api): State<Api>,
     caller: Caller,
     Path((tenant, id)): Ids,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Reply> {
     let op = caller.op();
     let (mut tx, member) = target(kind, &api, &caller, &op, (&tenant, &id)).await?;
+    let before = tx.within().lock_member(member).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    if_match.check(&shown(&before))?;
     let done = tx.within().delete_member(member).await.map_err(refused)?;
     finish(tx, done).await
 }
@@ -210,15 +273,16 @@ async fn set_suspended(
     State(api): State<Api>,
     caller: Caller,
     Path((tenant, id)): Ids,
-) -> Result<Json<Value>, Reply> {
+    once: Once,
+) -> Result<Response, Reply> {
     let op = caller.op();
     let (mut tx, member) = target(kind, &api, &caller, &op, (&tenant, &id)).await?;
+    once.begin(&mut tx).await?;
     if tx.within().set_suspended(member, suspended).await.map_err(refused)? == Changed::Missing {
         return Err(Reason::NotFound.into());
     }
     let found = tx.within().member(member).await.map_err(refused)?.ok_or(Reason::NotFound)?;
-    tx.commit().await?;
-    Ok(Json(shown(&found)))
+    once.end(&api, tx, Json(shown(&found)).into_response()).await
 }
 
 /// Every token of the member that was issued up to now is worth nothing.
@@ -227,18 +291,24 @@ async fn revoke_tokens(
     State(api): State<Api>,
     caller: Caller,
     Path((tenant, id)): Ids,
-) -> Result<StatusCode, Reply> {
+    once: Once,
+) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let door = caller.door_to(tenant)?;
     let member = member(kind, &id)?;
     let op = caller.op();
     let mut tx = open(&api, &op, door, tenant).await?;
+    once.begin(&mut tx).await?;
     spare_platform(&api, &caller, tenant, member).await?;
     // `iat` has whole seconds: tokens of this very second are among the old.
     let before = op.now.replace_nanosecond(0).unwrap_or(op.now) + Duration::seconds(1);
     let until = before + LONGEST_TOKEN;
-    let done = tx.within().revoke_tokens_of(member, before, until).await.map_err(refused)?;
-    finish(tx, done).await
+    match tx.within().revoke_tokens_of(member, before, until).await.map_err(refused)? {
+        Changed::Missing => Err(Reason::NotFound.into()),
+        Changed::Yes | Changed::No => {
+            once.end(&api, tx, StatusCode::NO_CONTENT.into_response()).await
+        }
+    }
 }
 
 async fn change_role(

@@ -18,8 +18,10 @@ use tracing::{error, info};
 use self::client::{Form, OauthError};
 use crate::{
     access::{self, Caller},
-    clock, keyring, random,
-    routes::{Api, refused, timestamp},
+    clock, keyring,
+    once::Once,
+    random,
+    routes::{Api, door, refused, timestamp},
     token::Grant,
 };
 
@@ -145,15 +147,19 @@ pub async fn discovery(State(api): State<Api>) -> Response {
 }
 
 /// `POST /api/v1/factory/signing-keys`.
-pub async fn rotate(State(api): State<Api>, caller: Caller) -> Result<Response, Reply> {
+pub async fn rotate(State(api): State<Api>, caller: Caller, once: Once) -> Result<Response, Reply> {
     let reason = caller.reason_or("rotation of the signing key");
-    let (kid, signs_from) = match api.keyring.rotate(&caller.op(), &reason, api.tokens.ttl).await {
+    let op = caller.op();
+    // The keyring has a transaction of its own: only a crash between the two could lose the answer.
+    let mut tx = door::own(&api, &op).await?;
+    once.begin(&mut tx).await?;
+    let (kid, signs_from) = match api.keyring.rotate(&op, &reason, api.tokens.ttl).await {
         Ok(kid) => kid,
         Err(keyring::Error::Store(error)) => return Err(refused(error)),
         Err(error) => return Err(away(error)),
     };
     let answer = json!({"kid": kid, "signs_from": timestamp(signs_from)});
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    once.end(&api, tx, (StatusCode::CREATED, Json(answer)).into_response()).await
 }
 
 fn away(error: keyring::Error) -> Reply {

@@ -17,8 +17,10 @@ use serde_json::{Value, json};
 use crate::{
     access::Caller,
     bootstrap::PLATFORM_SLUG,
+    condition::IfMatch,
+    once::Once,
     random,
-    routes::{Api, path_id, refused, timestamp},
+    routes::{Api, door::platform, path_id, refused, timestamp},
 };
 
 /// Slugs that would be mistaken for parts of the product.
@@ -43,6 +45,7 @@ const MAX_NAME_CHARS: usize = 200;
 pub async fn create(
     State(api): State<Api>,
     caller: Caller,
+    once: Once,
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let (name, slug, tier) = body.read(|doc| {
@@ -53,11 +56,11 @@ pub async fn create(
     })?;
     let op = caller.op();
     let reason = caller.reason_or("a new tenant");
-    let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
     let id = TenantId::new(random::id());
-    let made = tx.create_tenant(id, &slug, &name, tier).await.map_err(refused)?;
-    tx.commit().await.map_err(refused)?;
-    Ok(created(&format!("/api/v1/factory/tenants/{id}"), shown(&made)))
+    let mut tx = platform(&api, &op, &reason, id).await?;
+    once.begin(&mut tx).await?;
+    let made = tx.of_platform()?.create_tenant(id, &slug, &name, tier).await.map_err(refused)?;
+    once.end(&api, tx, created(&format!("/api/v1/factory/tenants/{id}"), shown(&made))).await
 }
 
 /// `GET /api/v1/factory/tenants/{tenant}`.
@@ -85,6 +88,7 @@ pub async fn change(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    if_match: IfMatch,
     body: JsonBody,
 ) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
@@ -92,8 +96,12 @@ pub async fn change(
     let tier = body.read(|doc| doc.parsed::<Tier>("tier", "free, pro or enterprise"))?;
     let op = caller.op();
     let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
+    let before = tx.lock_tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    if_match.check(&shown(&before))?;
     let done = tx.set_tier(tenant, tier).await.map_err(refused)?;
-    changed(tx, tenant, done).await
+    let found = changed(&mut tx, tenant, done).await?;
+    tx.commit().await.map_err(refused)?;
+    Ok(Json(shown(&found)))
 }
 
 /// `POST /api/v1/factory/tenants/{tenant}/suspend`.
@@ -101,8 +109,9 @@ pub async fn suspend(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-) -> Result<Json<Value>, Reply> {
-    set_suspended(&api, &caller, &tenant, true).await
+    once: Once,
+) -> Result<Response, Reply> {
+    set_suspended(&api, &caller, &tenant, &once, true).await
 }
 
 /// `POST /api/v1/factory/tenants/{tenant}/resume`.
@@ -110,38 +119,37 @@ pub async fn resume(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-) -> Result<Json<Value>, Reply> {
-    set_suspended(&api, &caller, &tenant, false).await
+    once: Once,
+) -> Result<Response, Reply> {
+    set_suspended(&api, &caller, &tenant, &once, false).await
 }
 
 async fn set_suspended(
     api: &Api,
     caller: &Caller,
     tenant: &str,
+    once: &Once,
     suspended: bool,
-) -> Result<Json<Value>, Reply> {
+) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(tenant)?;
     let reason = caller.platform_reason()?;
     if suspended && tenant == caller.tenant {
         return Err(Reply::new(Reason::Conflict).detail("nobody could let it act again"));
     }
     let op = caller.op();
-    let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
-    let done = tx.set_tenant_suspended(tenant, suspended).await.map_err(refused)?;
-    changed(tx, tenant, done).await
+    let mut tx = platform(api, &op, &reason, tenant).await?;
+    once.begin(&mut tx).await?;
+    let admin = tx.of_platform()?;
+    let done = admin.set_tenant_suspended(tenant, suspended).await.map_err(refused)?;
+    let found = changed(admin, tenant, done).await?;
+    once.end(api, tx, Json(shown(&found)).into_response()).await
 }
 
-async fn changed(
-    mut tx: AdminTx<'_>,
-    tenant: TenantId,
-    done: Changed,
-) -> Result<Json<Value>, Reply> {
+async fn changed(tx: &mut AdminTx<'_>, tenant: TenantId, done: Changed) -> Result<Tenant, Reply> {
     if done == Changed::Missing {
         return Err(Reason::NotFound.into());
     }
-    let found = tx.tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?;
-    tx.commit().await.map_err(refused)?;
-    Ok(Json(shown(&found)))
+    Ok(tx.tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?)
 }
 
 fn shown(tenant: &Tenant) -> Value {

@@ -13,7 +13,12 @@ use serde_json::{Value, json};
 
 use crate::{
     access::Caller,
-    routes::{Api, door::open, path_id, refused},
+    condition::IfMatch,
+    routes::{
+        Api,
+        door::{Tx, open},
+        path_id, refused,
+    },
 };
 
 /// `GET /api/v1/factory/tenants/{tenant}/version-pin`: an empty object where there is none.
@@ -34,6 +39,7 @@ pub async fn replace(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    if_match: IfMatch,
     body: JsonBody,
 ) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
@@ -42,6 +48,7 @@ pub async fn replace(
     let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
     let pin =
         body.read(|doc| doc.parsed::<ApiVersion>("version", "a version's name such as \"v1\""))?;
+    same(&mut tx, &if_match).await?;
     match tx.within().set_version_pin(Some(&pin)).await.map_err(refused)? {
         Changed::Missing => return Err(Reason::NotFound.into()),
         Changed::Yes | Changed::No => tx.commit().await?,
@@ -54,15 +61,26 @@ pub async fn clear(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
     let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
+    same(&mut tx, &if_match).await?;
     match tx.within().set_version_pin(None).await.map_err(refused)? {
         Changed::Missing => return Err(Reason::NotFound.into()),
         Changed::Yes | Changed::No => tx.commit().await?,
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn same(tx: &mut Tx<'_>, if_match: &IfMatch) -> Result<(), Reply> {
+    let known = tx.within().lock_tenant().await.map_err(refused)?;
+    if !known {
+        return Err(Reason::NotFound.into());
+    }
+    let before = tx.within().version_pin().await.map_err(refused)?;
+    if_match.check(&shown(before.as_ref()))
 }
 
 fn shown(pin: Option<&ApiVersion>) -> Value {

@@ -282,6 +282,7 @@ impl World {
         let bearer = format!("Bearer {token}");
         let url = format!("{}{path}", self.service.url);
         let mut headers = vec![("authorization", bearer.as_str())];
+        headers.extend(whatever_is_there(method));
         let body = body.map(|body| body.to_string());
         if body.is_some() {
             headers.push(("content-type", "application/json"));
@@ -338,6 +339,7 @@ impl World {
     ) -> Answer {
         let bearer = format!("Bearer {}", self.platform);
         let mut headers = vec![("authorization", bearer.as_str()), ("x-gatehouse-reason", reason)];
+        headers.extend(whatever_is_there(method));
         let body = body.map(|body| body.to_string());
         if body.is_some() {
             headers.push(("content-type", "application/json"));
@@ -349,6 +351,7 @@ impl World {
     pub fn by_key(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
         let url = format!("{}{path}", self.service.url);
         let mut headers = vec![("x-api-key", key)];
+        headers.extend(whatever_is_there(method));
         let body = body.map(|body| body.to_string());
         if body.is_some() {
             headers.push(("content-type", "application/json"));
@@ -385,6 +388,11 @@ impl World {
         assert_eq!(version.status, 201, "{}", version.text);
         agent
     }
+}
+
+/// What changes something names its state; here any.
+fn whatever_is_there(method: &str) -> Option<(&'static str, &'static str)> {
+    matches!(method, "PUT" | "PATCH").then_some(("if-match", "*"))
 }
 
 fn write(file: &Path, text: &str) {

@@ -5,7 +5,7 @@ use gatehouse_contract::{AgentId, AgentVersionId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx};
+use crate::{Error, TenantTx, paging::Page};
 
 /// An agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,9 +34,6 @@ pub struct AgentVersion {
     /// When it was published.
     pub created_at: OffsetDateTime,
 }
-
-/// Most rows that a list returns, the newest first.
-pub const LIST: i64 = 100;
 
 type AgentRow = (Uuid, String, Option<String>, OffsetDateTime);
 type VersionRow = (Uuid, Uuid, String, String, OffsetDateTime);
@@ -75,13 +72,21 @@ impl TenantTx<'_> {
         Ok(row.into())
     }
 
-    /// The newest [`LIST`] agents.
-    pub async fn list_agents(&mut self) -> Result<Vec<Agent>, Error> {
+    /// A page of the agents, of the one with this name where one is named.
+    pub async fn list_agents(
+        &mut self,
+        page: &Page,
+        name: Option<&str>,
+    ) -> Result<Vec<Agent>, Error> {
         let rows: Vec<AgentRow> = sqlx::query_as(
-            "SELECT id, name, description, created_at FROM agents WHERE deleted_at IS NULL
-             ORDER BY created_at DESC, id LIMIT $1",
+            "SELECT id, name, description, created_at FROM agents
+             WHERE deleted_at IS NULL AND (created_at, id) < ($1, $2) AND ($4::text IS NULL OR name = $4)
+             ORDER BY created_at DESC, id DESC LIMIT $3",
         )
-        .bind(LIST)
+        .bind(page.after.created_at)
+        .bind(page.after.id)
+        .bind(page.limit)
+        .bind(name)
         .fetch_all(self.connection())
         .await?;
         Ok(rows.into_iter().map(Into::into).collect())
@@ -136,14 +141,20 @@ impl TenantTx<'_> {
         Ok(row.into())
     }
 
-    /// The newest [`LIST`] versions of an agent.
-    pub async fn list_versions(&mut self, agent: AgentId) -> Result<Vec<AgentVersion>, Error> {
+    /// A page of an agent's versions.
+    pub async fn list_versions(
+        &mut self,
+        agent: AgentId,
+        page: &Page,
+    ) -> Result<Vec<AgentVersion>, Error> {
         let rows: Vec<VersionRow> = sqlx::query_as(
-            "SELECT id, agent_id, version, image, created_at FROM agent_versions WHERE agent_id = $1
-             ORDER BY created_at DESC, id LIMIT $2",
+            "SELECT id, agent_id, version, image, created_at FROM agent_versions
+             WHERE agent_id = $1 AND (created_at, id) < ($2, $3) ORDER BY created_at DESC, id DESC LIMIT $4",
         )
         .bind(agent.as_uuid())
-        .bind(LIST)
+        .bind(page.after.created_at)
+        .bind(page.after.id)
+        .bind(page.limit)
         .fetch_all(self.connection())
         .await?;
         Ok(rows.into_iter().map(Into::into).collect())

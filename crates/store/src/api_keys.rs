@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use crate::{
     Error, Within,
-    members::{Changed, LIST, roles},
+    members::{Changed, roles},
+    paging::Page,
 };
 
 /// By which a service that holds the pepper knows a key again.
@@ -143,9 +144,13 @@ impl Within<'_> {
         self.api_key(new.id, None).await?.ok_or(Error::Unreadable { what: "API key" })
     }
 
-    /// The newest [`LIST`] keys, those that ended included; of one owner where one is named.
-    pub async fn list_api_keys(&mut self, owner: Option<Uuid>) -> Result<Vec<ApiKeyRecord>, Error> {
-        self.read_api_keys(None, owner).await
+    /// A page of the keys, those that ended included; of one owner where one is named.
+    pub async fn list_api_keys(
+        &mut self,
+        page: &Page,
+        owner: Option<Uuid>,
+    ) -> Result<Vec<ApiKeyRecord>, Error> {
+        self.read_api_keys(None, page, owner).await
     }
 
     /// A key by id; of one owner where one is named.
@@ -154,12 +159,13 @@ impl Within<'_> {
         id: ApiKeyId,
         owner: Option<Uuid>,
     ) -> Result<Option<ApiKeyRecord>, Error> {
-        Ok(self.read_api_keys(Some(id.as_uuid()), owner).await?.pop())
+        Ok(self.read_api_keys(Some(id.as_uuid()), &Page::first(1), owner).await?.pop())
     }
 
     async fn read_api_keys(
         &mut self,
         id: Option<Uuid>,
+        page: &Page,
         owner: Option<Uuid>,
     ) -> Result<Vec<ApiKeyRecord>, Error> {
         let rows: Vec<Row> = sqlx::query_as(
@@ -168,12 +174,15 @@ impl Within<'_> {
                 k.created_at, k.expires_at, k.revoked_at, k.rotated_from, k.overlap_until, k.last_used_at
              FROM api_keys k WHERE k.tenant_id = $1
              AND ($2::uuid IS NULL OR k.id = $2) AND ($3::uuid IS NULL OR k.owner = $3)
-             ORDER BY k.created_at DESC, k.id LIMIT $4",
+             AND (k.created_at, k.id) < ($4, $5)
+             ORDER BY k.created_at DESC, k.id DESC LIMIT $6",
         )
         .bind(self.tenant.as_uuid())
         .bind(id)
         .bind(owner)
-        .bind(LIST)
+        .bind(page.after.created_at)
+        .bind(page.after.id)
+        .bind(page.limit)
         .fetch_all(&mut *self.connection)
         .await?;
         rows.into_iter().map(TryInto::try_into).collect()

@@ -10,7 +10,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, agents::LIST};
+use crate::{Error, TenantTx, paging::Page};
 
 /// What is submitted.
 #[derive(Debug, Clone, PartialEq)]
@@ -174,14 +174,16 @@ impl TenantTx<'_> {
         row.map(TryInto::try_into).transpose()
     }
 
-    /// The newest [`LIST`] executions.
-    pub async fn list_executions(&mut self) -> Result<Vec<Execution>, Error> {
+    /// A page of the executions.
+    pub async fn list_executions(&mut self, page: &Page) -> Result<Vec<Execution>, Error> {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, agent_id, agent_version_id, state, attempt, input, output, end_reason, error,
                 created_at, started_at, completed_at
-             FROM executions ORDER BY created_at DESC, id LIMIT $1",
+             FROM executions WHERE (created_at, id) < ($1, $2) ORDER BY created_at DESC, id DESC LIMIT $3",
         )
-        .bind(LIST)
+        .bind(page.after.created_at)
+        .bind(page.after.id)
+        .bind(page.limit)
         .fetch_all(self.connection())
         .await?;
         rows.into_iter().map(TryInto::try_into).collect()

@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, Within, lookup::Lookup, members::LIST};
+use crate::{Error, Within, lookup::Lookup, paging::Page};
 
 /// How a client proves itself at the token endpoint (RFC 6749 §2.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,14 +235,17 @@ impl Within<'_> {
         row.map(TryInto::try_into).transpose()
     }
 
-    /// The newest [`LIST`] issuers, without their secrets.
-    pub async fn list_issuers(&mut self) -> Result<Vec<Issuer>, Error> {
+    /// A page of the issuers, without their secrets.
+    pub async fn list_issuers(&mut self, page: &Page) -> Result<Vec<Issuer>, Error> {
         let rows: Vec<Row> = sqlx::query_as(columns!(
             "SELECT",
-            "FROM issuers WHERE tenant_id = $1 ORDER BY created_at DESC, id LIMIT $2"
+            "FROM issuers WHERE tenant_id = $1 AND (created_at, id) < ($2, $3)
+             ORDER BY created_at DESC, id DESC LIMIT $4"
         ))
         .bind(self.tenant.as_uuid())
-        .bind(LIST)
+        .bind(page.after.created_at)
+        .bind(page.after.id)
+        .bind(page.limit)
         .fetch_all(&mut *self.connection)
         .await?;
         rows.into_iter().map(TryInto::try_into).collect()

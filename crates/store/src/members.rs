@@ -8,10 +8,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, Within};
-
-/// Most rows that a list returns, the newest first.
-pub const LIST: i64 = 100;
+use crate::{Error, TenantTx, Within, paging::Page};
 
 /// A tenant's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,29 +180,35 @@ impl Within<'_> {
         self.audit("client.create", "client", new.id).await
     }
 
-    /// The newest [`LIST`] users.
-    pub async fn list_users(&mut self) -> Result<Vec<MemberRecord>, Error> {
+    /// A page of the users.
+    pub async fn list_users(&mut self, page: &Page) -> Result<Vec<MemberRecord>, Error> {
         let rows: Vec<MemberRow> = sqlx::query_as(
             "SELECT u.id, u.email, u.status, ARRAY(SELECT m.role FROM memberships m
                 WHERE m.tenant_id = u.tenant_id AND m.subject = u.id), u.created_at
-             FROM users u WHERE u.tenant_id = $1 ORDER BY u.created_at DESC, u.id LIMIT $2",
+             FROM users u WHERE u.tenant_id = $1 AND (u.created_at, u.id) < ($2, $3)
+             ORDER BY u.created_at DESC, u.id DESC LIMIT $4",
         )
         .bind(self.tenant.as_uuid())
-        .bind(LIST)
+        .bind(page.after.created_at)
+        .bind(page.after.id)
+        .bind(page.limit)
         .fetch_all(&mut *self.connection)
         .await?;
         rows.into_iter().map(|row| record(row, |id| Member::User(UserId::new(id)))).collect()
     }
 
-    /// The newest [`LIST`] clients.
-    pub async fn list_clients(&mut self) -> Result<Vec<MemberRecord>, Error> {
+    /// A page of the clients.
+    pub async fn list_clients(&mut self, page: &Page) -> Result<Vec<MemberRecord>, Error> {
         let rows: Vec<MemberRow> = sqlx::query_as(
             "SELECT c.id, c.name, c.status, ARRAY(SELECT m.role FROM memberships m
                 WHERE m.tenant_id = c.tenant_id AND m.subject = c.id), c.created_at
-             FROM oauth_clients c WHERE c.tenant_id = $1 ORDER BY c.created_at DESC, c.id LIMIT $2",
+             FROM oauth_clients c WHERE c.tenant_id = $1 AND (c.created_at, c.id) < ($2, $3)
+             ORDER BY c.created_at DESC, c.id DESC LIMIT $4",
         )
         .bind(self.tenant.as_uuid())
-        .bind(LIST)
+        .bind(page.after.created_at)
+        .bind(page.after.id)
+        .bind(page.limit)
         .fetch_all(&mut *self.connection)
         .await?;
         rows.into_iter().map(|row| record(row, |id| Member::Client(ClientId::new(id)))).collect()
@@ -367,7 +370,7 @@ impl Within<'_> {
 
     /// What the record says of a member whom nobody else changes before this transaction ends. It makes the member's
     /// epoch grow.
-    async fn lock(&mut self, member: Member) -> Result<Option<MemberRecord>, Error> {
+    pub(crate) async fn lock(&mut self, member: Member) -> Result<Option<MemberRecord>, Error> {
         let query = match member {
             Member::User(_) => "UPDATE users SET status = status WHERE tenant_id = $1 AND id = $2",
             Member::Client(_) => {

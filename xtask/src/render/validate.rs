@@ -1,8 +1,6 @@
 //! The module that judges bodies, for Envoy and for Istio: a WasmPlugin, which cannot say that headers wait for the body,
 //! or an EnvoyFilter, which can. Apply one of the two, behind the fused module. Knows no schemas.
 
-use std::path::Path;
-
 use anyhow::Context;
 use serde_json::{Value, json};
 
@@ -15,12 +13,9 @@ pub const NAME: &str = "validate";
 /// Where the EnvoyFilter variant finds the module: a volume of the gateway's pods.
 pub const MODULE: &str = "/var/lib/gatehouse/validate.wasm";
 
-/// Both manifests.
-pub fn manifests(root: &Path, image: &Image) -> anyhow::Result<Vec<Rendered>> {
-    let path = root.join(DOCUMENT);
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let document: Value = serde_json::from_str(&text).context("reading the schemas")?;
+/// Both manifests, of the document as text.
+pub fn manifests(document: &str, image: &Image) -> anyhow::Result<Vec<Rendered>> {
+    let document: Value = serde_json::from_str(document).context("reading the schemas")?;
     let rendered = |path: &'static str, value: &Value| Rendered {
         path: path.into(),
         text: format!(

@@ -39,10 +39,19 @@ async fn a_dropped_transaction_leaves_no_tenant_on_its_connection() {
         // More rounds than the pool has connections: each is used again after the other tenant.
         for _ in 0..40 {
             let mut tx = db.store.tenant(&a).await.unwrap();
-            assert_eq!(tx.list_agents().await.unwrap().len(), 1);
+            assert_eq!(
+                tx.list_agents(&gatehouse_store::paging::Page::first(100), None)
+                    .await
+                    .unwrap()
+                    .len(),
+                1
+            );
             drop(tx);
             let mut tx = db.store.tenant(&b).await.unwrap();
-            assert_eq!(tx.list_agents().await.unwrap(), []);
+            assert_eq!(
+                tx.list_agents(&gatehouse_store::paging::Page::first(100), None).await.unwrap(),
+                []
+            );
             tx.commit().await.unwrap();
         }
     })

@@ -235,8 +235,16 @@ async fn lists_show_one_tenants_members_whichever_door() {
         user(&db, &b, "b@example.com", Role::Viewer).await;
         client(&db, &b, Role::Viewer).await;
         let mut tx = db.store.admin(&b, "a test").await.unwrap();
-        let users = tx.within(a.tenant).list_users().await.unwrap();
-        let clients = tx.within(a.tenant).list_clients().await.unwrap();
+        let users = tx
+            .within(a.tenant)
+            .list_users(&gatehouse_store::paging::Page::first(100))
+            .await
+            .unwrap();
+        let clients = tx
+            .within(a.tenant)
+            .list_clients(&gatehouse_store::paging::Page::first(100))
+            .await
+            .unwrap();
         assert_eq!(users.iter().map(|user| user.member).collect::<Vec<_>>(), [member]);
         assert_eq!(clients.iter().map(|client| client.member).collect::<Vec<_>>(), [program]);
         assert_eq!(clients[0].roles.to_string(), "operator");

@@ -98,7 +98,13 @@ async fn an_issuer_reads_as_it_was_entered_and_keeps_its_secret() {
         let mut tx = db.store.tenant(&b).await.unwrap();
         assert!(tx.within().issuer(id).await.unwrap().is_none(), "another tenant's");
         assert!(!tx.within().delete_issuer(id).await.unwrap());
-        assert!(tx.within().list_issuers().await.unwrap().is_empty());
+        assert!(
+            tx.within()
+                .list_issuers(&gatehouse_store::paging::Page::first(100))
+                .await
+                .unwrap()
+                .is_empty()
+        );
         drop(tx);
         let looked = db.store.lookup().issuer(id).await.unwrap().unwrap();
         assert_eq!(looked.sealed_client_secret.as_deref(), Some(&b"sealed"[..]));

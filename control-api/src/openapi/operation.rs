@@ -1,0 +1,237 @@
+//! One operation of the OpenAPI document: its parameters and answers follow from its manner, so that what is written is
+//! what stands around it. Knows no schema's inside.
+
+use gatehouse_contract::rbac::{Access, Matrix};
+use serde_json::{Map, Value, json};
+
+use crate::routes::endpoint::{Endpoint, Manner};
+
+/// What holds for all.
+pub const CONVENTIONS: &str = "\
+Every refusal is `application/problem+json` (RFC 9457) with a stable `code` and the request's id. What belongs to another \
+tenant is answered like what does not exist.\n\n\
+Lists are read page by page: `limit` (1 to 100, 50 unless it is said) and `cursor`; `next` in the answer, and the `Link` \
+header (RFC 8288), is the address of the next page, absent on the last.\n\n\
+What is read has an `ETag`; `If-None-Match` answers 304. PUT and PATCH of what exists need `If-Match` (428 without, 412 where \
+somebody changed it meanwhile); `*` changes it whatever its state.\n\n\
+POST takes an `Idempotency-Key`: the same request with the same key, within 24 hours and by the same caller, gets the first \
+one's answer (marked `Idempotency-Replayed`) and does nothing again; 409 while the first one runs, 422 for another request. What \
+was refused is judged anew.\n\n\
+A platform operator who acts for another tenant says why in `X-Gatehouse-Reason`; it is audited.";
+
+/// Groups of operations, by the path.
+pub const TAGS: [(&str, &str); 6] = [
+    ("factory", "Tenants, their limits, and the platform's keys"),
+    ("members", "Users and clients of a tenant, their roles and standing"),
+    ("credentials", "API keys, and the issuers of other tokens"),
+    ("registry", "Agents and their versions"),
+    ("runtime", "Executions"),
+    ("identity", "Tokens, sign-in, and documents that need no credential"),
+];
+
+/// The operation as the document has it.
+pub fn describe(endpoint: &Endpoint, matrix: &Matrix) -> Value {
+    let mut operation = json!({
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        "tags": [tag(&endpoint.path)],
+        "parameters": parameters_of(endpoint),
+        "responses": responses(endpoint),
+    });
+    let Some(members) = operation.as_object_mut() else { return operation };
+    if let Some(name) = endpoint.body {
+        let media = json!({"schema": schema(name)});
+        let body = json!({"required": true, "content": {"application/json": media}});
+        members.insert("requestBody".to_owned(), body);
+    } else if endpoint.path == "/oauth2/token" || endpoint.path == "/oauth2/revoke" {
+        let media = json!({"schema": {"type": "object"}});
+        let content = json!({"application/x-www-form-urlencoded": media});
+        members.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
+    }
+    let mut routes = matrix.routes().iter();
+    let known =
+        routes.find(|route| route.method == endpoint.method && route.template == endpoint.path);
+    match known.map(|route| &route.access) {
+        Some(Access::Held { permission, .. }) => {
+            members.insert("x-gatehouse-permission".to_owned(), permission.as_str().into());
+        }
+        Some(Access::Public) => {
+            members.insert("security".to_owned(), json!([]));
+        }
+        None => {}
+    }
+    operation
+}
+
+/// What several operations take.
+pub fn parameters() -> Value {
+    let parameter = |name: &str, place: &str, required: bool, says: &str, schema: Value| json!({"name": name, "in": place, "required": required, "description": says, "schema": schema});
+    let text = |most: u32| json!({"type": "string", "minLength": 1, "maxLength": most});
+    json!({
+        "Limit": parameter("limit", "query", false, "How many at most.",
+            json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 50})),
+        "Cursor": parameter("cursor", "query", false, "From `next` of the page before; made by nobody else.", text(500)),
+        "IfMatch": parameter("If-Match", "header", true, "The `ETag` that was read, or `*`.", text(1000)),
+        "IfMatchOptional": parameter("If-Match", "header", false, "Only in the state that was read.", text(1000)),
+        "IfNoneMatch": parameter("If-None-Match", "header", false, "304 where it is still this.", text(1000)),
+        "IdempotencyKey": parameter("Idempotency-Key", "header", false,
+            "The same key, the same answer: a repetition does nothing again.",
+            json!({"type": "string", "pattern": "^[!#-\\[\\]-~]{1,255}$"})),
+        "Reason": parameter("X-Gatehouse-Reason", "header", false,
+            "Why a platform operator acts for another tenant; required of it.",
+            json!({"type": "string", "minLength": 1, "maxLength": 500})),
+    })
+}
+
+/// What several answers carry.
+pub fn headers() -> Value {
+    let header = |says: &str| json!({"description": says, "schema": {"type": "string"}});
+    json!({
+        "RequestId": header("The request's id; tell it to support."),
+        "ETag": header("The state that was read."),
+        "Link": header("The next page, rel=\"next\"."),
+        "Location": header("Where what was made can be read."),
+        "RetryAfter": header("Seconds after which to look again."),
+        "Replayed": header("`true` on an answer that was given before."),
+    })
+}
+
+fn tag(path: &str) -> &'static str {
+    let within = path.strip_prefix("/api/v1/factory/tenants/{tenant}/").unwrap_or_default();
+    match within.split('/').next().unwrap_or_default() {
+        "users" | "clients" => "members",
+        "api-keys" | "issuers" => "credentials",
+        _ if path.starts_with("/api/v1/factory") => "factory",
+        _ if path.starts_with("/api/v1/registry") => "registry",
+        _ if path.starts_with("/api/v1/runtime") => "runtime",
+        _ => "identity",
+    }
+}
+
+fn parameters_of(endpoint: &Endpoint) -> Vec<Value> {
+    let named = path_names(&endpoint.path).map(|name| {
+        let schema = match name {
+            "role" => {
+                json!({"type": "string", "enum": ["viewer", "operator", "developer", "admin"]})
+            }
+            _ => json!({"type": "string", "format": "uuid"}),
+        };
+        json!({"name": name, "in": "path", "required": true, "schema": schema})
+    });
+    let filters = endpoint.filters.iter().map(|name| {
+        json!({"name": name, "in": "query", "required": false,
+            "description": "Only those with exactly this value.", "schema": {"type": "string", "maxLength": 500}})
+    });
+    let shared: &[&str] = match endpoint.manner {
+        Manner::Public => &[],
+        Manner::Read => &["IfNoneMatch", "Reason"],
+        Manner::List => &["Limit", "Cursor", "IfNoneMatch", "Reason"],
+        Manner::Act => &["IdempotencyKey", "Reason"],
+        Manner::Change => &["IfMatch", "Reason"],
+        Manner::State => &["Reason"],
+        Manner::Remove => &["IfMatchOptional", "Reason"],
+    };
+    let shared =
+        shared.iter().map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
+    named.chain(filters).chain(shared).collect()
+}
+
+fn path_names(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn responses(endpoint: &Endpoint) -> Value {
+    let mut responses = Map::new();
+    let (status, name) = endpoint.answer;
+    let mut success =
+        json!({"description": "Done.", "headers": {"X-Request-ID": header("RequestId")}});
+    let carried: &[(&str, &str)] = match endpoint.manner {
+        Manner::Read => &[("ETag", "ETag")],
+        Manner::List => &[("ETag", "ETag"), ("Link", "Link")],
+        Manner::Act if status == 202 => &[
+            ("Location", "Location"),
+            ("Retry-After", "RetryAfter"),
+            ("Idempotency-Replayed", "Replayed"),
+        ],
+        Manner::Act => &[("Location", "Location"), ("Idempotency-Replayed", "Replayed")],
+        _ => &[],
+    };
+    if let Some(members) = success.as_object_mut() {
+        if let Some(headers) = members.get_mut("headers").and_then(Value::as_object_mut) {
+            for (shown, to) in carried {
+                headers.insert((*shown).to_owned(), header(to));
+            }
+        }
+        if let Some(name) = name {
+            let schema = match endpoint.manner {
+                Manner::List => page_of(name),
+                _ => schema(name),
+            };
+            members.insert("content".to_owned(), json!({media(endpoint): {"schema": schema}}));
+        } else if endpoint.path.ends_with("/reference") {
+            members.insert("content".to_owned(), json!({"text/html": {}}));
+        }
+    }
+    responses.insert(status.to_string(), success);
+    for status in refusals(endpoint) {
+        let problem = json!({"$ref": "#/components/responses/Problem"});
+        responses.insert(status.to_string(), problem);
+    }
+    if matches!(endpoint.manner, Manner::Read | Manner::List) {
+        let same = json!({"$ref": "#/components/responses/NotModified"});
+        responses.insert("304".to_owned(), same);
+    }
+    Value::Object(responses)
+}
+
+/// The statuses by which it may be refused, 429 by the gateway before it.
+fn refusals(endpoint: &Endpoint) -> Vec<u16> {
+    let mut statuses = vec![400, 429, 500, 503, 504];
+    match endpoint.manner {
+        Manner::Public => statuses.extend([401, 403, 404, 408, 413, 415]),
+        manner => {
+            statuses.extend([401, 403]);
+            if endpoint.path.contains('{') || manner != Manner::List {
+                statuses.push(404);
+            }
+            if endpoint.body.is_some() {
+                statuses.extend([408, 413, 415, 422]);
+            }
+            match manner {
+                Manner::Act => statuses.extend([408, 409, 413, 422]),
+                Manner::Change => statuses.extend([409, 412, 428]),
+                Manner::Remove => statuses.extend([409, 412]),
+                Manner::Public | Manner::Read | Manner::List | Manner::State => {}
+            }
+        }
+    }
+    statuses
+}
+
+fn media(endpoint: &Endpoint) -> &'static str {
+    match endpoint.path.as_str() {
+        "/.well-known/jwks.json" => "application/jwk-set+json",
+        "/api/v1/openapi.json" => "application/vnd.oai.openapi+json;version=3.1",
+        _ => "application/json",
+    }
+}
+
+fn page_of(name: &str) -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "items": {"type": "array", "items": schema(name), "maxItems": 100},
+            "next": {"type": ["string", "null"], "description": "The next page's address; null on the last."},
+        },
+        "required": ["items", "next"],
+        "additionalProperties": false,
+    })
+}
+
+fn schema(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn header(name: &str) -> Value {
+    json!({"$ref": format!("#/components/headers/{name}")})
+}
