@@ -176,9 +176,12 @@ fn read_suite(doc: &Document<'_>, parts: Parts, warnings: &mut Warnings) -> Opti
         true => doc.object_opt("cors", |doc| cors::read(doc, warnings)),
         false => of_others(doc, "cors", None),
     };
-    let sources = authentication.as_ref().map(|authentication| &authentication.sources);
     let shape = match parts.shapes() {
-        true => read_shape(doc, host, sources),
+        true if parts.authenticates() => {
+            let sources = authentication.as_ref().map(|authentication| &authentication.sources);
+            read_shape(doc, host, sources.and_then(|sources| sources.query.as_deref()))
+        }
+        true => read_shape_alone(doc, host),
         false => Some(no_shape(doc)),
     };
     let access_log = doc.flag("access_log", false);
@@ -273,8 +276,23 @@ struct Shape {
     envelope: Option<Envelope>,
 }
 
-fn read_shape(doc: &Document<'_>, host: Option<Host>, sources: Option<&Sources>) -> Option<Shape> {
-    let transforms = doc.object_opt("transforms", |doc| transforms::read(doc, sources));
+/// Of a module that does not take credentials itself: where they stand is said all the same. A change of the query could
+/// else give a token a name under which nobody takes it away, and the upstream and its logs would see it.
+fn read_shape_alone(doc: &Document<'_>, host: Option<Host>) -> Option<Shape> {
+    let token = sources::token_parameter(doc);
+    let named = token.as_ref().and_then(|token| token.as_ref()?.as_deref());
+    let shape = read_shape(doc, host, named);
+    let changes = shape.as_ref().and_then(|shape| shape.transforms.as_ref());
+    if token == Some(None) && changes.is_some_and(|changes| !changes.query.is_empty()) {
+        let cause = "missing: where tokens stand must be known to whoever changes queries";
+        doc.note("sources", cause, "write what the module auth has, {} where it has none");
+        return None;
+    }
+    token.and(shape)
+}
+
+fn read_shape(doc: &Document<'_>, host: Option<Host>, token: Option<&str>) -> Option<Shape> {
+    let transforms = doc.object_opt("transforms", |doc| transforms::read(doc, token));
     let sizes = doc.object_opt("sizes", transforms::read_sizes);
     let envelope = doc.object_opt("envelope", |doc| envelope::read(doc, host));
     let sizes = sizes?.unwrap_or_default();

@@ -26,6 +26,7 @@ fn whole() -> Value {
     document["versions"] = json!({"served": ["v1", "v2"], "default": "v1"});
     document["limiter"] = json!({"away": "closed", "leases": false});
     document["cors"] = json!({"origins": [ORIGIN], "credentials": true});
+    document["sources"] = json!({"query": "access_token", "forward": false});
     document["transforms"] = json!({
         "request": {
             "headers": [{"set": "x-team", "value": "${tenant}/${tier}/${user} at ${route}"}],
@@ -109,6 +110,9 @@ fn requests() -> Vec<Request> {
         by("GET", "/api/registry/../registry//agents?a=%2f"),
         by("GET", "/api/v9/registry/agents"),
         by("GET", "/api/v1/registry/agents?debug=1&a=b"),
+        Request::new("GET", &format!("{AGENTS}?a=b&access_token={}&debug=1", token())),
+        Request::new("GET", &format!("{PUBLIC}?access_token={}", token())),
+        by("GET", &format!("{AGENTS}?access_token={}", token())),
         by("GET", "/api/v1/nothing"),
         by("PATCH", AGENTS),
         by("GET", "/api/v1/registry/%2e%2e/%00"),

@@ -46,6 +46,20 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: "config::tests::shape::",
     },
     Guard {
+        name: "j26 a token's parameter is no transform's",
+        file: "crates/edge/src/config/transforms.rs",
+        text: "} else if token == Some(name) {",
+        without: "} else if false {",
+        tests: "j26_the_module_transform",
+    },
+    Guard {
+        name: "j26 who changes queries knows where tokens stand",
+        file: "crates/edge/src/config.rs",
+        text: "if token == Some(None) && changes.is_some_and(",
+        without: "if false && changes.is_some_and(",
+        tests: "j26_the_module_transform",
+    },
+    Guard {
         name: "t2 nobody stands in for a caller who is not known",
         file: "crates/edge/src/transform.rs",
         text: "None => vanish(theirs, &gone, host, edits),",

@@ -29,8 +29,11 @@ impl Sources {
 /// The cookie of browser sessions (design §3.1).
 pub(crate) const SESSION_COOKIE: &str = "__Host-gatehouse";
 
-pub(super) fn read(doc: &Document<'_>, record: bool, warnings: &mut Warnings) -> Option<Sources> {
-    let placed = doc.object_opt("sources", |doc| {
+/// Where tokens may stand beside `Authorization`: `cookie`, `query`, `forward`. `None` where nothing says it.
+type Placed = (Option<String>, Option<String>, bool);
+
+fn placed(doc: &Document<'_>) -> Option<Option<Placed>> {
+    doc.object_opt("sources", |doc| {
         let cookie = doc.parsed_opt::<Plain>("cookie", "a cookie's name");
         let query = doc.parsed_opt::<Plain>("query", "a parameter's name: \"access_token\"");
         let forward = doc.flag("forward", true);
@@ -41,7 +44,17 @@ pub(super) fn read(doc: &Document<'_>, record: bool, warnings: &mut Warnings) ->
             doc.note("cookie", "this cookie is for browser sessions", mend);
         }
         Some((cookie?.map(|name| name.0), query?.map(|name| name.0), forward?))
-    });
+    })
+}
+
+/// The query parameter of tokens, for a module that changes queries and takes no credential: it must know what it may
+/// not touch. `None` where nothing says it, and that would be a guess.
+pub(super) fn token_parameter(doc: &Document<'_>) -> Option<Option<Option<String>>> {
+    Some(placed(doc)?.map(|(_, query, _)| query))
+}
+
+pub(super) fn read(doc: &Document<'_>, record: bool, warnings: &mut Warnings) -> Option<Sources> {
+    let placed = placed(doc);
     let (api_keys, sessions) = (doc.flag("api_keys", record), doc.flag("sessions", false));
     for (name, asked) in [("api_keys", api_keys), ("sessions", sessions)] {
         if asked == Some(true) && !record {

@@ -4,10 +4,7 @@ use std::{rc::Rc, str::FromStr};
 
 use gatehouse_contract::{Document, header};
 
-use super::{
-    Sources,
-    words::{FieldName, Plain},
-};
+use super::words::{FieldName, Plain};
 use crate::{
     sizes::Sizes,
     transform::{Op, Piece, Template, Transforms},
@@ -38,10 +35,10 @@ const OURS: &[&str] = &[header::REQUEST_ID, header::BAGGAGE];
 /// Credentials of requests: they may go, and come from nowhere.
 const CREDENTIALS: &[&str] = &["authorization", header::API_KEY, "cookie"];
 
-pub(super) fn read(doc: &Document<'_>, sources: Option<&Sources>) -> Option<Transforms> {
+/// `token` is the query parameter of tokens: it is nobody's to rename, to set or to remove.
+pub(super) fn read(doc: &Document<'_>, token: Option<&str>) -> Option<Transforms> {
     let request = doc.object_opt("request", |doc| {
         let headers = doc.objects("headers", |doc| op::<FieldName>(doc, NAME, &of_request));
-        let token = sources.and_then(|sources| sources.query.as_deref());
         let query = doc.objects("query", |doc| {
             op::<Plain>(doc, "a parameter's name of letters, digits, - and _", &|name, _| {
                 of_query(name, token)

@@ -150,3 +150,41 @@ fn x1_the_module_transform_knows_the_caller_that_auth_handed_over_and_refuses_no
     assert_eq!(team(&mut world), Some(format!("{TENANT} at {AGENTS}")));
     assert_eq!(world.asked(), [""; 0]);
 }
+
+#[test]
+fn j26_the_module_transform_neither_renames_nor_copies_a_token_in_the_query() {
+    let change = |op: &Value, sources: &Value| {
+        let transforms = json!({"request": {"query": [op]}});
+        let mut document = json!({
+            "host": "envoy", "versions": {"served": ["v1"], "default": "v1"}, "transforms": transforms,
+        });
+        document["sources"] = sources.clone();
+        match Suite::compile(&document.to_string(), Parts::Transform) {
+            Ok(_) => Vec::new(),
+            Err(mistakes) => mistakes.into_iter().map(|mistake| mistake.path).collect(),
+        }
+    };
+    let named = json!({"query": "token"});
+    for (op, at) in [
+        (json!({"rename": "token", "to": "t"}), ".rename"),
+        (json!({"rename": "t", "to": "token"}), ".to"),
+        (json!({"set": "token", "value": "x"}), ".set"),
+        (json!({"add": "token", "value": "x"}), ".add"),
+        (json!({"remove": "token"}), ".remove"),
+    ] {
+        let path = format!("$.transforms.request.query[0]{at}");
+        assert_eq!(change(&op, &named), [path], "{op}");
+        assert_eq!(change(&op, &json!({"query": "other", "forward": false})), [""; 0], "{op}");
+        assert_eq!(change(&op, &json!({})), [""; 0], "{op}");
+        assert_eq!(change(&op, &Value::Null), ["$.sources"], "who says nothing may mean any");
+    }
+    for template in ["${query.token}", "${header.authorization}", "${token}"] {
+        let op = json!({"set": "t", "value": template});
+        assert_eq!(change(&op, &named), ["$.transforms.request.query[0].value"], "{template}");
+    }
+    assert_eq!(
+        change(&json!({"remove": "t"}), &json!({"query": "a b"})),
+        ["$.sources.query"],
+        "judged, as it is used"
+    );
+}
