@@ -104,7 +104,7 @@ fn path(world: &World) -> String {
 fn put(world: &World, limits: &Value) -> anyhow::Result<()> {
     let path = path(world);
     let call = Call { method: "PUT", ..Call::post(&path, limits) };
-    let reason = [(header::IMPERSONATION_REASON, REASON)];
+    let reason = [(header::IMPERSONATION_REASON, REASON), ("if-match", "*")];
     world.api.want(200, call.token(&world.platform).headers(&reason)).map(drop)
 }
 
