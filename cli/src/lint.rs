@@ -14,9 +14,11 @@ use crate::{
     source::Source,
 };
 
+mod chain;
 mod headers;
 mod kong;
 mod manifest;
+mod vm;
 
 pub(crate) use manifest::{is_type, walk};
 
@@ -108,41 +110,53 @@ struct Embedded {
     module: Module,
     /// The host that the manifest is for.
     host: Option<Host>,
+    /// Its place among other modules, where that can be told.
+    slot: Option<chain::Slot>,
+}
+
+/// A file that was read and judged by itself.
+struct Examined<'t> {
+    name: String,
+    source: Option<Source<'t>>,
+    embedded: Vec<Embedded>,
+    findings: Vec<Finding>,
 }
 
 pub fn run(args: &Args) -> Outcome {
     let mut outcome = Outcome::default();
+    let texts: Vec<(String, Result<String, String>)> =
+        args.files.iter().map(|path| (outcome::name(path), outcome::read(path))).collect();
     let mut files = Vec::new();
-    for path in &args.files {
-        let file = outcome::name(path);
-        match outcome::read(path) {
-            Ok(text) => files.push(lint(args, &file, &text, &mut outcome)),
+    for (name, text) in &texts {
+        match text {
+            Ok(text) => files.push(examine(name, text, args.module)),
             Err(line) => outcome.fail(EXIT_INPUT, line),
         }
     }
-    outcome.fact("files", files);
+    for (file, document, found) in chain::judge(&files) {
+        if let Some(examined) = files.get_mut(file) {
+            let source = examined.source.as_ref();
+            let place = source.and_then(|source| source.place(document, &found.path));
+            examined.findings.push(Finding { place, ..found });
+        }
+    }
+    let told: Vec<Value> =
+        files.iter().map(|examined| tell(args.strict, examined, &mut outcome)).collect();
+    outcome.fact("files", told);
     outcome
 }
 
-fn lint(args: &Args, file: &str, text: &str, outcome: &mut Outcome) -> Value {
-    let examined = examine(text, args.module);
-    let (embedded, findings) = match examined {
-        Ok(found) => found,
-        Err(cause) => {
-            let mend =
-                "give an edge document, or a manifest of Envoy, Istio or Kong that holds one";
-            (Vec::new(), vec![Finding::mistake("$", cause, mend)])
-        }
-    };
+fn tell(strict: bool, examined: &Examined<'_>, outcome: &mut Outcome) -> Value {
+    let Examined { name: file, embedded, findings, .. } = examined;
     let mistakes = findings.iter().filter(|found| found.weight == Weight::Mistake).count();
     let warnings = findings.len().saturating_sub(mistakes);
-    for finding in &findings {
+    for finding in findings {
         match finding.weight {
             Weight::Mistake => outcome.fail(EXIT_REFUSED, finding.line(file)),
             Weight::Warning => outcome.warn(finding.line(file)),
         }
     }
-    let refused = mistakes > 0 || args.strict && warnings > 0;
+    let refused = mistakes > 0 || strict && warnings > 0;
     if mistakes == 0 && refused {
         outcome.fail(EXIT_REFUSED, format_args!("{file}: refused: {}", warned(warnings)));
     } else if !refused {
@@ -154,8 +168,26 @@ fn lint(args: &Args, file: &str, text: &str, outcome: &mut Outcome) -> Value {
     json!({"file": file, "ok": !refused, "documents": embedded, "findings": findings})
 }
 
-/// The edge documents of a file and what is wrong with it; `Err` where it holds nothing that is known here.
-fn examine(text: &str, module: Module) -> Result<(Vec<Embedded>, Vec<Finding>), String> {
+/// The edge documents of a file and what is wrong with it.
+fn examine<'t>(name: &str, text: &'t str, module: Module) -> Examined<'t> {
+    let name = name.to_owned();
+    match within(text, module) {
+        Ok((source, embedded, findings)) => {
+            Examined { name, source: Some(source), embedded, findings }
+        }
+        Err(cause) => {
+            let mend =
+                "give an edge document, or a manifest of Envoy, Istio or Kong that holds one";
+            let findings = vec![Finding::mistake("$", cause, mend)];
+            Examined { name, source: None, embedded: Vec::new(), findings }
+        }
+    }
+}
+
+type Within<'t> = (Source<'t>, Vec<Embedded>, Vec<Finding>);
+
+/// `Err` where it holds nothing that is known here.
+fn within(text: &str, module: Module) -> Result<Within<'_>, String> {
     let source = Source::read(text)?;
     let mut findings = Vec::new();
     let mut embedded = Vec::new();
@@ -163,7 +195,8 @@ fn examine(text: &str, module: Module) -> Result<(Vec<Embedded>, Vec<Finding>), 
         // As it was written: a reader of values would not see a member that stands twice.
         let text = if source.json { text.to_owned() } else { value.to_string() };
         let at = "$".to_owned();
-        embedded.push(Embedded { document: 0, at, text, quoted: false, module, host: None });
+        let (host, slot) = (None, None);
+        embedded.push(Embedded { document: 0, at, text, quoted: false, module, host, slot });
     } else {
         let mut known = false;
         for (document, value) in source.values.iter().enumerate() {
@@ -196,7 +229,7 @@ fn examine(text: &str, module: Module) -> Result<(Vec<Embedded>, Vec<Finding>), 
     for one in &embedded {
         findings.extend(compile(&source, one));
     }
-    Ok((embedded, findings))
+    Ok((source, embedded, findings))
 }
 
 fn compile(source: &Source<'_>, one: &Embedded) -> Vec<Finding> {

@@ -126,6 +126,16 @@ fn locate(root: &Node, path: &str) -> Option<Place> {
                     ends.then_some((member.place, &member.node, after))
                 })
                 .min_by_key(|(_, _, after)| after.len()),
+            // A name that holds other signs (`contract::document`).
+            (Kind::Map(members), _, Some(name)) if name.starts_with('"') => {
+                let mut names = serde_json::Deserializer::from_str(name).into_iter::<String>();
+                let named = names.next().and_then(Result::ok);
+                let after = name.get(names.byte_offset()..).and_then(|rest| rest.strip_prefix(']'));
+                members
+                    .iter()
+                    .find(|member| Some(&member.name) == named.as_ref())
+                    .and_then(|member| after.map(|after| (member.place, &member.node, after)))
+            }
             (Kind::List(items), _, Some(index)) => {
                 index.split_once(']').and_then(|(index, after)| {
                     let item = items.get(index.parse::<usize>().ok()?)?;
@@ -277,6 +287,8 @@ mod tests {
             ("$.a.b.c", (2, 3)),
             ("$.a.b.c[1].y", (4, 7)),
             ("$.a.b.c[1].z", (4, 7)),
+            ("$.a[\"b.c\"][1].y", (4, 7)),
+            ("$.a[\"b.d\"]", (1, 1)),
             ("$.a.d.e[0]", (5, 11)),
             ("$.zzz", (1, 1)),
         ] {

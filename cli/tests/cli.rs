@@ -106,9 +106,22 @@ fn lint_finds_edge_documents_in_manifests() {
     check("lint-unsafe-envoy", 1, "lint unsafe-envoy.yaml");
     check("lint-unsafe-istio", 1, "lint unsafe-istio.yaml");
     check("lint-kong-headers", 1, "lint kong-headers.yaml");
+    check("lint-waits-istio", 1, "lint waits-istio.yaml");
     check_with("lint-not-ours", 1, "lint -", b"apiVersion: apps/v1\nkind: Deployment\n");
     check_with("lint-stdin", 1, "lint -", b"host: envoy\nsignatures: natve\n");
     check_with("lint-not-yaml", 1, "lint -", b"a: [");
+}
+
+/// The chain that is rendered for Istio is one; in others who comes too early is named, in whichever file it stands.
+#[test]
+fn lint_puts_single_modules_into_the_order_of_their_proxy() {
+    check("lint-chain", 0, "lint --strict ../../../istio/chain/wasmplugins.yaml");
+    check("lint-chain-order", 1, "lint chain-front.yaml chain-back.yaml");
+    let base = "../../../istio/base";
+    check("lint-chain-twice", 1, &format!("lint {base}/wasmplugin.yaml {base}/envoyfilter.yaml"));
+    let validate = "../../../istio/validate";
+    let both = format!("lint --strict {validate}/wasmplugin.yaml {base}/wasmplugin.yaml");
+    check("lint-chain-validate", 0, &both);
 }
 
 /// The specification's own samples: Kong refuses the one (`iss` is no claim that its plugin verifies), and the first
@@ -144,6 +157,9 @@ fn convert_names_whatever_has_no_equivalent() {
     check("convert-kong-for-envoy", 0, "convert --host envoy --sidecar sidecar convert-kong.yaml");
     check("convert-envoy", 1, "convert convert-envoy.yaml");
     check("convert-descriptors", 1, "convert convert-descriptors.yaml");
+    let by = "convert --sidecar 127.0.0.1:7070";
+    check("convert-kong-keys", 1, &format!("{by} convert-kong-keys.yaml"));
+    check("convert-kong-bad-keys", 1, &format!("{by} convert-kong-bad-keys.yaml"));
     check("convert-spec-kong-jwt", 1, "convert spec-kong-jwt.yaml");
     check("convert-nothing", 66, "convert mistakes.json");
     check("convert-not-json", 66, "convert not.json");

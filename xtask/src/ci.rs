@@ -9,7 +9,7 @@ use crate::{
     codegen, command,
     gates::{self, Gates},
     install,
-    render::{Image, problems},
+    render::{Images, problems},
     repo, tidy, tools, wasm,
 };
 
@@ -73,7 +73,7 @@ fn tidy_(root: &Path) -> anyhow::Result<()> {
 }
 
 fn codegen_(root: &Path) -> anyhow::Result<()> {
-    let rendered = codegen::rendered(root, &Image::unpublished())?;
+    let rendered = codegen::rendered(root, &Images::unpublished())?;
     let unexplained = problems::mistakes();
     lines(unexplained, "reasons are not explained, or twice")?;
     lines(codegen::differences(root, &rendered), "files differ: run `cargo xtask codegen`")

@@ -6,10 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use crate::{
-    render::{self, Document, Image, Rendered},
+    render::{self, Document, Images, Rendered},
     repo,
 };
 
@@ -19,12 +19,10 @@ pub struct Args {
     /// Write nothing; fail when a committed file is not what would be written.
     #[arg(long)]
     pub check: bool,
-    /// Render for a published image (oci://…) instead of the committed stand-in; needs --sha256 and --out.
-    #[arg(long, requires = "sha256", requires = "out", conflicts_with = "check")]
-    pub image: Option<String>,
-    /// The image's digest, 64 hex digits.
-    #[arg(long, requires = "image")]
-    pub sha256: Option<String>,
+    /// Render for published images (MODULE=oci://HOST/NAME:TAG@sha256:DIGEST, once for every module) instead of the
+    /// committed stand-ins; needs --out.
+    #[arg(long, value_name = "MODULE=IMAGE", requires = "out", conflicts_with = "check")]
+    pub image: Vec<String>,
     /// The folder to write to instead of the repository.
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -33,17 +31,11 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = repo::root()?;
-    let image = match (&args.image, &args.sha256) {
-        (Some(url), Some(sha256)) => {
-            let hex = sha256.len() == 64
-                && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            ensure!(hex, "--sha256 {sha256} is not 64 lower-case hex digits");
-            ensure!(url.starts_with("oci://"), "--image {url} does not start with oci://");
-            Image { url: url.clone(), sha256: sha256.clone() }
-        }
-        _ => Image::unpublished(),
+    let images = match args.image.as_slice() {
+        [] => Images::unpublished(),
+        given => Images::parse(given)?,
     };
-    let rendered = rendered(&root, &image)?;
+    let rendered = rendered(&root, &images)?;
     if args.check {
         let wrong = differences(&root, &rendered);
         for line in &wrong {
@@ -65,12 +57,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Everything that is generated and committed.
-pub fn rendered(root: &Path, image: &Image) -> anyhow::Result<Vec<Rendered>> {
-    let mut rendered = render::all(&Document::read(root)?, image);
+pub fn rendered(root: &Path, images: &Images) -> anyhow::Result<Vec<Rendered>> {
+    let mut rendered = render::all(&Document::read(root)?, images);
     rendered.extend(render::versions::pages(root)?);
     let documents = render::openapi::documents(root)?;
     for bodies in documents.iter().filter(|file| file.path == render::validate::DOCUMENT) {
-        rendered.extend(render::validate::manifests(&bodies.text, image)?);
+        rendered.extend(render::validate::manifests(&bodies.text, images)?);
     }
     rendered.extend(documents);
     Ok(rendered)

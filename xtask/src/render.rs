@@ -8,6 +8,7 @@ use gatehouse_edge::Suite;
 use serde_json::{Value, json};
 
 pub mod envoy;
+mod image;
 pub mod istio;
 pub mod kong;
 pub mod openapi;
@@ -15,6 +16,8 @@ pub mod problems;
 pub mod validate;
 pub mod versions;
 pub mod yaml;
+
+pub use image::{Image, Images};
 
 /// The document that everything is rendered from, relative to the root.
 pub const DOCUMENT: &str = "examples/gateway/suite.json";
@@ -104,29 +107,6 @@ impl Document {
     }
 }
 
-/// A module where a mesh finds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
-    /// `oci://…`.
-    pub url: String,
-    /// 64 hex digits.
-    pub sha256: String,
-}
-
-impl Image {
-    /// Stands in the committed manifests: no image has this digest, so that a manifest applied as it is fails
-    /// closed instead of fetching whatever the tag points at.
-    pub fn unpublished() -> Self {
-        Self {
-            url: format!(
-                "oci://registry.greenlang.local/gatehouse/suite:{}",
-                env!("CARGO_PKG_VERSION")
-            ),
-            sha256: "0".repeat(64),
-        }
-    }
-}
-
 /// A generated file: its path relative to the root, and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
@@ -137,32 +117,22 @@ pub struct Rendered {
 }
 
 /// All manifests.
-pub fn all(document: &Document, image: &Image) -> Vec<Rendered> {
-    let documents = |values: &[Value]| {
+pub fn all(document: &Document, images: &Images) -> Vec<Rendered> {
+    let documents = |path: &'static str, values: &[Value]| {
         let body: Vec<String> = values.iter().map(yaml::write).collect();
-        format!(
+        let text = format!(
             "# Rendered from {DOCUMENT} by `cargo xtask codegen`: change that and render again.\n{}",
             body.join("---\n")
-        )
+        );
+        Rendered { path: path.into(), text }
     };
     vec![
-        Rendered {
-            path: "istio/base/wasmplugin.yaml".into(),
-            text: documents(&istio::wasm_plugin(document, image)),
-        },
-        Rendered {
-            path: "istio/base/envoyfilter.yaml".into(),
-            text: documents(&[istio::envoy_filter(document)]),
-        },
-        Rendered {
-            path: "istio/base/telemetry.yaml".into(),
-            text: documents(&[istio::telemetry()]),
-        },
-        Rendered {
-            path: "istio/istiod-values.yaml".into(),
-            text: documents(&[istio::mesh_values()]),
-        },
-        Rendered { path: "kong/kong.yaml".into(), text: documents(&[kong::declarative(document)]) },
+        documents("istio/base/wasmplugin.yaml", &istio::wasm_plugin(document, images)),
+        documents("istio/base/envoyfilter.yaml", &[istio::envoy_filter(document)]),
+        documents("istio/base/telemetry.yaml", &[istio::telemetry()]),
+        documents("istio/chain/wasmplugins.yaml", &istio::chain(document, images)),
+        documents("istio/istiod-values.yaml", &[istio::mesh_values()]),
+        documents("kong/kong.yaml", &[kong::declarative(document)]),
         Rendered { path: "kong/suite.meta.json".into(), text: format!("{:#}\n", kong::meta()) },
         Rendered {
             path: "docs/schema/edge.json".into(),

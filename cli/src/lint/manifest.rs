@@ -4,7 +4,7 @@
 use gatehouse_edge::Host;
 use serde_json::Value;
 
-use super::{Embedded, Module, kong};
+use super::{Embedded, Module, chain::Slot, kong, vm};
 use crate::finding::Finding;
 
 /// What one document of a manifest holds.
@@ -19,25 +19,28 @@ pub(super) struct Manifest {
 /// What `type.googleapis.com` calls Envoy's filter.
 const ENVOY_WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
-pub(super) fn read(document: usize, value: &Value) -> Manifest {
+pub(super) fn read(document: usize, root: &Value) -> Manifest {
     let mut manifest = Manifest::default();
-    walk(value, "$", &mut |value, path| {
+    walk(root, "$", &mut |value, path| {
         let member = |name: &str| value.get(name).and_then(Value::as_str);
         if ["@type", "type_url"].iter().any(|name| is_type(member(name), ENVOY_WASM)) {
             let inner = if value.get("@type").is_some() { "config" } else { "value.config" };
             let config = inner.split('.').try_fold(value, |value, name| value.get(name));
             if let Some(config) = config {
-                envoy(document, config, &format!("{path}.{inner}"), &mut manifest);
+                let slot = Slot::of_envoy(document, root, path);
+                envoy(document, config, &format!("{path}.{inner}"), slot, &mut manifest);
             }
         } else if member("kind") == Some("WasmPlugin") {
-            plugin(document, value, path, &mut manifest);
+            plugin(document, value, path, "spec", &mut manifest);
+        } else if member("kind") == Some("TrafficExtension") {
+            plugin(document, value, path, "spec.wasm", &mut manifest);
         } else if let Some(filters) = value.get("filters").and_then(Value::as_array) {
             for (at, filter) in filters.iter().enumerate() {
                 chain(document, filter, &format!("{path}.filters[{at}]"), &mut manifest);
             }
         }
     });
-    kong::check(value, &mut manifest);
+    kong::check(root, &mut manifest);
     manifest
 }
 
@@ -64,7 +67,7 @@ pub(crate) fn is_type(written: Option<&str>, name: &str) -> bool {
 }
 
 /// `PluginConfig` of Envoy's Wasm filter.
-fn envoy(document: usize, config: &Value, path: &str, manifest: &mut Manifest) {
+fn envoy(document: usize, config: &Value, path: &str, slot: Option<Slot>, manifest: &mut Manifest) {
     let text = |pointer: &str| config.pointer(pointer).and_then(Value::as_str);
     let names = [text("/name"), text("/root_id"), text("/vm_config/vm_id")];
     let code =
@@ -84,42 +87,57 @@ fn envoy(document: usize, config: &Value, path: &str, manifest: &mut Manifest) {
         manifest.findings.push(stuck(format!("{path}.failure_policy")));
     }
     let lets = config.get("allow_on_headers_stop_iteration") == Some(&Value::Bool(true));
-    if module == Module::Validate && holds(inner) && !lets {
-        manifest.findings.push(waiting(
-            format!("{path}.allow_on_headers_stop_iteration"),
-            "write true, or \"hold_headers\": false into the document",
-        ));
+    let parsed = parsed(inner);
+    if let (Some((name, cause)), false) = (waits(module, &parsed), lets) {
+        let mend = match name {
+            HOLD => "write true, or \"hold_headers\": false into the document",
+            _ => "write true, or \"on_broken\": \"pass\" into the document",
+        };
+        let at = format!("{path}.allow_on_headers_stop_iteration");
+        manifest.findings.push(Finding::mistake(at, cause, mend));
     }
-    embed(document, inner, at, module, Host::Envoy, manifest);
+    vm::envoy(config, path, module, &parsed, &mut manifest.findings);
+    embed(document, inner, at, module, (Host::Envoy, slot), manifest);
 }
 
-/// Istio's WasmPlugin.
-fn plugin(document: usize, value: &Value, path: &str, manifest: &mut Manifest) {
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
-    let config = value.pointer("/spec/pluginConfig");
-    let Some(module) = module(text("/spec/pluginName").into_iter(), text("/spec/url"), config)
-    else {
+/// Istio's WasmPlugin, or its TrafficExtension, which says the same of a module one level deeper.
+fn plugin(document: usize, value: &Value, path: &str, within: &str, manifest: &mut Manifest) {
+    let below = format!("/{}", within.replace('.', "/"));
+    let Some(spec) = value.pointer(&below) else { return };
+    let text = |name: &str| spec.get(name).and_then(Value::as_str);
+    let config = spec.get("pluginConfig");
+    let (root, path) = (path, format!("{path}.{within}"));
+    let Some(module) = module(text("pluginName").into_iter(), text("url"), config) else {
         return;
     };
     manifest.known = true;
-    match text("/spec/failStrategy") {
+    match text("failStrategy") {
         Some("FAIL_OPEN") => {
-            manifest.findings.push(skipped(format!("{path}.spec.failStrategy"), "FAIL_RELOAD"));
+            manifest.findings.push(skipped(format!("{path}.failStrategy"), "FAIL_RELOAD"));
         }
         Some("FAIL_RELOAD") => {}
-        _ => manifest.findings.push(stuck(format!("{path}.spec.failStrategy"))),
+        _ => manifest.findings.push(stuck(format!("{path}.failStrategy"))),
     }
-    if text("/spec/type") == Some("NETWORK") {
-        let at = format!("{path}.spec.type");
+    if text("type") == Some("NETWORK") {
+        let at = format!("{path}.type");
         manifest.findings.push(Finding::mistake(at, "the module reads HTTP", "write HTTP"));
     }
-    if module == Module::Validate && holds(config) {
-        manifest.findings.push(waiting(
-            format!("{path}.spec.pluginConfig.hold_headers"),
-            "write false, or use an EnvoyFilter with allow_on_headers_stop_iteration",
-        ));
+    let parsed = parsed(config);
+    if let Some((name, cause)) = waits(module, &parsed) {
+        // Neither of the two can say `allow_on_headers_stop_iteration`.
+        let word = if name == HOLD { "false" } else { "\"pass\"" };
+        let mend =
+            format!("write {word}, or use an EnvoyFilter with allow_on_headers_stop_iteration");
+        let at = format!("{path}.pluginConfig.{name}");
+        manifest.findings.push(Finding::mistake(at, cause, &mend));
     }
-    embed(document, config, format!("{path}.spec.pluginConfig"), module, Host::Envoy, manifest);
+    vm::istio(spec, &path, module, &parsed, &mut manifest.findings);
+    let slot = Slot::of_istio(value);
+    if let Some(found) = slot.as_ref().and_then(|slot| slot.before_istio(module, value, root)) {
+        manifest.findings.push(found);
+    }
+    let at = format!("{path}.pluginConfig");
+    embed(document, config, at, module, (Host::Envoy, slot), manifest);
 }
 
 /// One filter of a chain of Kong's.
@@ -128,7 +146,7 @@ fn chain(document: usize, filter: &Value, path: &str, manifest: &mut Manifest) {
     let config = filter.get("config");
     let Some(module) = module([name].into_iter(), None, config) else { return };
     manifest.known = true;
-    embed(document, config, format!("{path}.config"), module, Host::Kong, manifest);
+    embed(document, config, format!("{path}.config"), module, (Host::Kong, None), manifest);
 }
 
 fn embed(
@@ -136,7 +154,7 @@ fn embed(
     config: Option<&Value>,
     at: String,
     module: Module,
-    host: Host,
+    (host, slot): (Host, Option<Slot>),
     manifest: &mut Manifest,
 ) {
     let (text, quoted) = match config {
@@ -144,7 +162,8 @@ fn embed(
         Some(config) => (config.to_string(), false),
         None => ("{}".to_owned(), false),
     };
-    manifest.embedded.push(Embedded { document, at, text, quoted, module, host: Some(host) });
+    let host = Some(host);
+    manifest.embedded.push(Embedded { document, at, text, quoted, module, host, slot });
 }
 
 /// Which module of ours it is, by its name, its file, or what it is given.
@@ -169,19 +188,31 @@ fn module<'n>(
     by_name.or(by_code).or((ours || by_config).then_some(Module::Suite))
 }
 
-/// Whether the module for bodies is told that the host lets them come while headers wait.
-fn holds(config: Option<&Value>) -> bool {
-    let parsed = match config {
+/// The document as a value, however it is embedded; what is none is nothing here, and the compiler says so.
+fn parsed(config: Option<&Value>) -> Value {
+    match config {
         Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
         Some(config) => config.clone(),
         None => Value::Null,
-    };
-    parsed.get("hold_headers") == Some(&Value::Bool(true))
+    }
 }
 
-fn waiting(path: String, mend: &str) -> Finding {
-    let cause = "a body does not come here while its headers wait, and the request waits for ever";
-    Finding::mistake(path, cause, mend)
+const HOLD: &str = "hold_headers";
+
+/// Where a document has headers wait for their bodies, and what comes of it where the host does not let them come.
+fn waits(module: Module, document: &Value) -> Option<(&'static str, &'static str)> {
+    let refuses = document.pointer("/envelope/on_broken").and_then(Value::as_str) == Some("refuse");
+    match module {
+        Module::Validate => (document.get(HOLD) == Some(&Value::Bool(true))).then_some((
+            HOLD,
+            "a body does not come here while its headers wait, and the request waits for ever",
+        )),
+        Module::Suite | Module::Transform => refuses.then_some((
+            "envelope.on_broken",
+            "an answer's body does not come here while its headers wait, and the client waits for ever",
+        )),
+        Module::Auth | Module::Version | Module::Ratelimit => None,
+    }
 }
 
 fn skipped(path: String, mend: &str) -> Finding {

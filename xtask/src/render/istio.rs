@@ -1,12 +1,12 @@
 //! The documents for Istio: a WasmPlugin (with the sidecar as a service entry), or an EnvoyFilter where the module
 //! comes from a volume, or where WasmPlugin cannot say what is needed (back-off of reloads, `vm_id`,
-//! `allow_on_headers_stop_iteration`). Apply one of the two.
+//! `allow_on_headers_stop_iteration`), or a chain of single modules. Apply one of them.
 
-use std::net::SocketAddr;
+use std::{cmp::Reverse, net::SocketAddr};
 
 use serde_json::{Value, json};
 
-use super::{Document, Image, NAME, SIDECAR_PORT, envoy};
+use super::{Document, Images, NAME, SIDECAR_PORT, envoy};
 
 const NAMESPACE: &str = "greenlang";
 /// The sidecar's name inside the mesh; it resolves to the pod's own loopback.
@@ -26,54 +26,144 @@ pub(super) fn selector() -> Value {
     json!({"istio": "ingressgateway"})
 }
 
-/// The plugin for the ingress gateway, before Istio's own authentication; and the sidecar it asks.
-pub fn wasm_plugin(document: &Document, image: &Image) -> [Value; 2] {
-    let cluster = format!("outbound|{SIDECAR_PORT}||{SIDECAR_HOST}");
-    let document = document.clone().with_sidecar(&cluster, SIDECAR_HOST);
-    let mut plugin = json!({
+/// A module as a WasmPlugin of the ingress gateway.
+pub(super) struct Plugin<'d> {
+    pub(super) module: &'d str,
+    /// Descending within the phase.
+    pub(super) priority: i32,
+    pub(super) config: Value,
+    /// Keys that the document names come from the proxy's own environment, which a Secret fills.
+    pub(super) variables: Vec<&'d str>,
+}
+
+/// Before Istio's own authentication: the headers that others trust are stripped first.
+pub(super) fn plugin(plugin: Plugin<'_>, images: &Images) -> Value {
+    let image = images.of(plugin.module);
+    let mut rendered = json!({
         "apiVersion": "extensions.istio.io/v1alpha1",
         "kind": "WasmPlugin",
-        "metadata": metadata("gatehouse-suite"),
+        "metadata": metadata(&format!("gatehouse-{}", plugin.module)),
         "spec": {
             "selector": {"matchLabels": selector()},
             "url": image.url,
             "sha256": image.sha256,
             "imagePullPolicy": "IfNotPresent",
             "type": "HTTP",
-            "phase": "AUTHN",
-            // Descending within the phase: the headers that others trust are stripped first.
-            "priority": 1000,
+            "phase": PHASES[0],
+            "priority": plugin.priority,
             "failStrategy": "FAIL_RELOAD",
             // A gateway's listeners face clients only as CLIENT.
             "match": [{"mode": "CLIENT"}],
-            "pluginName": NAME,
-            "pluginConfig": document.value(),
+            "pluginName": plugin.module,
+            "pluginConfig": plugin.config,
         },
     });
-    // Keys that the document names come from the proxy's own environment, which a Secret fills.
     let from_host = |name: &str| json!({"name": name, "valueFrom": "HOST"});
-    let variables: Vec<Value> = document.variables().into_iter().map(from_host).collect();
+    let variables: Vec<Value> = plugin.variables.into_iter().map(from_host).collect();
     if let (Some(spec), false) =
-        (plugin.pointer_mut("/spec").and_then(Value::as_object_mut), variables.is_empty())
+        (rendered.pointer_mut("/spec").and_then(Value::as_object_mut), variables.is_empty())
     {
         spec.insert("vmConfig".to_owned(), json!({ "env": variables }));
     }
-    [
-        plugin,
-        json!({
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "ServiceEntry",
-            "metadata": metadata("gatehouse-sidecar"),
-            "spec": {
-                "hosts": [SIDECAR_HOST],
-                "exportTo": ["."],
-                "location": "MESH_EXTERNAL",
-                "resolution": "STATIC",
-                "ports": [{"number": SIDECAR_PORT, "name": "http2", "protocol": "HTTP2"}],
-                "endpoints": [{"address": "127.0.0.1"}],
-            },
-        }),
-    ]
+    rendered
+}
+
+/// The same policy with the sidecar as the mesh names it, and the name.
+fn meshed(document: &Document) -> (Document, Value) {
+    let cluster = format!("outbound|{SIDECAR_PORT}||{SIDECAR_HOST}");
+    let entry = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": metadata("gatehouse-sidecar"),
+        "spec": {
+            "hosts": [SIDECAR_HOST],
+            "exportTo": ["."],
+            "location": "MESH_EXTERNAL",
+            "resolution": "STATIC",
+            "ports": [{"number": SIDECAR_PORT, "name": "http2", "protocol": "HTTP2"}],
+            "endpoints": [{"address": "127.0.0.1"}],
+        },
+    });
+    (document.clone().with_sidecar(&cluster, SIDECAR_HOST), entry)
+}
+
+/// The plugin of the fused module, and the sidecar that it asks.
+pub fn wasm_plugin(document: &Document, images: &Images) -> [Value; 2] {
+    let (document, sidecar) = meshed(document);
+    let (config, variables) = (document.value().clone(), document.variables());
+    [plugin(Plugin { module: NAME, priority: 1000, config, variables }, images), sidecar]
+}
+
+/// The single modules in their order (ADR 0030), with room between them for others' plugins.
+const CHAIN: [(&str, i32); 4] =
+    [("version", 1040), ("auth", 1030), ("ratelimit", 1020), ("transform", 1010)];
+
+/// A plugin for each single module instead of the fused one, and the sidecar that they ask. All have the one document.
+pub fn chain(document: &Document, images: &Images) -> Vec<Value> {
+    let (document, sidecar) = meshed(document);
+    let plugins = CHAIN.iter().map(|(module, priority)| {
+        // Who calls is told upstreams by the one module that knows it.
+        let variables = if *module == "auth" { document.variables() } else { Vec::new() };
+        let config = document.value().clone();
+        plugin(Plugin { module, priority: *priority, config, variables }, images)
+    });
+    plugins.chain([sidecar]).collect()
+}
+
+/// Where Istio has the phases of plugins. What names none stands behind them.
+const PHASES: [&str; 3] = ["AUTHN", "AUTHZ", "STATS"];
+
+/// The plugins among `documents` in the order in which Istio puts them into a gateway's chain: by phase, then by
+/// descending priority (one without any comes last), then by name.
+pub fn in_order(documents: &[Value]) -> Vec<&Value> {
+    let text = |plugin: &Value, pointer: &str| {
+        plugin.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let mut plugins: Vec<&Value> =
+        documents.iter().filter(|document| text(document, "/kind") == "WasmPlugin").collect();
+    plugins.sort_by_cached_key(|plugin| {
+        let phase = text(plugin, "/spec/phase");
+        let phase = PHASES.iter().position(|name| *name == phase).unwrap_or(PHASES.len());
+        let priority = plugin.pointer("/spec/priority").and_then(Value::as_i64);
+        let name =
+            format!("{}.{}", text(plugin, "/metadata/name"), text(plugin, "/metadata/namespace"));
+        (phase, Reverse(priority), name)
+    });
+    plugins
+}
+
+/// A plugin as the filter that Istio makes of it; `module` is the file that its image holds.
+pub fn as_filter(plugin: &Value, module: &str) -> Value {
+    let spec = |name: &str| plugin.pointer(&format!("/spec/{name}")).cloned().unwrap_or_default();
+    let variables = spec("vmConfig").get("env").and_then(Value::as_array).map(|env| {
+        let names: Vec<&Value> = env.iter().filter_map(|entry| entry.get("name")).collect();
+        json!({ "host_env_keys": names })
+    });
+    let mut config = json!({
+        "name": plugin.pointer("/metadata/name").cloned().unwrap_or_default(),
+        "root_id": spec("pluginName"),
+        "failure_policy": spec("failStrategy"),
+        "vm_config": {
+            "runtime": "envoy.wasm.runtime.v8",
+            "code": {"local": {"filename": module}},
+        },
+        "configuration": {
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": spec("pluginConfig").to_string(),
+        },
+    });
+    if let (Some(vm), Some(variables)) =
+        (config.pointer_mut("/vm_config").and_then(Value::as_object_mut), variables)
+    {
+        vm.insert("environment_variables".to_owned(), variables);
+    }
+    json!({
+        "name": plugin.pointer("/metadata/name").cloned().unwrap_or_default(),
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": config,
+        },
+    })
 }
 
 /// The place of a filter in the gateway's chain.

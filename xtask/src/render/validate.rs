@@ -4,7 +4,7 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::{Image, Rendered, istio, sorted, yaml};
+use super::{Images, Rendered, istio, sorted, yaml};
 
 /// The document: what the control API judges its bodies by is what the gateway judges them by.
 pub const DOCUMENT: &str = "control-api/bodies.json";
@@ -14,7 +14,7 @@ pub const NAME: &str = "validate";
 pub const MODULE: &str = "/var/lib/gatehouse/validate.wasm";
 
 /// Both manifests, of the document as text.
-pub fn manifests(document: &str, image: &Image) -> anyhow::Result<Vec<Rendered>> {
+pub fn manifests(document: &str, images: &Images) -> anyhow::Result<Vec<Rendered>> {
     let document: Value = serde_json::from_str(document).context("reading the schemas")?;
     let rendered = |path: &'static str, value: &Value| Rendered {
         path: path.into(),
@@ -24,7 +24,7 @@ pub fn manifests(document: &str, image: &Image) -> anyhow::Result<Vec<Rendered>>
         ),
     };
     Ok(vec![
-        rendered("istio/validate/wasmplugin.yaml", &wasm_plugin(&document, image)),
+        rendered("istio/validate/wasmplugin.yaml", &wasm_plugin(&document, images)),
         rendered("istio/validate/envoyfilter.yaml", &envoy_filter(&document)),
     ])
 }
@@ -65,27 +65,15 @@ pub fn filter(document: &Value, module: &str) -> Value {
     })
 }
 
-fn wasm_plugin(document: &Value, image: &Image) -> Value {
-    json!({
-        "apiVersion": "extensions.istio.io/v1alpha1",
-        "kind": "WasmPlugin",
-        "metadata": istio::metadata("gatehouse-validate"),
-        "spec": {
-            "selector": {"matchLabels": istio::selector()},
-            // An image of its own beside the fused module's.
-            "url": image.url.replace("/suite:", "/validate:"),
-            "sha256": "0".repeat(64),
-            "imagePullPolicy": "IfNotPresent",
-            "type": "HTTP",
-            "phase": "AUTHN",
-            // Behind the fused module (1000), which brings paths into their one form and refuses strangers first.
-            "priority": 900,
-            "failStrategy": "FAIL_RELOAD",
-            "match": [{"mode": "CLIENT"}],
-            "pluginName": NAME,
-            "pluginConfig": holding(document, false),
-        },
-    })
+fn wasm_plugin(document: &Value, images: &Images) -> Value {
+    let plugin = istio::Plugin {
+        module: NAME,
+        // Behind the others, which bring paths into their one form and refuse strangers first.
+        priority: 900,
+        config: holding(document, false),
+        variables: Vec::new(),
+    };
+    istio::plugin(plugin, images)
 }
 
 fn envoy_filter(document: &Value) -> Value {

@@ -110,3 +110,20 @@ fn a_callback_that_is_missing_is_refused_and_a_needless_one_is_cut() {
     let cut = fit(Filter::Suite, Host::Envoy, &sample(&[], &more, 0)).unwrap();
     assert!(!module::surface(&cut).unwrap().exports.contains("proxy_on_log"));
 }
+
+/// `gatehouse lint` judges by these names what a manifest's restriction of capabilities leaves of a module.
+#[test]
+fn lint_knows_every_call_between_modules_and_hosts() {
+    let lint = include_str!("../../../cli/src/lint/vm.rs");
+    let callbacks = EXPORTS.iter().chain(BODY_EXPORTS).chain(ENVELOPE_EXPORTS);
+    // Memory is no capability.
+    let callbacks = callbacks
+        .filter(|name| name.starts_with("proxy_on_") && **name != "proxy_on_memory_allocate");
+    let calls = IMPORTS.iter().filter_map(|name| Some(name.split_once('.')?.1));
+    let missing: Vec<&str> = callbacks
+        .copied()
+        .chain(calls)
+        .filter(|name| !lint.contains(&format!("\"{name}\"")))
+        .collect();
+    assert_eq!(missing, [""; 0]);
+}

@@ -21,7 +21,7 @@ use super::documents;
 /// Compiling the module takes seconds on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn part(name: &str) -> Result<PathBuf> {
+pub fn part(name: &str) -> Result<PathBuf> {
     std::env::var_os(name)
         .map(PathBuf::from)
         .with_context(|| format!("{name} is not set: run `cargo xtask test`"))
@@ -31,8 +31,8 @@ fn committed() -> Result<Value> {
     Ok(documents::yaml("istio/base/envoyfilter.yaml")?.remove(0))
 }
 
-/// Applies `filter` to a proxy without it; the module's file is where this machine has it.
-fn patched(filter: &Value, suite: &Path) -> Result<Value> {
+/// A proxy without anything of ours.
+pub fn bare() -> Result<Value> {
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let document = Document::read(&documents::root()?)?;
     let gateway = envoy::Gateway {
@@ -40,17 +40,22 @@ fn patched(filter: &Value, suite: &Path) -> Result<Value> {
         admin: anywhere,
         control_api: anywhere,
         sidecar: anywhere,
-        suite,
+        suite: Path::new(""),
         document: &document,
     };
-    let mut bootstrap = envoy::bare(&gateway);
+    Ok(envoy::bare(&gateway))
+}
+
+/// Applies `filter` to a proxy without it; the module's file is where this machine has it.
+fn patched(filter: &Value, suite: &Path) -> Result<Value> {
+    let mut bootstrap = bare()?;
     envoy::apply(&mut bootstrap, filter)?;
     let text = bootstrap.to_string().replace(istio::MODULE, &suite.display().to_string());
     Ok(serde_json::from_str(&text)?)
 }
 
 /// What Envoy says of `bootstrap`: nothing, or its complaint.
-fn validate(bootstrap: &Value) -> Result<Option<String>> {
+pub fn validate(bootstrap: &Value) -> Result<Option<String>> {
     let folder = std::env::temp_dir();
     let file = folder.join(format!("gatehouse-validate-{}.json", uuid::Uuid::new_v4()));
     std::fs::write(&file, bootstrap.to_string())?;

@@ -57,6 +57,15 @@ fn the_wasm_plugin_fits_its_definition_and_a_misspelt_one_does_not() -> Result<(
 }
 
 #[test]
+fn the_chain_of_single_modules_fits_its_definitions_and_a_misspelt_one_does_not() -> Result<()> {
+    let spec = |at| (at, "/spec", "priority", "prio");
+    check(
+        "istio/chain/wasmplugins.yaml",
+        &[spec(0), spec(1), spec(2), spec(3), (4, "/spec", "endpoints", "endpoint")],
+    )
+}
+
+#[test]
 fn the_choice_of_the_log_format_fits_its_definition_and_a_misspelt_one_does_not() -> Result<()> {
     check(
         "istio/base/telemetry.yaml",

@@ -135,12 +135,12 @@ pub(super) fn secret(value: &Value, path: &str, draft: &mut Draft) {
         None => draft.note(path, "Kong makes up a key where none is written", "write the issuer"),
     }
     match (text("rsa_public_key"), text("secret")) {
-        (Some(pem), _) if !algorithm.starts_with("HS") => match pem::key_set(pem) {
-            Some(set) => drop(issuer.insert("jwks".to_owned(), json!({ "inline": set }))),
-            None => {
+        (Some(pem), _) if !algorithm.starts_with("HS") => match pem::key_set(pem, algorithm) {
+            Ok(set) => drop(issuer.insert("jwks".to_owned(), json!({ "inline": set }))),
+            Err(cause) => {
                 let mend =
                     "write the key into \"jwks\" by hand, or let the sidecar fetch the issuer's";
-                draft.note(format!("{path}.rsa_public_key"), "is no RSA key in PEM", mend);
+                draft.note(format!("{path}.rsa_public_key"), cause, mend);
             }
         },
         (_, Some(secret)) if algorithm.starts_with("HS") => {
