@@ -5,6 +5,7 @@
 mod authn;
 mod cli;
 mod control;
+mod conventions;
 mod edge;
 mod engine;
 mod functions;
@@ -75,6 +76,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(shape::GUARDS)
         .chain(store::GUARDS)
         .chain(control::GUARDS)
+        .chain(conventions::GUARDS)
         .chain(versions::GUARDS)
         .chain(validate::GUARDS)
         .chain(cli::GUARDS)

@@ -1,0 +1,127 @@
+//! What every endpoint of a kind does alike: pages, conditional requests, repeated requests. Asked of each endpoint that
+//! the OpenAPI document has, so that one that is added is asked, too.
+
+mod once;
+mod pages;
+mod tags;
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::{
+    http::{Answer, send},
+    world::{Tenant, World, until},
+};
+
+/// The document as it is committed; the unit tests hold it to the router.
+pub fn document() -> &'static Value {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    DOCUMENT.get_or_init(|| {
+        serde_json::from_str(include_str!("../../openapi.json")).expect("openapi.json is JSON")
+    })
+}
+
+/// Every operation: method, template, description.
+pub fn operations() -> impl Iterator<Item = (String, &'static str, &'static Value)> {
+    document()["paths"].as_object().unwrap().iter().flat_map(|(path, item)| {
+        let item = item.as_object().unwrap();
+        item.iter().map(move |(method, one)| (method.to_uppercase(), path.as_str(), one))
+    })
+}
+
+/// Whether the operation takes this shared parameter.
+pub fn takes(operation: &Value, parameter: &str) -> bool {
+    let to = format!("#/components/parameters/{parameter}");
+    operation["parameters"].as_array().unwrap().iter().any(|one| one["$ref"] == json!(to))
+}
+
+/// A body that the operation takes, from its schema's example.
+pub fn example(operation: &Value) -> Option<Value> {
+    let schema = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+    let schema = document().pointer(schema.as_str()?.strip_prefix('#').unwrap()).unwrap();
+    Some(schema["examples"][0].clone())
+}
+
+/// Asks again while the service says that it has no connection left: on a loaded machine many at once may not get one in
+/// time, and then nothing was done.
+pub fn settled(ask: impl Fn() -> Answer) -> Answer {
+    until(|| Some(ask()).filter(|answer| answer.status != 503))
+}
+
+/// A tenant with one of everything that a path can name.
+pub struct Furnished {
+    pub world: World,
+    pub tenant: Tenant,
+    pub admin: String,
+    ids: Vec<(&'static str, String)>,
+}
+
+impl Furnished {
+    pub fn new() -> Self {
+        let world = World::new();
+        let tenant = world.tenant("tenant-a");
+        let admin = world.member(&tenant, "admin");
+        let agent = world.published(&tenant, &admin, "fuel");
+        // The examples name these.
+        world.published(&tenant, &admin, "fuel-emissions");
+        let at = |rest: &str| format!("/api/v1/factory/tenants/{}/{rest}", tenant.id);
+        let id = |made: Answer| {
+            assert!((200..300).contains(&made.status), "{}", made.text);
+            let made = made.json();
+            let id = made.get("id").or_else(|| made.get("client_id"));
+            id.unwrap().as_str().unwrap().to_owned()
+        };
+        let run = json!({"agent": "fuel", "version": "1.0.0"});
+        let issuer = json!({"name": "x", "issuer": "https://a.example", "client_id": "x",
+            "client_auth": "none", "max_role": "viewer", "roles": {}});
+        let ids = vec![
+            ("tenant", tenant.id.clone()),
+            ("agent", agent),
+            ("execution", id(world.post(&admin, "/api/v1/runtime/executions", run))),
+            ("user", world.user(&tenant, "viewer")),
+            ("client", world.client(&tenant, "viewer")["client_id"].as_str().unwrap().to_owned()),
+            (
+                "key",
+                id(world.post(&admin, &at("api-keys"), json!({"name": "k", "roles": ["viewer"]}))),
+            ),
+            ("issuer", id(world.post(&admin, &at("issuers"), issuer))),
+            ("role", "developer".to_owned()),
+        ];
+        Self { world, tenant, admin, ids }
+    }
+
+    /// The template's path with what is there.
+    pub fn path(&self, template: &str) -> String {
+        self.ids
+            .iter()
+            .fold(template.to_owned(), |path, (name, id)| path.replace(&format!("{{{name}}}"), id))
+    }
+
+    /// Whoever may call it: the platform for what is the platform's, else the tenant's admin.
+    pub fn caller(&self, operation: &Value) -> &str {
+        match operation["x-gatehouse-permission"].as_str() {
+            Some("platform:manage" | "quotas:manage") => &self.world.platform,
+            _ => &self.admin,
+        }
+    }
+
+    /// A call with these headers beside the credential and a reason.
+    pub fn call(
+        &self,
+        token: &str,
+        (method, path): (&str, &str),
+        more: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Answer {
+        let bearer = format!("Bearer {token}");
+        let mut headers =
+            vec![("authorization", bearer.as_str()), ("x-gatehouse-reason", "a test")];
+        headers.extend(more);
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        let url = format!("{}{path}", self.world.service.url);
+        send(method, &url, &headers, body.map(Value::to_string).as_deref())
+    }
+}
