@@ -19,7 +19,10 @@ use time::{
 };
 
 use self::request::Request;
-use crate::outcome::{self, EXIT_INPUT, EXIT_USAGE, Outcome};
+use crate::{
+    lint,
+    outcome::{self, EXIT_INPUT, EXIT_USAGE, Outcome},
+};
 
 mod made;
 mod request;
@@ -35,16 +38,17 @@ Examples:
   gatehouse explain --config suite.json GET /api/registry/agents --role viewer --pin v2 --at 2027-06-01
   gatehouse explain --config suite.json GET / -H 'Origin: https://app.example' -H 'Accept: application/json'
   gatehouse explain --config suite.json --request create.http --role developer
+  gatehouse explain --config istio/base/wasmplugin.yaml GET /api/v1/registry/agents --role viewer
 
 Without --role, --platform and --scope the request has the credential that it brings along, or none; with --scope it is an API key.
 A file holds one request: a line METHOD PATH and headers below it, or {\"method\", \"path\", \"headers\"}.
 Exit 0 when it is forwarded or answered, 1 when it is refused.")]
 pub struct Args {
-    /// The edge document
+    /// The edge document (JSON or YAML), or a manifest that embeds one; - is stdin
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// The request's method, upper case
-    #[arg(required_unless_present = "request")]
+    #[arg(required_unless_present = "request", value_parser = method)]
     method: Option<String>,
     /// Path and query as the client sends them, or a URL
     #[arg(required_unless_present = "request")]
@@ -76,6 +80,15 @@ pub struct Args {
     /// When it is, as 2027-06-01, 2027-06-01T10:00:00Z or seconds since 1970; now unless given
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Duration>,
+}
+
+/// Methods are told apart by case: `get` is one that nobody serves, and hardly meant.
+fn method(text: &str) -> Result<String, String> {
+    let upper = text.to_ascii_uppercase();
+    match text == upper {
+        true => Ok(upper),
+        false => Err(format!("methods are told apart by case; write {upper}")),
+    }
 }
 
 /// Tokens are valid here: the question is what follows.
@@ -122,6 +135,15 @@ pub fn run(args: &Args) -> Outcome {
     let text = match outcome::read(&args.config) {
         Ok(text) => text,
         Err(line) => return Outcome::failed(EXIT_INPUT, line),
+    };
+    let text = match lint::suite(&text) {
+        Ok(text) => text,
+        Err(cause) => {
+            let line = format_args!(
+                "{file}: $: {cause}; give an edge document, or a manifest that holds one"
+            );
+            return Outcome::failed(EXIT_INPUT, line);
+        }
     };
     // The document as it stands first: its mistakes are told in its own words.
     let compiled = Suite::compile(&text, Parts::Suite).and_then(|_| {

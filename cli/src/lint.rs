@@ -184,6 +184,21 @@ fn examine<'t>(name: &str, text: &'t str, module: Module) -> Examined<'t> {
     }
 }
 
+/// The one document of the fused module that a file holds, by itself or within a manifest, as JSON; else why there is
+/// none.
+pub(crate) fn suite(text: &str) -> Result<String, String> {
+    let (_, embedded, _) = within(text, Module::Suite)?;
+    let mut suites = embedded.into_iter().filter(|one| one.module == Module::Suite);
+    match (suites.next(), suites.next()) {
+        (Some(one), None) => Ok(one.text),
+        (None, _) => {
+            let single = "a chain's document is explained whole from a file of its own";
+            Err(format!("holds no document of the fused module; {single}"))
+        }
+        (Some(_), Some(_)) => Err("holds several documents of the fused module".to_owned()),
+    }
+}
+
 type Within<'t> = (Source<'t>, Vec<Embedded>, Vec<Finding>);
 
 /// `Err` where it holds nothing that is known here.

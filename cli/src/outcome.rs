@@ -3,7 +3,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, Read, Write},
+    io::{self, IsTerminal, Read, Write},
     path::Path,
     process::ExitCode,
 };
@@ -102,14 +102,28 @@ pub fn name(path: &Path) -> String {
     if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() }
 }
 
+/// Standard input, whose bytes a person may be expected to type.
+pub fn stdin(what: &str) -> io::StdinLock<'static> {
+    if io::stdin().is_terminal() {
+        // It is for the person at the terminal and now, and no part of what the command says. Unread, it is lost.
+        let _unread =
+            writeln!(io::stderr(), "reading {what} from the terminal; end it with Ctrl-D");
+    }
+    io::stdin().lock()
+}
+
 /// Reads a text file, or stdin for `-`; the error is the line to print.
 pub fn read(path: &Path) -> Result<String, String> {
     if path == Path::new("-") {
         let mut text = String::new();
-        return match io::stdin().lock().read_to_string(&mut text) {
+        return match stdin("the file").read_to_string(&mut text) {
             Ok(_) => Ok(text),
             Err(error) => Err(format!("stdin: cannot be read: {error}")),
         };
+    }
+    if path.is_dir() {
+        let path = path.display();
+        return Err(format!("{path}: is a folder; name the files in it, such as {path}/*.yaml"));
     }
     std::fs::read_to_string(path)
         .map_err(|error| format!("{}: cannot be read: {error}", path.display()))

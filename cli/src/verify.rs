@@ -145,7 +145,7 @@ fn read_keys(text: &[u8]) -> Result<KeySet, BadSet> {
 fn read_token() -> std::io::Result<Vec<u8>> {
     let mut token = Vec::new();
     let bound = u64::try_from(MAX_TOKEN_BYTES).unwrap_or(u64::MAX).saturating_add(3);
-    std::io::stdin().lock().take(bound).read_to_end(&mut token)?;
+    outcome::stdin("a token").take(bound).read_to_end(&mut token)?;
     Ok(token)
 }
 

@@ -75,6 +75,8 @@ fn help_has_examples_and_wrong_usage_is_64() {
     check("no-command", 64, "");
     check("unknown-flag", 64, "lint --frobnicate x.json");
     check("unknown-role", 64, "explain --config warnings.json GET / --role owner");
+    check("explain-lower-case", 64, "explain --config warnings.json get /");
+    check("lint-folder", 66, "lint .");
     check("leeway-too-large", 64, "verify token --jwks jwks.json --leeway 301");
 }
 
@@ -387,6 +389,9 @@ fn explain_applies_what_an_issuer_may_grant() {
     explain("explain-capped", 1, "POST /api/v1/registry/agents --role developer");
     explain("explain-within-the-cap", 0, "POST /api/v1/runtime/executions --role operator");
     explain("explain-foreign-platform", 1, "POST /api/v1/factory/tenants --platform");
+    let manifest = "explain --config ../../../istio/base/wasmplugin.yaml";
+    check("explain-manifest", 0, &format!("{manifest} GET /api/v1/registry/agents --role viewer"));
+    check("explain-chain", 66, "explain --config chain-front.yaml GET /");
     check("explain-broken-document", 66, "explain --config mistakes.json GET / --role viewer");
 }
 
