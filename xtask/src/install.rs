@@ -41,12 +41,19 @@ pub enum Part {
     WasmTarget,
     /// A certified OpenID provider and the Node.js that runs it; for tests alone.
     OidcProvider,
+    /// PgBouncer 1.18, between the store and PostgreSQL; for tests alone.
+    PgBouncer,
+    /// pgTAP, a second opinion on the schema; for tests alone.
+    PgTap,
 }
 
 impl Part {
     /// Everything that a whole instance needs.
     pub const ALL: &'static [Self] =
         &[Self::Postgres, Self::Redis, Self::Envoy, Self::Runsc, Self::WasmTarget];
+
+    /// What tests need besides.
+    pub const OF_TESTS: &'static [Self] = &[Self::OidcProvider, Self::PgBouncer, Self::PgTap];
 
     const fn title(self) -> &'static str {
         match self {
@@ -56,6 +63,8 @@ impl Part {
             Self::Runsc => "gVisor runsc 20240729",
             Self::WasmTarget => "Rust for wasm32-wasip1",
             Self::OidcProvider => "OpenID provider",
+            Self::PgBouncer => "PgBouncer",
+            Self::PgTap => "pgTAP",
         }
     }
 
@@ -72,7 +81,14 @@ impl Part {
             }
             Self::WasmTarget => "run `rustup target add wasm32-wasip1`",
             Self::OidcProvider => "install the Debian package python3-venv and run this again",
+            Self::PgBouncer => "install the Debian package pgbouncer",
+            Self::PgTap => "install the Debian package postgresql-15-pgtap",
         }
+    }
+
+    /// Whether its packages are all there is to it.
+    const fn is_package(self) -> bool {
+        matches!(self, Self::Postgres | Self::Redis | Self::PgBouncer | Self::PgTap)
     }
 
     /// The Debian packages without which xtask cannot install or run the part.
@@ -81,6 +97,8 @@ impl Part {
             Self::Postgres => &["postgresql-15"],
             Self::Redis => &["redis-server"],
             Self::Envoy | Self::OidcProvider => &["python3-venv"],
+            Self::PgBouncer => &["pgbouncer"],
+            Self::PgTap => &["postgresql-15-pgtap"],
             Self::Runsc | Self::WasmTarget => &[],
         }
     }
@@ -101,6 +119,8 @@ pub struct Tools {
     pub runsc: Option<PathBuf>,
     /// The folder of the tests' OpenID provider.
     pub oidc: Option<PathBuf>,
+    /// `pgbouncer`.
+    pub pgbouncer: Option<PathBuf>,
 }
 
 impl Tools {
@@ -134,6 +154,11 @@ impl Tools {
         asked(self.oidc.as_deref(), Part::OidcProvider)
     }
 
+    /// `pgbouncer`.
+    pub fn pgbouncer(&self) -> anyhow::Result<&Path> {
+        asked(self.pgbouncer.as_deref(), Part::PgBouncer)
+    }
+
     /// Looks for `part`; whether it is there.
     fn find(&mut self, part: Part) -> bool {
         match part {
@@ -158,6 +183,11 @@ impl Tools {
                 self.oidc = oidc::find();
                 self.oidc.is_some()
             }
+            Part::PgBouncer => {
+                self.pgbouncer = find::on_path("pgbouncer");
+                self.pgbouncer.is_some()
+            }
+            Part::PgTap => find::pgtap(),
         }
     }
 }
@@ -183,11 +213,7 @@ pub fn ensure(parts: &[Part], report: &mut Report) -> anyhow::Result<Tools> {
         .copied()
         .filter(|package| *package != "python3-venv" || !envoy::has_venv())
         .collect();
-    let own: Vec<Part> = missing
-        .iter()
-        .copied()
-        .filter(|part| !matches!(part, Part::Postgres | Part::Redis))
-        .collect();
+    let own: Vec<Part> = missing.iter().copied().filter(|part| !part.is_package()).collect();
     report.expect(usize::from(!packages.is_empty()) + own.len());
     if !packages.is_empty() {
         let title = format!("Debian packages {}", packages.join(" "));
@@ -199,7 +225,7 @@ pub fn ensure(parts: &[Part], report: &mut Report) -> anyhow::Result<Tools> {
             Part::Runsc => runsc::install(),
             Part::WasmTarget => add_wasm_target(),
             Part::OidcProvider => oidc::install(),
-            Part::Postgres | Part::Redis => Ok(()),
+            Part::Postgres | Part::Redis | Part::PgBouncer | Part::PgTap => Ok(()),
         })?;
     }
     let still: Vec<String> = missing

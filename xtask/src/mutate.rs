@@ -1,6 +1,7 @@
 //! `cargo xtask mutate`: takes the guards out of a copy of the tree, one at a time, and sees a test go red each time.
 //! A guard whose absence no test notices is a survivor. `cargo xtask mutate authn` lets `cargo-mutants` do the same
-//! with every function of `crates/authn`. Knows the table of guards, not what they guard.
+//! with every function of `crates/authn`; `cargo xtask mutate policies` takes each policy out of the schema. Knows the
+//! table of guards, not what they guard.
 
 mod authn;
 mod cli;
@@ -10,6 +11,7 @@ mod edge;
 mod engine;
 mod functions;
 mod limits;
+mod policies;
 mod record;
 mod shape;
 mod store;
@@ -36,10 +38,10 @@ use crate::{
 /// The options of `cargo xtask mutate`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask mutate                 every guard\n  cargo xtask mutate guards j7       those with this in their name or their file's\n  cargo xtask mutate --list          their names\n  cargo xtask mutate authn der probe cargo-mutants over these files of crates/authn"
+    after_help = "Examples:\n  cargo xtask mutate                 every guard\n  cargo xtask mutate guards j7       those with this in their name or their file's\n  cargo xtask mutate --list          their names\n  cargo xtask mutate authn der probe cargo-mutants over these files of crates/authn\n  cargo xtask mutate policies        every policy of the schema: dropped, loosened, let off"
 )]
 pub struct Args {
-    /// `guards` (the table of this command) or `authn` (cargo-mutants over that crate).
+    /// `guards` (the table of this command), `authn` (cargo-mutants over that crate) or `policies` (of the schema).
     #[arg(default_value = "guards")]
     pub what: String,
     /// Only guards with one of these in their name or their file's; for `authn` only files of `src` that begin so.
@@ -94,7 +96,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.what.as_str() {
         "guards" => {}
         "authn" => return functions::change(&root, &args.parts),
-        other => bail!("there is nothing called {other}; known: guards, authn"),
+        "policies" => return policies::change(&root),
+        other => bail!("there is nothing called {other}; known: guards, authn, policies"),
     }
     let chosen = chosen(&args.parts)?;
     if args.list {
@@ -182,7 +185,12 @@ struct Lab {
 
 /// What integration tests of the services need, as `cargo xtask test` starts it.
 fn stores(report: &mut Report) -> anyhow::Result<(Stack, Vec<(&'static str, OsString)>)> {
-    let wanted = [install::Part::Postgres, install::Part::Redis, install::Part::OidcProvider];
+    let wanted = [
+        install::Part::Postgres,
+        install::Part::Redis,
+        install::Part::OidcProvider,
+        install::Part::PgBouncer,
+    ];
     let parts = install::ensure(&wanted, report)?;
     let mut options = Options::new("mutate");
     options.reset = true;
@@ -195,6 +203,8 @@ fn stores(report: &mut Report) -> anyhow::Result<(Stack, Vec<(&'static str, OsSt
         ("GATEHOUSE_TEST_POSTGRES", stores.instance.database("postgres").into()),
         ("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?.into()),
         ("GATEHOUSE_TEST_OIDC", parts.oidc()?.into()),
+        ("GATEHOUSE_TEST_PG_BIN", parts.pg("")?.into()),
+        ("GATEHOUSE_TEST_PGBOUNCER", parts.pgbouncer()?.into()),
     ];
     Ok((stores, environment))
 }

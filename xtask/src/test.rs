@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = repo::root()?;
     let mut report = Report::new();
     report.expect(5);
-    let wanted = [install::Part::ALL, &[install::Part::OidcProvider]].concat();
+    let wanted = [install::Part::ALL, install::Part::OF_TESTS].concat();
     let parts = install::ensure(&wanted, &mut report)?;
     let Prepared { nextest, suite, probe, agent } = prepare(&mut report)?;
 
@@ -86,6 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         command
             .env("GATEHOUSE_TEST_POSTGRES", postgres(&stores))
             .env("GATEHOUSE_TEST_PG_BIN", parts.pg("")?)
+            .env("GATEHOUSE_TEST_PGBOUNCER", parts.pgbouncer()?)
             .env("GATEHOUSE_TEST_REDIS", stores.instance.redis("admin"))
             .env("GATEHOUSE_TEST_REDIS_CLUSTER", &cluster)
             .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)

@@ -84,7 +84,15 @@ impl Store {
     /// [`Error::Refused`] where a role is not the door's own, is a superuser, has BYPASSRLS, owns a table, or can
     /// become a role that is or does; [`Error::NotMigrated`] where the schema is missing.
     pub async fn connect(urls: &Urls) -> Result<Self, Error> {
-        let app = pool("app", "gatehouse_app", &urls.app, APP_CONNECTIONS).await?;
+        Self::connect_over(urls, APP_CONNECTIONS).await
+    }
+
+    /// The same with at most so many connections for [`Store::tenant`] and [`Store::lookup`].
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_over(urls: &Urls, app_connections: u32) -> Result<Self, Error> {
+        let app = pool("app", "gatehouse_app", &urls.app, app_connections).await?;
         let admin = match &urls.admin {
             Some(url) => Some(pool("admin", "gatehouse_admin", url, ADMIN_CONNECTIONS).await?),
             None => None,

@@ -5,7 +5,7 @@ use gatehouse_contract::OrganizationId;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, Within};
+use crate::{Error, Within, paging::Page};
 
 /// Most organizations that one look at a subtree returns.
 pub const SUBTREE: i64 = 1000;
@@ -130,6 +130,22 @@ impl Within<'_> {
         .fetch_optional(&mut *self.connection)
         .await?;
         row.map(TryInto::try_into).transpose()
+    }
+
+    /// A page of all organizations, whatever is above them.
+    pub async fn list_organizations(&mut self, page: &Page) -> Result<Vec<Organization>, Error> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, parent_id, name, revision, created_at, updated_at FROM organizations
+             WHERE tenant_id = $1 AND (created_at, id) < ($2, $3)
+             ORDER BY created_at DESC, id DESC LIMIT $4",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(page.after.created_at)
+        .bind(page.after.id)
+        .bind(page.limit)
+        .fetch_all(&mut *self.connection)
+        .await?;
+        rows.into_iter().map(TryInto::try_into).collect()
     }
 
     /// An organization and all below it in one query, level by level, at most [`SUBTREE`]; empty where there is none.

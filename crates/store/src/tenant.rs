@@ -5,6 +5,11 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::{Error, OpCtx, Store, audit};
 
+/// What a tenant's transaction begins with, its id as the parameter. Local to the transaction, so that the next user of
+/// the connection starts without a tenant, in our pool and in one between us and the database.
+pub const ENTER: &str = "SELECT set_config('app.current_tenant_id', $1, true),
+    set_config('statement_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '10s', true)";
+
 /// An open transaction of one tenant. Dropped without [`Self::commit`] it leaves no trace.
 pub struct TenantTx<'op> {
     transaction: Transaction<'static, Postgres>,
@@ -15,16 +20,8 @@ impl Store {
     /// Opens a transaction that sees `op.tenant` alone.
     pub async fn tenant<'op>(&self, op: &'op OpCtx) -> Result<TenantTx<'op>, Error> {
         let mut transaction = self.app.begin().await?;
-        // Local to the transaction, so that the next user of the connection starts without a tenant. A bound
-        // parameter and a parsed id: no text from outside comes near the statement.
-        sqlx::query(
-            "SELECT set_config('app.current_tenant_id', $1, true),
-                set_config('statement_timeout', '5s', true),
-                set_config('idle_in_transaction_session_timeout', '10s', true)",
-        )
-        .bind(op.tenant.to_string())
-        .execute(&mut *transaction)
-        .await?;
+        // A bound parameter and a parsed id: no text from outside comes near the statement.
+        sqlx::query(ENTER).bind(op.tenant.to_string()).execute(&mut *transaction).await?;
         Ok(TenantTx { transaction, op })
     }
 }

@@ -29,6 +29,22 @@ pub fn postgres() -> Option<PathBuf> {
     })
 }
 
+/// Whether PostgreSQL 15 has the extension pgTAP.
+pub fn pgtap() -> bool {
+    // Where its programs are, as Debian and PostgreSQL's own build lay them out.
+    let share = |bin: &Path| {
+        let version = bin.parent()?;
+        Some([
+            PathBuf::from("/usr/share/postgresql/15"),
+            version.join("share"),
+            version.join("share/postgresql"),
+        ])
+    };
+    postgres().as_deref().and_then(share).is_some_and(|places| {
+        places.iter().any(|place| place.join("extension/pgtap.control").is_file())
+    })
+}
+
 /// `redis-server`, version 7.
 pub fn redis_server() -> Option<PathBuf> {
     on_path("redis-server").filter(|file| says(file, &["--version"], "v=7."))

@@ -143,4 +143,32 @@ pub(super) const GUARDS: &[Guard] = &[
         without: "self.by_id.get(&self.current)?",
         tests: "api_key::",
     },
+    Guard {
+        name: "tcp-002 a tenant ends with its transaction",
+        file: "crates/store/src/tenant.rs",
+        text: "set_config('app.current_tenant_id', $1, true)",
+        without: "set_config('app.current_tenant_id', $1, false)",
+        tests: "store: leaks::behind_pgbouncer",
+    },
+    Guard {
+        name: "mtd-002 moves take turns before they take rows",
+        file: "crates/store/src/organizations.rs",
+        text: "    ) -> Result<Edited<Organization>, Error> {\n        self.lock_organizations().await?;",
+        without: "    ) -> Result<Edited<Organization>, Error> {",
+        tests: "store: tenancy::of_two_moves",
+    },
+    Guard {
+        name: "res-004 nobody is charged beyond the limit",
+        file: "crates/store/src/usage.rs",
+        text: "DO UPDATE SET used = c.used + $4 WHERE c.used + $4 <= $5",
+        without: "DO UPDATE SET used = c.used + $4",
+        tests: "store: tenancy::two_hundred",
+    },
+    Guard {
+        name: "mtd-004 a configuration of another revision",
+        file: "crates/store/src/tenant_config.rs",
+        text: "WHERE tenant_id = $1 AND revision = $4",
+        without: "WHERE tenant_id = $1 AND revision <= $4 + 1",
+        tests: "store: tenancy::a_change_that",
+    },
 ];

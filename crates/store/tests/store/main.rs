@@ -14,11 +14,17 @@ mod harness;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod leaks;
+#[cfg(test)]
 mod members;
 #[cfg(test)]
 mod migrations;
 #[cfg(test)]
 mod partitions;
+#[cfg(test)]
+mod pgtap;
+#[cfg(test)]
+mod plans;
 #[cfg(test)]
 mod proof;
 #[cfg(test)]
