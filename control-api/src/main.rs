@@ -10,6 +10,7 @@ mod config;
 mod federation;
 mod images;
 mod keyring;
+mod months;
 mod oidc;
 mod once;
 mod openapi;

@@ -19,6 +19,7 @@ use crate::{
     bodies,
     config::{self, Config},
     keyring::{self, Keyring},
+    months,
     oidc::SignIn,
     openapi,
     relay::{Relay, status::Status},
@@ -77,8 +78,9 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         .is_some()
         .then(|| Sealer::new(store.clone(), Arc::clone(&keyring), issuer, Arc::clone(&seals)));
     if sealing.is_none() {
-        warn!("no $.database.system: this process does not seal the audit");
+        warn!("no $.database.system: this process neither seals the audit nor keeps months");
     }
+    let months = Arc::new(months::Status::default());
     let (_trigger, shutdown) = Shutdown::on_signals()?;
     // What no provider's document may lead to.
     let own = [&internal, &probes].into_iter().filter_map(|listener| listener.local_addr().ok());
@@ -111,7 +113,8 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let ready = match &sealing {
         Some(_) => {
             let word = Arc::clone(&seals);
-            ready.note("audit_seals", move || word.word())
+            let kept = Arc::clone(&months);
+            ready.note("audit_seals", move || word.word()).note("months", move || kept.word())
         }
         None => ready,
     };
@@ -122,14 +125,15 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
             relay.run(shutdown.clone()).await;
         }
     };
-    let sealing = async {
+    let jobs = async {
         if let Some(sealer) = sealing {
-            sealer.run(shutdown.clone()).await;
+            let keeping = months::run(store.clone(), months, shutdown.clone());
+            tokio::join!(sealer.run(shutdown.clone()), keeping);
         }
     };
     tokio::join!(
         relaying,
-        sealing,
+        jobs,
         listen::serve("listen", public, finish(routes::public(&state)), shutdown.clone()),
         listen::serve(
             "internal_listen",

@@ -18,6 +18,8 @@ mod limits;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod months;
+#[cfg(test)]
 mod oidc;
 #[cfg(test)]
 mod problems;

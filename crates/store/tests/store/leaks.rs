@@ -47,7 +47,7 @@ async fn sees_itself_alone(store: &Store, n: u32, other: u32) -> bool {
     let mut tx = store.tenant(&op).await.unwrap();
     let own = tx.agent(agent(n)).await.unwrap().is_some();
     let others = tx.agent(agent(other)).await.unwrap().is_some();
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         tx.commit().await.unwrap();
     }
     own && !others
@@ -94,7 +94,7 @@ async fn ten_thousand_tenants_in_turn_over_one_connection_see_themselves_alone()
         for n in 0..COUNT {
             // The one before had this connection; many were given up on the way, each time a little later.
             let before = (n + COUNT - 1) % COUNT;
-            if n % 5 == 0 {
+            if n.is_multiple_of(5) {
                 give_up(&store, before, n / 5 % 12).await;
             }
             leaked += u32::from(!sees_itself_alone(&store, n, before).await);
@@ -197,7 +197,7 @@ async fn transaction(session: &mut PgConnection, n: u32) -> (i64, bool) {
         .fetch_one(&mut *tx)
         .await
         .unwrap();
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         tx.commit().await.unwrap();
     } else {
         tx.rollback().await.unwrap();
