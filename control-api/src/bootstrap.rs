@@ -20,7 +20,7 @@ pub async fn run(path: &Path, name: &str, rotate: bool) -> Result<(), Stop> {
         return Err(Stop::usage(vec!["--name: write 1 to 200 characters".to_owned()]));
     }
     let config = config::load(path)?;
-    let store = serve::open(&config.database).await?;
+    let store = serve::open(&config.database).await?.with_keys(config.sealer.keys());
     let op = OpCtx {
         tenant: TenantId::new(Uuid::nil()),
         subject: "bootstrap".to_owned(),

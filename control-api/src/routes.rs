@@ -113,6 +113,9 @@ pub fn refused(error: Error) -> Reply {
             Reply::new(Reason::Conflict).detail("the tenant would have no admin who may act")
         }
         Error::DoorClosed(_)
+        | Error::NoKeyFile
+        | Error::Locked(_)
+        | Error::Erased
         | Error::YoungerThanSealed
         | Error::Unreadable { .. }
         | Error::Statement(_) => {

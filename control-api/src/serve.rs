@@ -49,7 +49,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let public = listen::bind("listen", listen).await?;
     let internal = listen::bind("internal_listen", internal_listen).await?;
     let probes = listen::bind("admin_listen", admin_listen).await?;
-    let store = open(&database).await?;
+    let store = open(&database).await?.with_keys(sealer.keys());
     let sealer = Arc::new(sealer);
     let keyring = Arc::new(Keyring::new(store.clone(), Arc::clone(&sealer), &tokens));
     keyring.ensure().await.map_err(keys_stop)?;

@@ -1,9 +1,14 @@
 //! The worker's configuration document. Knows nothing of what is done with it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use gatehouse_contract::Document;
 use gatehouse_service::config::{loopback, secret_url};
+use gatehouse_store::MasterKeys;
 
 /// Everything that can be set.
 pub struct Config {
@@ -15,6 +20,8 @@ pub struct Config {
     pub database_system: String,
     /// As the user `worker`.
     pub redis: String,
+    /// From `key_file`, the control API's: they open the tenants' keys.
+    pub keys: MasterKeys,
     /// Layouts, `<tenant>/<name>`.
     pub image_store: PathBuf,
     /// This worker's own folder.
@@ -40,6 +47,7 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
         Some((app?, system?))
     });
     let redis = secret_url(doc, "redis", &["redis", "redis+unix"]);
+    let keys = key_file(doc);
     let image_store = folder(doc, "image_store", "an absolute folder");
     let state_dir = folder(doc, "state_dir", "an absolute folder of this worker alone");
     let runsc = folder(doc, "runsc", "the absolute path of gVisor's runsc");
@@ -59,6 +67,7 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
         database_app,
         database_system,
         redis: redis?,
+        keys: keys?,
         image_store: image_store?,
         state_dir: state_dir?,
         runsc: runsc?,
@@ -67,6 +76,18 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
         drain: Duration::from_secs(drain_s?),
         lease: Duration::from_secs(lease_s?),
     })
+}
+
+fn key_file(doc: &Document<'_>) -> Option<MasterKeys> {
+    let path = doc.text("key_file")?;
+    match MasterKeys::from_file(Path::new(&path)) {
+        Ok(keys) => Some(keys),
+        Err(error) => {
+            let mend = "name the control API's key file: inputs and outputs are sealed under it";
+            doc.note("key_file", format!("{path} {error}"), mend);
+            None
+        }
+    }
 }
 
 fn folder(doc: &Document<'_>, name: &'static str, expected: &str) -> Option<PathBuf> {
@@ -83,13 +104,16 @@ mod tests {
     use super::*;
     use gatehouse_contract::document;
 
-    const GOOD: &str = r#"{"admin_listen":"127.0.0.1:9","database":{"app":"postgres://a:b@h/d",
+    const GOOD: &str = r#"{"key_file":"KEYS","admin_listen":"127.0.0.1:9","database":{"app":"postgres://a:b@h/d",
         "system":"postgres://s:b@h/d"},"redis":"redis://worker:p@h:1","image_store":"/i",
         "state_dir":"/s","runsc":"/r"}"#;
 
     #[test]
     fn what_is_not_said_has_its_default() {
-        let config = document::read(GOOD, read).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+        let file = std::env::temp_dir().join(format!("gatehouse-keys-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, "a".repeat(64)).unwrap();
+        let good = GOOD.replace("KEYS", &file.display().to_string());
+        let config = document::read(&good, read).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         assert_eq!((config.concurrency, config.worker_id.as_str()), (2, "worker"));
         assert_eq!(config.drain, Duration::from_secs(30));
         assert_eq!(config.lease, Duration::from_secs(15));
@@ -99,13 +123,14 @@ mod tests {
     fn every_mistake_is_named() {
         let bad = r#"{"admin_listen":"0.0.0.0:9","database":{"app":"mysql://x"},"redis":"redis://h",
             "image_store":"images","state_dir":"/s","runsc":"runsc","concurrency":0,
-            "worker_id":"a b","drain":1}"#;
+            "worker_id":"a b","drain":1,"key_file":"/nonexistent/keys"}"#;
         let mistakes = document::read(bad, read).map(drop).unwrap_err();
         let paths: Vec<_> = mistakes.iter().map(|mistake| mistake.path.as_str()).collect();
         let expected = [
             "$.admin_listen",
             "$.database.app",
             "$.database.system",
+            "$.key_file",
             "$.image_store",
             "$.runsc",
             "$.concurrency",

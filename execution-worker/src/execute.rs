@@ -11,7 +11,9 @@ use gatehouse_execution::{
 };
 use gatehouse_redis_kit::queue;
 use gatehouse_service::exit::chain;
-use gatehouse_store::{Actor, Error as StoreError, OffsetDateTime, OpCtx, Store, executions::Claimed};
+use gatehouse_store::{
+    Actor, Error as StoreError, OffsetDateTime, OpCtx, Store, executions::Claimed,
+};
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
 use uuid::Uuid;

@@ -52,7 +52,8 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
     let images = Images::new(config.image_store, state.images(), image::Bounds::default());
     images.sweep().map_err(|error| Stop::unavailable(chain(&error)))?;
     let listener = listen::bind("admin_listen", config.admin_listen).await?;
-    let store = open_store(config.database_app, config.database_system).await?;
+    let store =
+        open_store(config.database_app, config.database_system).await?.with_keys(config.keys);
     let queue = open_queue(&config.redis).await?;
     // A name that was never used before: leases of an earlier start are not ours.
     let incarnation = format!("{}-{}", config.worker_id, Uuid::new_v4());

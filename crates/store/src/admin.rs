@@ -3,13 +3,14 @@
 //! Knows nothing of who may use it: the caller has checked the platform membership.
 
 use gatehouse_contract::{ClientId, TenantId, Tier, sidecar::Change};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
     Error, OpCtx, Store, audit,
+    data_keys::Keys,
     members::{self, Changed, Member, NewClient, Tenant, TenantRow},
 };
 
@@ -18,6 +19,7 @@ pub struct AdminTx<'op> {
     transaction: Transaction<'static, Postgres>,
     op: &'op OpCtx,
     reason: String,
+    keys: Keys,
 }
 
 /// A signing key to be stored.
@@ -53,7 +55,8 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        Ok(AdminTx { transaction, op, reason: reason.to_owned() })
+        let keys = Keys::new(self.vault.clone());
+        Ok(AdminTx { transaction, op, reason: reason.to_owned(), keys })
     }
 }
 
@@ -71,6 +74,10 @@ impl AdminTx<'_> {
         (&mut self.transaction, self.op, &self.reason)
     }
 
+    pub(crate) fn parts_and_keys(&mut self) -> (&mut PgConnection, &OpCtx, &str, &mut Keys) {
+        (&mut self.transaction, self.op, &self.reason, &mut self.keys)
+    }
+
     pub(crate) async fn audit(
         &mut self,
         tenant: TenantId,
@@ -80,7 +87,8 @@ impl AdminTx<'_> {
     ) -> Result<(), Error> {
         let target_id = target_id.to_string();
         let reason = Some(self.reason.as_str());
-        let entry = audit::Entry { tenant, action, target_kind, target_id, reason };
+        let details = None;
+        let entry = audit::Entry { tenant, action, target_kind, target_id, reason, details };
         audit::write(&mut self.transaction, self.op, entry).await
     }
 
@@ -102,7 +110,10 @@ impl AdminTx<'_> {
         .bind(tier.as_str())
         .fetch_one(self.connection())
         .await?;
-        self.tenant_changed(id, "tenant.create").await?;
+        self.within(id).publish(&[Change::Tenant { tenant: id }]).await?;
+        // The tenant's key is made with it: two transactions that each made it would wait for one another later.
+        let new = json!({"slug": slug, "name": name, "tier": tier.as_str()});
+        self.within(id).audit_change("tenant.create", "tenant", id, json!({"new": new})).await?;
         row.try_into()
     }
 

@@ -2,13 +2,14 @@
 //! as its readers see it.
 //! Knows nothing of the mutation but its name and target.
 
-use gatehouse_audit::{Digest, Row};
+use gatehouse_audit::{Digest, Row, commit};
 use gatehouse_contract::TenantId;
+use serde_json::Value;
 use sqlx::PgConnection;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::{Error, OpCtx, Within};
+use crate::{Error, OpCtx, Within, data_keys::Cipher, master_keys::random};
 
 /// Most rows that a page of the audit has.
 pub const PAGE: u32 = 200;
@@ -22,6 +23,51 @@ pub(crate) struct Entry<'a> {
     pub(crate) target_id: String,
     /// Why, where the admin door was used.
     pub(crate) reason: Option<&'a str>,
+    /// Before and after.
+    pub(crate) details: Option<Details>,
+}
+
+/// Values that are told to whoever may open them, and committed to for everybody.
+pub(crate) struct Details {
+    sealed: Vec<u8>,
+    commitment: Digest,
+}
+
+/// Where they are sealed; the row is named by its commitment.
+const DETAILS: &str = "tenant_audit.details";
+
+impl Details {
+    /// Seals `values`, members of objects without secrets.
+    pub(crate) fn seal(cipher: &Cipher, values: &Value) -> Result<Self, Error> {
+        let salt = random().map_err(|_| Error::Unreadable { what: "details" })?;
+        let commitment = commit(&Digest::new(salt), values);
+        let plain = [salt.as_slice(), values.to_string().as_bytes()].concat();
+        Ok(Self { sealed: cipher.seal(DETAILS, commitment, &plain)?, commitment })
+    }
+
+    /// The values and the salt of their commitment.
+    pub(crate) fn open(
+        cipher: &Cipher,
+        commitment: Digest,
+        sealed: &[u8],
+    ) -> Result<(Value, Digest), Error> {
+        let plain = cipher.open(DETAILS, commitment, sealed)?;
+        let broken = Error::Unreadable { what: "details" };
+        let Some((salt, text)) = plain.split_first_chunk() else { return Err(broken) };
+        let values = serde_json::from_slice(text).map_err(|_| broken)?;
+        Ok((values, Digest::new(*salt)))
+    }
+}
+
+/// A row, and its values while they can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// What is hashed.
+    pub row: Row,
+    /// Before and after.
+    pub details: Option<Value>,
+    /// What hides them in the row's commitment.
+    pub salt: Option<Digest>,
 }
 
 /// Which rows are wanted; what is `None` is not asked.
@@ -54,6 +100,13 @@ pub(crate) struct AuditRow {
     target_id: String,
     reason: Option<String>,
     commitment: Option<Vec<u8>>,
+}
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct ToldRow {
+    #[sqlx(flatten)]
+    row: AuditRow,
+    sealed_details: Option<Vec<u8>>,
 }
 
 impl TryFrom<AuditRow> for Row {
@@ -90,13 +143,14 @@ pub(crate) async fn write(
     // The application has no grant on `reason`: only the admin door may state one.
     let statement = match entry.reason {
         None => sqlx::query(
-            "INSERT INTO tenant_audit (tenant_id, subject, subject_kind, request_id, action, target_kind, target_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO tenant_audit (tenant_id, subject, subject_kind, request_id, action, target_kind, target_id,
+                sealed_details, commitment)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         ),
         Some(_) => sqlx::query(
             "INSERT INTO tenant_audit (tenant_id, subject, subject_kind, request_id, action, target_kind, target_id,
-                reason)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                sealed_details, commitment, reason)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         ),
     };
     let statement = statement
@@ -106,7 +160,9 @@ pub(crate) async fn write(
         .bind(&op.request_id)
         .bind(entry.action)
         .bind(entry.target_kind)
-        .bind(entry.target_id);
+        .bind(entry.target_id)
+        .bind(entry.details.as_ref().map(|details| details.sealed.clone()))
+        .bind(entry.details.map(|details| details.commitment.as_bytes().to_vec()));
     let statement = match entry.reason {
         None => statement,
         Some(reason) => statement.bind(reason.to_owned()),
@@ -122,11 +178,11 @@ impl Within<'_> {
         filter: &Filter,
         before: Option<u64>,
         limit: u32,
-    ) -> Result<Vec<Row>, Error> {
+    ) -> Result<Vec<Told>, Error> {
         let before = before.and_then(|id| i64::try_from(id).ok());
-        let rows: Vec<AuditRow> = sqlx::query_as(
+        let rows: Vec<ToldRow> = sqlx::query_as(
             "SELECT tenant_id, id, at, subject, subject_kind, request_id, action, target_kind, target_id, reason,
-                commitment
+                commitment, sealed_details
              FROM tenant_audit
              WHERE tenant_id = $1 AND ($2::bigint IS NULL OR id < $2)
              AND ($3::text IS NULL OR action = $3) AND ($4::text IS NULL OR subject = $4)
@@ -145,6 +201,31 @@ impl Within<'_> {
         .bind(i64::from(limit.min(PAGE)))
         .fetch_all(&mut *self.connection)
         .await?;
-        rows.into_iter().map(TryInto::try_into).collect()
+        self.told(rows).await
+    }
+
+    /// Opens the values of rows; of an erased tenant none can be.
+    pub(crate) async fn told(&mut self, rows: Vec<ToldRow>) -> Result<Vec<Told>, Error> {
+        let cipher = if rows.iter().any(|row| row.sealed_details.is_some()) {
+            match self.cipher().await {
+                Ok(cipher) => Some(cipher),
+                Err(Error::Erased) => None,
+                Err(error) => return Err(error),
+            }
+        } else {
+            None
+        };
+        let tell = |found: ToldRow| {
+            let row = Row::try_from(found.row)?;
+            let (details, salt) = match (found.sealed_details, row.commitment, &cipher) {
+                (Some(sealed), Some(commitment), Some(cipher)) => {
+                    let (values, salt) = Details::open(cipher, commitment, &sealed)?;
+                    (Some(values), Some(salt))
+                }
+                _ => (None, None),
+            };
+            Ok(Told { row, details, salt })
+        };
+        rows.into_iter().map(tell).collect()
     }
 }

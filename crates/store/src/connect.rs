@@ -1,13 +1,15 @@
 //! The pools, and the refusals at start: a role that could see past row security never gets a pool.
 //! Knows nothing of what the doors are used for.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tracing::debug;
+
+use crate::{data_keys::Vault, master_keys::MasterKeys};
 
 /// One URL per door that the service may use; a door without one stays closed.
 #[derive(Clone, Default)]
@@ -23,6 +25,7 @@ pub struct Urls {
 /// Pools to one database, one per door.
 #[derive(Debug, Clone)]
 pub struct Store {
+    pub(crate) vault: Option<Arc<Vault>>,
     pub(crate) app: PgPool,
     pub(crate) admin: Option<PgPool>,
     pub(crate) system: Option<PgPool>,
@@ -101,7 +104,13 @@ impl Store {
             Some(url) => Some(pool("system", "gatehouse_system", url, SYSTEM_CONNECTIONS).await?),
             None => None,
         };
-        Ok(Self { app, admin, system })
+        Ok(Self { vault: None, app, admin, system })
+    }
+
+    /// With the keys from the file: without them nothing personal or secret is read or written.
+    #[must_use]
+    pub fn with_keys(self, keys: MasterKeys) -> Self {
+        Self { vault: Some(Arc::new(Vault::new(keys))), ..self }
     }
 
     /// Whether the database answers, for readiness.

@@ -1,5 +1,7 @@
 //! What can go wrong at a door that is open. Connecting has its own errors ([`crate::connect::Error`]).
 
+use crate::master_keys::CannotOpen;
+
 /// An operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,6 +32,15 @@ pub enum Error {
         /// Which value.
         what: &'static str,
     },
+    /// The store was opened without the keys from the file.
+    #[error("there is no key file: what is personal or secret can be neither read nor written")]
+    NoKeyFile,
+    /// What a key of the file sealed does not open.
+    #[error("a data key does not open with this key file")]
+    Locked(#[source] CannotOpen),
+    /// The tenant's key was destroyed.
+    #[error("the tenant was erased")]
+    Erased,
     /// The sealed audit is ahead of this cluster's transactions: the database was restored from a dump.
     #[error(
         "the audit's seals are of another cluster; replace audit_clock_base() as docs/audit.md says"

@@ -10,7 +10,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, paging::Page};
+use crate::{Error, TenantTx, data_keys::Cipher, paging::Page};
 
 /// What is submitted.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,8 +86,10 @@ struct Row {
     agent_version_id: Uuid,
     state: String,
     attempt: i32,
-    input: Value,
+    input: Option<Value>,
+    sealed_input: Option<Vec<u8>>,
     output: Option<Value>,
+    sealed_output: Option<Vec<u8>>,
     end_reason: Option<String>,
     error: Option<String>,
     created_at: OffsetDateTime,
@@ -95,21 +97,29 @@ struct Row {
     completed_at: Option<OffsetDateTime>,
 }
 
-impl TryFrom<Row> for Execution {
-    type Error = Error;
+/// Where they are sealed.
+pub(crate) const INPUT: &str = "executions.input";
+pub(crate) const OUTPUT: &str = "executions.output";
 
-    fn try_from(row: Row) -> Result<Self, Error> {
+impl Row {
+    fn open(self, cipher: &Cipher) -> Result<Execution, Error> {
+        let row = self;
+        let input = input(cipher, row.id, row.input, row.sealed_input)?;
+        let output = match row.sealed_output {
+            Some(sealed) => Some(cipher.open_json(OUTPUT, row.id, &sealed)?),
+            None => row.output,
+        };
         let end_reason = row
             .end_reason
             .map(|reason| reason.parse().map_err(|_| Error::Unreadable { what: "end_reason" }));
-        Ok(Self {
+        Ok(Execution {
             id: ExecutionId::new(row.id),
             agent: AgentId::new(row.agent_id),
             version: AgentVersionId::new(row.agent_version_id),
             state: state(&row.state)?,
             attempt: count(row.attempt)?,
-            input: row.input,
-            output: row.output,
+            input,
+            output,
             end_reason: end_reason.transpose()?,
             error: row.error,
             created_at: row.created_at,
@@ -123,6 +133,20 @@ pub(crate) fn state(text: &str) -> Result<ExecutionState, Error> {
     text.parse().map_err(|_| Error::Unreadable { what: "state" })
 }
 
+/// One that was stored before inputs were sealed is in the clear.
+fn input(
+    cipher: &Cipher,
+    id: Uuid,
+    plain: Option<Value>,
+    sealed: Option<Vec<u8>>,
+) -> Result<Value, Error> {
+    match (sealed, plain) {
+        (Some(sealed), _) => cipher.open_json(INPUT, id, &sealed),
+        (None, Some(plain)) => Ok(plain),
+        (None, None) => Err(Error::Unreadable { what: "input" }),
+    }
+}
+
 fn count(number: i32) -> Result<u32, Error> {
     u32::try_from(number).map_err(|_| Error::Unreadable { what: "attempt" })
 }
@@ -133,7 +157,8 @@ struct ClaimRow {
     agent_name: String,
     version: String,
     image: String,
-    input: Value,
+    input: Option<Value>,
+    sealed_input: Option<Vec<u8>>,
     lease_epoch: i64,
     attempt: i32,
     max_attempts: i32,
@@ -143,41 +168,46 @@ struct ClaimRow {
 impl TenantTx<'_> {
     /// Stores an execution as pending; the feeder is woken when the transaction commits.
     pub async fn submit_execution(&mut self, new: &NewExecution) -> Result<Execution, Error> {
+        let cipher = self.cipher().await?;
         let row: Row = sqlx::query_as(
-            "INSERT INTO executions (tenant_id, id, agent_id, agent_version_id, input, created_by)
+            "INSERT INTO executions (tenant_id, id, agent_id, agent_version_id, sealed_input, created_by)
              VALUES ($1, $2, $3, $4, $5, $6)
-             RETURNING id, agent_id, agent_version_id, state, attempt, input, output, end_reason, error,
+             RETURNING id, agent_id, agent_version_id, state, attempt, input, sealed_input, output, sealed_output,
+                end_reason, error,
                 created_at, started_at, completed_at",
         )
         .bind(self.op.tenant.as_uuid())
         .bind(new.id.as_uuid())
         .bind(new.agent.as_uuid())
         .bind(new.version.as_uuid())
-        .bind(&new.input)
+        .bind(cipher.seal_json(INPUT, new.id, &new.input)?)
         .bind(&self.op.subject)
         .fetch_one(self.connection())
         .await?;
         self.audit("execution.submit", "execution", new.id).await?;
-        row.try_into()
+        row.open(&cipher)
     }
 
     /// An execution by id.
     pub async fn execution(&mut self, id: ExecutionId) -> Result<Option<Execution>, Error> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT id, agent_id, agent_version_id, state, attempt, input, output, end_reason, error,
+            "SELECT id, agent_id, agent_version_id, state, attempt, input, sealed_input, output, sealed_output,
+                end_reason, error,
                 created_at, started_at, completed_at
              FROM executions WHERE id = $1",
         )
         .bind(id.as_uuid())
         .fetch_optional(self.connection())
         .await?;
-        row.map(TryInto::try_into).transpose()
+        let Some(row) = row else { return Ok(None) };
+        row.open(&*self.cipher().await?).map(Some)
     }
 
     /// A page of the executions.
     pub async fn list_executions(&mut self, page: &Page) -> Result<Vec<Execution>, Error> {
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, agent_id, agent_version_id, state, attempt, input, output, end_reason, error,
+            "SELECT id, agent_id, agent_version_id, state, attempt, input, sealed_input, output, sealed_output,
+                end_reason, error,
                 created_at, started_at, completed_at
              FROM executions WHERE (created_at, id) < ($1, $2) ORDER BY created_at DESC, id DESC LIMIT $3",
         )
@@ -186,7 +216,11 @@ impl TenantTx<'_> {
         .bind(page.limit)
         .fetch_all(self.connection())
         .await?;
-        rows.into_iter().map(TryInto::try_into).collect()
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cipher = self.cipher().await?;
+        rows.into_iter().map(|row| row.open(&cipher)).collect()
     }
 
     /// Takes a queued execution for `worker` (its incarnation). `None` when it is not queued: another worker has
@@ -208,7 +242,8 @@ impl TenantTx<'_> {
                 started_at = now(), end_reason = NULL, error = NULL, due_at = NULL
              FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
              WHERE e.id = $1 AND v.tenant_id = e.tenant_id AND v.id = e.agent_version_id
-             RETURNING e.agent_id, a.name AS agent_name, v.version, v.image, e.input, e.lease_epoch, e.attempt,
+             RETURNING e.agent_id, a.name AS agent_name, v.version, v.image, e.input,
+                e.sealed_input, e.lease_epoch, e.attempt,
                 e.max_attempts, e.timeout_s",
         )
         .bind(id.as_uuid())
@@ -221,7 +256,7 @@ impl TenantTx<'_> {
             agent_name: row.agent_name,
             version: row.version,
             image: row.image.parse().map_err(|_| Error::Unreadable { what: "image" })?,
-            input: row.input,
+            input: input(&*self.cipher().await?, id.as_uuid(), row.input, row.sealed_input)?,
             lease_epoch: epoch(row.lease_epoch)?,
             attempt: count(row.attempt)?,
             max_attempts: count(row.max_attempts)?,
@@ -242,9 +277,13 @@ impl TenantTx<'_> {
         };
         let event = outcome.reason.event(attempt, max_attempts);
         let (true, Ok(to)) = (held == lease_epoch, from.after(event)) else { return Ok(None) };
+        let sealed = match &outcome.output {
+            Some(output) => Some(self.cipher().await?.seal_json(OUTPUT, id, output)?),
+            None => None,
+        };
         sqlx::query(
             "UPDATE executions
-             SET state = $2, output = $3, end_reason = $4, error = $5,
+             SET state = $2, output = NULL, sealed_output = $3, end_reason = $4, error = $5,
                 completed_at = CASE WHEN $6 THEN now() END,
                 due_at = CASE WHEN $2 = 'retry'
                     THEN now() + random() * least(power(2, attempt), 60) * interval '1 second' END
@@ -252,7 +291,7 @@ impl TenantTx<'_> {
         )
         .bind(id.as_uuid())
         .bind(to.as_str())
-        .bind(&outcome.output)
+        .bind(sealed)
         .bind(outcome.reason.as_str())
         .bind(&outcome.message)
         .bind(to.is_settled())

@@ -2,10 +2,12 @@
 //! Knows no protocol: what a provider says was judged before it comes here.
 
 use gatehouse_contract::{Role, Roles, TenantId, UserId, sidecar::PrincipalFacts};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
     Error, Within,
+    addresses::email_index,
     lookup::Lookup,
     members::{Changed, Member},
     quotas::LimitsRow,
@@ -79,13 +81,16 @@ impl Within<'_> {
 
     /// The user who was invited by this address and whom no provider has named yet.
     pub async fn invited(&mut self, email: &str) -> Result<Option<UserId>, Error> {
+        let index = email_index(&*self.cipher().await?, email);
         let row: Option<Uuid> = sqlx::query_scalar(
-            "SELECT u.id FROM users u WHERE u.tenant_id = $1 AND lower(u.email) = lower($2) AND NOT u.federated
+            "SELECT u.id FROM users u WHERE u.tenant_id = $1 AND NOT u.federated
+             AND (u.email_index = $3 OR (u.sealed_email IS NULL AND lower(u.email) = lower($2)))
              AND NOT EXISTS (SELECT FROM user_identities n WHERE n.tenant_id = u.tenant_id AND n.user_id = u.id)
              FOR UPDATE OF u",
         )
         .bind(self.tenant.as_uuid())
         .bind(email)
+        .bind(index.as_slice())
         .fetch_optional(&mut *self.connection)
         .await?;
         Ok(row.map(UserId::new))
@@ -118,15 +123,9 @@ impl Within<'_> {
         email: &str,
         roles: Roles,
     ) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT INTO users (tenant_id, id, email, federated) VALUES ($1, $2, $3, true)",
-        )
-        .bind(self.tenant.as_uuid())
-        .bind(id.as_uuid())
-        .bind(email)
-        .execute(&mut *self.connection)
-        .await?;
-        self.audit("user.create", "user", id).await?;
+        self.insert_user(id, email, true).await?;
+        let new = json!({"email": email, "federated": true});
+        self.audit_change("user.create", "user", id, json!({"new": new})).await?;
         for role in roles.iter() {
             self.grant_role(Member::User(id), role).await?;
         }

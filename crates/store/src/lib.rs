@@ -7,12 +7,15 @@
 //! Knows neither HTTP nor Redis, and makes no ids: callers bring them.
 #![warn(missing_docs)]
 
+mod addresses;
 pub mod admin;
 pub mod agents;
 pub mod api_keys;
 pub mod audit;
 pub mod connect;
 pub mod context;
+pub mod data_keys;
+pub mod erasure;
 pub mod error;
 pub mod executions;
 pub mod idempotency;
@@ -20,12 +23,14 @@ pub mod identities;
 pub mod issuers;
 pub mod lock;
 pub mod lookup;
+pub mod master_keys;
 pub mod members;
 pub mod migrate;
 pub mod organizations;
 pub mod paging;
 pub mod partitions;
 pub mod quotas;
+pub mod rekey;
 pub mod relay;
 pub mod revocations;
 pub mod seals;
@@ -41,6 +46,7 @@ pub use admin::AdminTx;
 pub use connect::{Store, Urls};
 pub use context::{Actor, OpCtx};
 pub use error::Error;
+pub use master_keys::MasterKeys;
 pub use system::{Job, SystemTx};
 pub use tenant::TenantTx;
 pub use time::OffsetDateTime;

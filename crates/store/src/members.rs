@@ -4,11 +4,12 @@
 use gatehouse_contract::{
     ClientId, Role, Roles, TenantId, TenantStatus, Tier, UserId, sidecar::Change,
 };
+use serde_json::json;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, Within, paging::Page};
+use crate::{Error, TenantTx, Within, addresses::EMAIL, data_keys::Cipher, paging::Page};
 
 /// A tenant's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,21 +156,18 @@ impl TenantTx<'_> {
     }
 }
 
-type MemberRow = (Uuid, String, String, Vec<String>, OffsetDateTime);
+/// The name is a client's, or a user's address where that is not sealed yet.
+type MemberRow = (Uuid, String, Option<Vec<u8>>, String, Vec<String>, OffsetDateTime);
 
 impl Within<'_> {
     /// Makes a user with a role. An address that is taken is [`Error::Conflict`], an unknown tenant
     /// [`Error::Missing`].
     pub async fn create_user(&mut self, id: UserId, email: &str, role: Role) -> Result<(), Error> {
-        sqlx::query("INSERT INTO users (tenant_id, id, email) VALUES ($1, $2, $3)")
-            .bind(self.tenant.as_uuid())
-            .bind(id.as_uuid())
-            .bind(email)
-            .execute(&mut *self.connection)
-            .await?;
+        self.insert_user(id, email, false).await?;
         self.insert_role(Member::User(id), role).await?;
         self.publish_member(Member::User(id)).await?;
-        self.audit("user.create", "user", id).await
+        let new = json!({"email": email, "role": role.as_str()});
+        self.audit_change("user.create", "user", id, json!({"new": new})).await
     }
 
     /// Makes a client with a role; an unknown tenant is [`Error::Missing`].
@@ -177,13 +175,14 @@ impl Within<'_> {
         insert_client(self.connection, self.tenant, new).await?;
         self.insert_role(Member::Client(new.id), role).await?;
         self.publish_member(Member::Client(new.id)).await?;
-        self.audit("client.create", "client", new.id).await
+        let told = json!({"name": new.name, "role": role.as_str()});
+        self.audit_change("client.create", "client", new.id, json!({"new": told})).await
     }
 
     /// A page of the users.
     pub async fn list_users(&mut self, page: &Page) -> Result<Vec<MemberRecord>, Error> {
         let rows: Vec<MemberRow> = sqlx::query_as(
-            "SELECT u.id, u.email, u.status, ARRAY(SELECT m.role FROM memberships m
+            "SELECT u.id, u.email, u.sealed_email, u.status, ARRAY(SELECT m.role FROM memberships m
                 WHERE m.tenant_id = u.tenant_id AND m.subject = u.id), u.created_at
              FROM users u WHERE u.tenant_id = $1 AND (u.created_at, u.id) < ($2, $3)
              ORDER BY u.created_at DESC, u.id DESC LIMIT $4",
@@ -194,13 +193,13 @@ impl Within<'_> {
         .bind(page.limit)
         .fetch_all(&mut *self.connection)
         .await?;
-        rows.into_iter().map(|row| record(row, |id| Member::User(UserId::new(id)))).collect()
+        self.records(rows, |id| Member::User(UserId::new(id))).await
     }
 
     /// A page of the clients.
     pub async fn list_clients(&mut self, page: &Page) -> Result<Vec<MemberRecord>, Error> {
         let rows: Vec<MemberRow> = sqlx::query_as(
-            "SELECT c.id, c.name, c.status, ARRAY(SELECT m.role FROM memberships m
+            "SELECT c.id, c.name, NULL::bytea, c.status, ARRAY(SELECT m.role FROM memberships m
                 WHERE m.tenant_id = c.tenant_id AND m.subject = c.id), c.created_at
              FROM oauth_clients c WHERE c.tenant_id = $1 AND (c.created_at, c.id) < ($2, $3)
              ORDER BY c.created_at DESC, c.id DESC LIMIT $4",
@@ -211,19 +210,19 @@ impl Within<'_> {
         .bind(page.limit)
         .fetch_all(&mut *self.connection)
         .await?;
-        rows.into_iter().map(|row| record(row, |id| Member::Client(ClientId::new(id)))).collect()
+        self.records(rows, |id| Member::Client(ClientId::new(id))).await
     }
 
     /// What the record says of a member.
     pub async fn member(&mut self, member: Member) -> Result<Option<MemberRecord>, Error> {
         let query = match member {
             Member::User(_) => {
-                "SELECT u.id, u.email, u.status, ARRAY(SELECT m.role FROM memberships m
+                "SELECT u.id, u.email, u.sealed_email, u.status, ARRAY(SELECT m.role FROM memberships m
                     WHERE m.tenant_id = u.tenant_id AND m.subject = u.id), u.created_at
                  FROM users u WHERE u.tenant_id = $1 AND u.id = $2"
             }
             Member::Client(_) => {
-                "SELECT c.id, c.name, c.status, ARRAY(SELECT m.role FROM memberships m
+                "SELECT c.id, c.name, NULL::bytea, c.status, ARRAY(SELECT m.role FROM memberships m
                     WHERE m.tenant_id = c.tenant_id AND m.subject = c.id), c.created_at
                  FROM oauth_clients c WHERE c.tenant_id = $1 AND c.id = $2"
             }
@@ -233,7 +232,7 @@ impl Within<'_> {
             .bind(member.id())
             .fetch_optional(&mut *self.connection)
             .await?;
-        row.map(|row| record(row, |_| member)).transpose()
+        Ok(self.records(row.into_iter().collect(), |_| member).await?.pop())
     }
 
     /// Suspends a member or lets it act again. The last admin who may act stays: [`Error::LastAdmin`].
@@ -268,7 +267,10 @@ impl Within<'_> {
             (Member::Client(_), true) => "client.suspend",
             (Member::Client(_), false) => "client.resume",
         };
-        self.audit(action, member.kind(), member.id()).await?;
+        let status = |suspended| if suspended { "suspended" } else { "active" };
+        let change =
+            json!({"old": {"status": status(!suspended)}, "new": {"status": status(suspended)}});
+        self.audit_change(action, member.kind(), member.id(), change).await?;
         Ok(Changed::Yes)
     }
 
@@ -325,7 +327,12 @@ impl Within<'_> {
             Member::User(_) => "user.delete",
             Member::Client(_) => "client.delete",
         };
-        self.audit(action, member.kind(), member.id()).await?;
+        let roles: Vec<&str> = found.roles.iter().map(Role::as_str).collect();
+        let old = match member {
+            Member::User(_) => json!({"email": found.name, "roles": roles}),
+            Member::Client(_) => json!({"name": found.name, "roles": roles}),
+        };
+        self.audit_change(action, member.kind(), member.id(), json!({"old": old})).await?;
         Ok(Changed::Yes)
     }
 
@@ -412,6 +419,16 @@ impl Within<'_> {
         if others { Ok(()) } else { Err(Error::LastAdmin) }
     }
 
+    async fn records(
+        &mut self,
+        rows: Vec<MemberRow>,
+        member: impl Fn(Uuid) -> Member,
+    ) -> Result<Vec<MemberRecord>, Error> {
+        let sealed = rows.iter().any(|row| row.2.is_some());
+        let cipher = if sealed { Some(self.cipher().await?) } else { None };
+        rows.into_iter().map(|row| record(row, cipher.as_deref(), &member)).collect()
+    }
+
     async fn insert_role(&mut self, member: Member, role: Role) -> Result<(), Error> {
         let query = match member {
             Member::User(_) => {
@@ -432,9 +449,14 @@ impl Within<'_> {
 }
 
 fn record(
-    (id, name, status, names, created_at): MemberRow,
-    member: impl FnOnce(Uuid) -> Member,
+    (id, name, sealed, status, names, created_at): MemberRow,
+    cipher: Option<&Cipher>,
+    member: impl Fn(Uuid) -> Member,
 ) -> Result<MemberRecord, Error> {
+    let name = match (sealed, cipher) {
+        (Some(sealed), Some(cipher)) => cipher.open_text(EMAIL, id, &sealed)?,
+        _ => name,
+    };
     let suspended = status == "suspended";
     Ok(MemberRecord { member: member(id), name, suspended, roles: roles(&names)?, created_at })
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, Store, SystemTx, Within,
-    audit::{AuditRow, digest},
+    audit::{AuditRow, Told, ToldRow, digest},
     lookup::Lookup,
     relay::Leadership,
 };
@@ -189,11 +189,11 @@ impl Within<'_> {
     }
 
     /// The rows that a seal names, in its order. One that is not there is left out: whoever verifies sees it.
-    pub async fn sealed_rows(&mut self, seal: &Seal) -> Result<Vec<Row>, Error> {
+    pub async fn sealed_rows(&mut self, seal: &Seal) -> Result<Vec<Told>, Error> {
         let ids: Result<Vec<i64>, Error> = seal.rows.iter().map(|(id, _)| stored(*id)).collect();
-        let rows: Vec<AuditRow> = sqlx::query_as(
+        let rows: Vec<ToldRow> = sqlx::query_as(
             "SELECT a.tenant_id, a.id, a.at, a.subject, a.subject_kind, a.request_id, a.action, a.target_kind, a.target_id,
-                a.reason, a.commitment
+                a.reason, a.commitment, a.sealed_details
              FROM unnest($2::bigint[]) WITH ORDINALITY AS s (id, place)
              JOIN tenant_audit a ON a.tenant_id = $1 AND a.id = s.id ORDER BY s.place LIMIT $3",
         )
@@ -202,7 +202,7 @@ impl Within<'_> {
         .bind(i64::try_from(MAX_SEAL_ROWS).unwrap_or(i64::MAX))
         .fetch_all(&mut *self.connection)
         .await?;
-        rows.into_iter().map(TryInto::try_into).collect()
+        self.told(rows).await
     }
 
     /// How many rows have no seal yet.

@@ -25,12 +25,27 @@ pub enum Job {
     Relay,
     /// Seals the audit ([`crate::seals`]).
     Sealer,
+    /// Seals what keys of before sealed under the first one of the file ([`crate::rekey`]).
+    Rekey,
+    /// Finds the tenants whose rows may not be sealed yet ([`crate::rekey`]).
+    Sealing,
+    /// Removes what there is of tenants that are deleted ([`crate::erasure`]).
+    Erasure,
 }
 
 impl Job {
     /// Every job.
-    pub const ALL: &'static [Self] =
-        &[Self::Feeder, Self::Sweep, Self::Heartbeat, Self::Partitions, Self::Relay, Self::Sealer];
+    pub const ALL: &'static [Self] = &[
+        Self::Feeder,
+        Self::Sweep,
+        Self::Heartbeat,
+        Self::Partitions,
+        Self::Relay,
+        Self::Sealer,
+        Self::Rekey,
+        Self::Sealing,
+        Self::Erasure,
+    ];
 
     /// Its name in the policies.
     pub const fn as_str(self) -> &'static str {
@@ -41,6 +56,9 @@ impl Job {
             Self::Partitions => "partitions",
             Self::Relay => "relay",
             Self::Sealer => "sealer",
+            Self::Rekey => "rekey",
+            Self::Sealing => "sealing",
+            Self::Erasure => "erasure",
         }
     }
 }

@@ -1,9 +1,14 @@
 //! The door of one tenant: a transaction in which row security shows that tenant's rows and no others.
 //! What can be done behind it is beside the data: [`crate::agents`], [`crate::executions`], [`crate::members`].
 
+use std::sync::Arc;
+
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use crate::{Error, OpCtx, Store, audit};
+use crate::{
+    Error, OpCtx, Store, audit,
+    data_keys::{Cipher, Keys},
+};
 
 /// What a tenant's transaction begins with, its id as the parameter. Local to the transaction, so that the next user of
 /// the connection starts without a tenant, in our pool and in one between us and the database.
@@ -14,6 +19,7 @@ pub const ENTER: &str = "SELECT set_config('app.current_tenant_id', $1, true),
 pub struct TenantTx<'op> {
     transaction: Transaction<'static, Postgres>,
     pub(crate) op: &'op OpCtx,
+    keys: Keys,
 }
 
 impl Store {
@@ -22,7 +28,7 @@ impl Store {
         let mut transaction = self.app.begin().await?;
         // A bound parameter and a parsed id: no text from outside comes near the statement.
         sqlx::query(ENTER).bind(op.tenant.to_string()).execute(&mut *transaction).await?;
-        Ok(TenantTx { transaction, op })
+        Ok(TenantTx { transaction, op, keys: Keys::new(self.vault.clone()) })
     }
 }
 
@@ -40,6 +46,15 @@ impl TenantTx<'_> {
         (&mut self.transaction, self.op)
     }
 
+    pub(crate) fn parts_and_keys(&mut self) -> (&mut PgConnection, &OpCtx, &mut Keys) {
+        (&mut self.transaction, self.op, &mut self.keys)
+    }
+
+    /// The tenant's key.
+    pub(crate) async fn cipher(&mut self) -> Result<Arc<Cipher>, Error> {
+        self.keys.of(&mut self.transaction, self.op.tenant).await
+    }
+
     pub(crate) async fn audit(
         &mut self,
         action: &'static str,
@@ -47,8 +62,14 @@ impl TenantTx<'_> {
         target_id: impl ToString,
     ) -> Result<(), Error> {
         let target_id = target_id.to_string();
-        let entry =
-            audit::Entry { tenant: self.op.tenant, action, target_kind, target_id, reason: None };
+        let entry = audit::Entry {
+            tenant: self.op.tenant,
+            action,
+            target_kind,
+            target_id,
+            reason: None,
+            details: None,
+        };
         audit::write(&mut self.transaction, self.op, entry).await
     }
 }

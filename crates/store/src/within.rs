@@ -2,11 +2,17 @@
 //! admin's. What every write here needs: its audit row, and the outbox row that tells whoever remembers facts.
 //! Knows nothing of who may do what.
 
+use std::sync::Arc;
+
 use gatehouse_contract::{TenantId, sidecar::Change};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use crate::{AdminTx, Error, OpCtx, TenantTx, audit};
+use crate::{
+    AdminTx, Error, OpCtx, TenantTx,
+    audit::{self, Details},
+    data_keys::{Cipher, Keys},
+};
 
 /// One tenant within an open transaction. Every statement names the tenant besides what row security does: behind the
 /// admin door nothing else would.
@@ -15,21 +21,22 @@ pub struct Within<'t> {
     pub(crate) op: &'t OpCtx,
     pub(crate) tenant: TenantId,
     pub(crate) reason: Option<&'t str>,
+    keys: &'t mut Keys,
 }
 
 impl TenantTx<'_> {
     /// The tenant's own members and credentials.
     pub fn within(&mut self) -> Within<'_> {
-        let (connection, op) = self.parts();
-        Within { connection, op, tenant: op.tenant, reason: None }
+        let (connection, op, keys) = self.parts_and_keys();
+        Within { connection, op, tenant: op.tenant, reason: None, keys }
     }
 }
 
 impl AdminTx<'_> {
     /// The members and credentials of any tenant.
     pub fn within(&mut self, tenant: TenantId) -> Within<'_> {
-        let (connection, op, reason) = self.parts();
-        Within { connection, op, tenant, reason: Some(reason) }
+        let (connection, op, reason, keys) = self.parts_and_keys();
+        Within { connection, op, tenant, reason: Some(reason), keys }
     }
 }
 
@@ -46,8 +53,35 @@ impl Within<'_> {
         target_id: impl ToString,
     ) -> Result<(), Error> {
         let (tenant, target_id) = (self.tenant, target_id.to_string());
-        let entry = audit::Entry { tenant, action, target_kind, target_id, reason: self.reason };
+        let entry = audit::Entry {
+            tenant,
+            action,
+            target_kind,
+            target_id,
+            reason: self.reason,
+            details: None,
+        };
         audit::write(self.connection, self.op, entry).await
+    }
+
+    /// As [`Self::audit`], with what was before and after: objects `old` and `new`, without secrets.
+    pub(crate) async fn audit_change(
+        &mut self,
+        action: &'static str,
+        target_kind: &'static str,
+        target_id: impl ToString,
+        values: Value,
+    ) -> Result<(), Error> {
+        let details = Some(Details::seal(&*self.cipher().await?, &values)?);
+        let (tenant, target_id) = (self.tenant, target_id.to_string());
+        let entry =
+            audit::Entry { tenant, action, target_kind, target_id, reason: self.reason, details };
+        audit::write(self.connection, self.op, entry).await
+    }
+
+    /// The tenant's key.
+    pub(crate) async fn cipher(&mut self) -> Result<Arc<Cipher>, Error> {
+        self.keys.of(self.connection, self.tenant).await
     }
 
     pub(crate) async fn publish(&mut self, changes: &[Change]) -> Result<(), Error> {

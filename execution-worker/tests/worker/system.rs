@@ -18,7 +18,7 @@ use gatehouse_execution::{
     oci::{self, Descriptor, ImageConfig, Index, LAYER_TAR_GZIP, Manifest, RootFs, Start},
 };
 use gatehouse_store::{
-    Actor, OffsetDateTime, OpCtx, Store, Urls,
+    Actor, MasterKeys, OffsetDateTime, OpCtx, Store, Urls,
     executions::{Execution, NewExecution},
     migrate,
 };
@@ -150,7 +150,10 @@ impl System {
         let url = |role: &str| database_url(&database, role);
         migrate::run(&url("owner")).await.unwrap();
         let urls = Urls { app: url("app"), admin: Some(url("admin")), system: Some(url("system")) };
-        let store = Store::connect(&urls).await.unwrap();
+        let key = "0f".repeat(32);
+        fs::write(dir.path().join("key"), &key).unwrap();
+        let keys = MasterKeys::parse(&key).unwrap();
+        let store = Store::connect(&urls).await.unwrap().with_keys(keys);
         fs::create_dir(dir.path().join("store")).unwrap();
         let redis = Redis::start(dir.path());
         Self { dir, store, redis, database }
@@ -278,6 +281,7 @@ impl System {
             "admin_listen": format!("127.0.0.1:{}", free_port()),
             "database": {"app": self.database_url("app"), "system": self.database_url("system")},
             "redis": self.redis.url(),
+            "key_file": path("key"),
             "image_store": path("store"),
             "state_dir": path("worker"),
             "runsc": part("GATEHOUSE_TEST_RUNSC"),

@@ -150,6 +150,7 @@ impl Services<'_> {
                 "admin_listen": admin,
                 "database": {"app": self.database.url("app"), "system": self.database.url("system")},
                 "redis": redis.url("worker"),
+                "key_file": self.dir.join("signing.key"),
                 "image_store": self.images,
                 "state_dir": self.dir.join("worker"),
                 "runsc": env::path(env::RUNSC)?,

@@ -211,6 +211,7 @@ impl Services<'_> {
                     "system": self.instance.database("system"),
                 },
                 "redis": self.instance.redis("worker"),
+                "key_file": self.instance.key_file(),
                 "image_store": self.instance.image_store(),
                 "state_dir": self.instance.worker_dir(),
                 "runsc": self.runsc,

@@ -261,15 +261,20 @@ async fn a_job_sees_its_rows_and_columns_alone() {
             // Out of this job's states.
             "UPDATE executions SET state = 'completed'",
             "UPDATE executions SET state = 'dead_letter'",
-            "SELECT id FROM agents",
-            "SELECT id FROM tenants",
+            "SELECT name FROM agents",
+            "SELECT slug FROM tenants",
             "SELECT sealed_details FROM tenant_audit",
             "SELECT name FROM api_keys",
             "UPDATE api_keys SET revoked_at = NULL",
             "INSERT INTO outbox (tenant_id, kind, payload) SELECT gen_random_uuid(), 'x', '{}'",
-            "DELETE FROM executions",
         ] {
             assert_eq!(refused(&mut system, statement).await, DENIED, "{statement}");
+        }
+        // The verb is another job's.
+        for job in ["feeder", "sweep", "relay", "rekey", "erasure"] {
+            run(&mut system, &format!("SET app.current_job = '{job}'")).await;
+            let gone = rows(&mut system, "DELETE FROM executions RETURNING tenant_id").await;
+            assert_eq!(gone, 0, "{job}: nobody asked for an erasure");
         }
         let mut app = db.raw("gatehouse_app").await;
         enter(&mut app, a.tenant).await;

@@ -8,6 +8,8 @@ mod credentials;
 #[cfg(test)]
 mod doors;
 #[cfg(test)]
+mod erasure;
+#[cfg(test)]
 mod executions;
 #[cfg(test)]
 mod harness;

@@ -78,7 +78,7 @@ async fn mtd5_a_row_that_commits_late_is_sealed_late_and_not_missed() {
         assert_eq!(seals.iter().map(|s| s.seal.seq).collect::<Vec<_>>(), [1, 2]);
         for stored in &seals {
             let shown = within.sealed_rows(&stored.seal).await.unwrap();
-            let again: Vec<_> = shown.iter().map(|row| (row.id, row.hash())).collect();
+            let again: Vec<_> = shown.iter().map(|told| (told.row.id, told.row.hash())).collect();
             assert_eq!(again, stored.seal.rows);
         }
         assert_eq!(within.waiting_for_a_seal().await.unwrap(), 0);

@@ -24,7 +24,7 @@ pub(super) const OF_POLICIES: &[Rule] = &[
     (
         "no policy is for everyone, and each says what it lets be written",
         "SELECT polrelid::regclass || '.' || polname FROM pg_policy
-         WHERE polroles && '{0}' OR (polcmd <> 'r' AND polwithcheck IS NULL) OR polqual IS NULL",
+         WHERE polroles && '{0}' OR (polcmd NOT IN ('r', 'd') AND polwithcheck IS NULL) OR polqual IS NULL",
     ),
     (
         "a policy is for one of our roles",
