@@ -25,18 +25,24 @@ const ENVELOPE_CALLBACKS: &[&str] = &["proxy_on_response_body", "proxy_on_respon
 /// What modules call.
 const CALLS: &[&str] = &[
     "proxy_add_header_map_value",
+    "proxy_call_foreign_function",
     "proxy_continue_stream",
+    "proxy_define_metric",
     "proxy_get_buffer_bytes",
     "proxy_get_current_time_nanoseconds",
     "proxy_get_header_map_pairs",
     "proxy_get_property",
+    "proxy_get_shared_data",
     "proxy_http_call",
+    "proxy_increment_metric",
     "proxy_log",
     "proxy_remove_header_map_value",
     "proxy_replace_header_map_value",
     "proxy_send_local_response",
+    "proxy_set_buffer_bytes",
     "proxy_set_effective_context",
     "proxy_set_property",
+    "proxy_set_shared_data",
     "proxy_set_tick_period_milliseconds",
     "clock_time_get",
     "environ_get",
@@ -82,7 +88,7 @@ pub(super) fn envoy(
     let unasked = [CALLBACKS, edge, wraps].map(without).concat();
     if !unasked.is_empty() {
         let cause = format!(
-            "without {} the module is not asked, and requests pass unjudged",
+            "Envoy does not call {}, and what they judge passes unjudged",
             unasked.join(", ")
         );
         findings.push(Finding::mistake(at.as_str(), cause, "add them, or leave out the list"));
