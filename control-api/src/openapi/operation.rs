@@ -124,6 +124,7 @@ fn parameters_of(endpoint: &Endpoint) -> Vec<Value> {
     });
     let shared: &[&str] = match endpoint.manner {
         Manner::Public => &[],
+        Manner::Document => &["IfNoneMatch"],
         Manner::Read => &["IfNoneMatch", "Reason"],
         Manner::List => &["Limit", "Cursor", "IfNoneMatch", "Reason"],
         Manner::Act => &["IdempotencyKey", "Reason"],
@@ -146,7 +147,7 @@ fn responses(endpoint: &Endpoint) -> Value {
     let mut success =
         json!({"description": "Done.", "headers": {"X-Request-ID": header("RequestId")}});
     let carried: &[(&str, &str)] = match endpoint.manner {
-        Manner::Read => &[("ETag", "ETag")],
+        Manner::Document | Manner::Read => &[("ETag", "ETag")],
         Manner::List => &[("ETag", "ETag"), ("Link", "Link")],
         Manner::Act if status == 202 => &[
             ("Location", "Location"),
@@ -169,7 +170,7 @@ fn responses(endpoint: &Endpoint) -> Value {
             };
             members.insert("content".to_owned(), json!({media(endpoint): {"schema": schema}}));
         } else if endpoint.path.ends_with("/reference") {
-            members.insert("content".to_owned(), json!({"text/html": {}}));
+            members.insert("content".to_owned(), json!({"text/html; charset=utf-8": {}}));
         }
     }
     responses.insert(status.to_string(), success);
@@ -177,7 +178,7 @@ fn responses(endpoint: &Endpoint) -> Value {
         let problem = json!({"$ref": "#/components/responses/Problem"});
         responses.insert(status.to_string(), problem);
     }
-    if matches!(endpoint.manner, Manner::Read | Manner::List) {
+    if matches!(endpoint.manner, Manner::Document | Manner::Read | Manner::List) {
         let same = json!({"$ref": "#/components/responses/NotModified"});
         responses.insert("304".to_owned(), same);
     }
@@ -188,6 +189,7 @@ fn responses(endpoint: &Endpoint) -> Value {
 fn refusals(endpoint: &Endpoint) -> Vec<u16> {
     let mut statuses = vec![400, 429, 500, 503, 504];
     match endpoint.manner {
+        Manner::Document => {}
         Manner::Public => statuses.extend([401, 403, 404, 408, 413, 415]),
         manner => {
             statuses.extend([401, 403]);
@@ -201,7 +203,8 @@ fn refusals(endpoint: &Endpoint) -> Vec<u16> {
                 Manner::Act => statuses.extend([408, 409, 413, 422]),
                 Manner::Change => statuses.extend([409, 412, 428]),
                 Manner::Remove => statuses.extend([409, 412]),
-                Manner::Public | Manner::Read | Manner::List | Manner::State => {}
+                Manner::State => statuses.push(409),
+                Manner::Public | Manner::Document | Manner::Read | Manner::List => {}
             }
         }
     }

@@ -6,7 +6,7 @@ use gatehouse_contract::rbac::Access;
 use gatehouse_validate::{Schema, Validator};
 
 use super::*;
-use crate::routes::table::endpoints;
+use crate::routes::{endpoint::Manner, table::endpoints};
 
 #[test]
 fn what_is_committed_is_what_the_table_says() {
@@ -30,7 +30,7 @@ fn the_table_and_the_role_matrix_have_the_same_endpoints() {
     let of_table: BTreeSet<(String, String, bool)> = endpoints()
         .into_iter()
         .map(|one| {
-            let public = one.manner == crate::routes::endpoint::Manner::Public;
+            let public = matches!(one.manner, Manner::Public | Manner::Document);
             (one.path, one.method.to_owned(), public)
         })
         .collect();
@@ -87,11 +87,13 @@ fn references_lead_somewhere_and_operations_have_names_of_their_own() {
 /// By construction: whoever adds an endpoint of some method gets what belongs to it.
 #[test]
 fn the_manner_of_an_endpoint_is_its_methods() {
-    use crate::routes::endpoint::Manner::{Act, Change, List, Public, Read, Remove, State};
+    use crate::routes::endpoint::Manner::{
+        Act, Change, Document, List, Public, Read, Remove, State,
+    };
     for endpoint in endpoints() {
         let fits = match (endpoint.method, endpoint.manner) {
             (_, Public)
-            | ("GET", Read | List)
+            | ("GET", Document | Read | List)
             | ("POST", Act)
             | ("PATCH", Change)
             | ("DELETE", Remove) => true,

@@ -25,6 +25,8 @@ pub const BODY_BYTES: usize = 64 * 1024;
 pub enum Manner {
     /// In front of the guard, with conventions of its own protocol.
     Public,
+    /// In front of the guard, and the same for everybody: as [`Self::Read`].
+    Document,
     /// Shows one thing: `ETag`, `If-None-Match`.
     Read,
     /// Shows many: pages, and as [`Self::Read`].
@@ -97,6 +99,16 @@ impl Endpoint {
         handler: H,
     ) -> Self {
         Self::new(at, name, summary, Manner::Public, handler)
+    }
+
+    /// `GET` of what anybody may read.
+    pub fn document<H: Handler<T, Api>, T: 'static>(
+        path: &str,
+        name: &str,
+        summary: &'static str,
+        handler: H,
+    ) -> Self {
+        Self::new(("GET", path), name, summary, Manner::Document, handler)
     }
 
     /// `GET` of one thing.
@@ -189,6 +201,7 @@ impl Endpoint {
         let served = self.served;
         let served = match self.manner {
             Manner::Public => return served,
+            Manner::Document => return served.route_layer(from_fn(condition::tagged)),
             Manner::Read => served.route_layer(from_fn(condition::tagged)),
             Manner::List => served
                 .route_layer(from_fn(condition::tagged))

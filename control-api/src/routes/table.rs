@@ -288,31 +288,30 @@ fn oauth() -> Vec<Endpoint> {
 }
 
 fn documents() -> Vec<Endpoint> {
-    let get = |path| ("GET", path);
     vec![
-        Endpoint::public(
-            get("/.well-known/jwks.json"),
+        Endpoint::document(
+            "/.well-known/jwks.json",
             "readKeys",
             "The keys that verify our tokens (RFC 7517)",
             oauth::jwks,
         )
         .answers(200, "Document"),
-        Endpoint::public(
-            get("/.well-known/openid-configuration"),
+        Endpoint::document(
+            "/.well-known/openid-configuration",
             "readDiscovery",
             "Where everything of OAuth is (RFC 8414)",
             oauth::discovery,
         )
         .answers(200, "Document"),
-        Endpoint::public(
-            get("/api/v1/openapi.json"),
+        Endpoint::document(
+            "/api/v1/openapi.json",
             "readOpenApi",
             "This document",
             reference::document,
         )
         .answers(200, "Document"),
-        Endpoint::public(
-            get("/api/v1/reference"),
+        Endpoint::document(
+            "/api/v1/reference",
             "readReference",
             "This document for people",
             reference::page,

@@ -3,6 +3,8 @@
 
 mod once;
 mod pages;
+mod reference;
+mod roles;
 mod tags;
 
 use std::sync::OnceLock;

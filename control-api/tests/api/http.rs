@@ -15,6 +15,11 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
     }
 
+    /// As [`Self::json`], for answers that may be something else.
+    pub fn json_or_null(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
@@ -52,9 +57,11 @@ pub fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str
     let mut answer = answer.unwrap_or_else(|error| panic!("{method} {url}: {error}"));
     let headers = answer.headers().iter();
     let headers = headers.map(|(key, value)| (key.to_string(), value.to_str().unwrap().to_owned()));
-    Answer {
+    let answer = Answer {
         status: answer.status().as_u16(),
         headers: headers.collect(),
         text: answer.body_mut().read_to_string().unwrap(),
-    }
+    };
+    crate::described::check(method, url, &answer);
+    answer
 }

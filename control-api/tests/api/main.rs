@@ -12,6 +12,8 @@ mod conventions;
 #[cfg(test)]
 mod database;
 #[cfg(test)]
+mod described;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod limits;
