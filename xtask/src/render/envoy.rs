@@ -92,37 +92,41 @@ fn with(gateway: &Gateway<'_>, filters: Vec<Value>, clusters: Vec<Value>) -> Val
 
 /// The filter, as an entry of `http_filters`.
 ///
-/// `FAIL_RELOAD`: a trap costs the requests in flight, not the worker.
-///
-/// `allow_on_headers_stop_iteration` stays off as long as no headers wait for their body: the host then holds everything
-/// behind held headers by itself, and does not depend on the module's body callback for it.
-///
 /// Keys that the document names come from the proxy's own environment, which a Secret fills.
 pub fn filter(document: &Document, module: &str) -> Value {
+    wasm(NAME, module, &document.text(), document.holds_responses(), &document.variables())
+}
+
+/// A module with the text of its document.
+///
+/// `FAIL_RELOAD`: a trap costs the requests in flight, not the worker.
+///
+/// `allow_on_headers_stop_iteration` stays off as long as no headers wait for their body (`holds`): the host then holds
+/// everything behind held headers by itself, and does not depend on the module's body callback for it.
+pub(super) fn wasm(name: &str, module: &str, text: &str, holds: bool, variables: &[&str]) -> Value {
     let mut vm = json!({
-        "vm_id": NAME,
+        "vm_id": name,
         "runtime": "envoy.wasm.runtime.v8",
         "code": {"local": {"filename": module}},
     });
-    let variables = document.variables();
     if let (Some(members), false) = (vm.as_object_mut(), variables.is_empty()) {
         let environment = json!({ "host_env_keys": variables });
         members.insert("environment_variables".to_owned(), environment);
     }
     json!({
-        "name": format!("gatehouse.{NAME}"),
+        "name": format!("gatehouse.{name}"),
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
             "config": {
-                "name": NAME,
+                "name": name,
                 "root_id": "",
                 "failure_policy": "FAIL_RELOAD",
                 "reload_config": {"backoff": {"base_interval": "1s"}},
-                "allow_on_headers_stop_iteration": document.holds_responses(),
+                "allow_on_headers_stop_iteration": holds,
                 "vm_config": vm,
                 "configuration": {
                     "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": document.text(),
+                    "value": text,
                 },
             },
         },

@@ -4,7 +4,7 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::{Images, Rendered, istio, sorted, yaml};
+use super::{Images, Rendered, envoy, istio, sorted, yaml};
 
 /// The document: what the control API judges its bodies by is what the gateway judges them by.
 pub const DOCUMENT: &str = "control-api/bodies.json";
@@ -41,28 +41,7 @@ fn holding(document: &Value, hold_headers: bool) -> Value {
 /// The filter's entry in a chain: headers wait where the document says so, and then the host must let bodies come.
 pub fn filter(document: &Value, module: &str) -> Value {
     let hold_headers = document.get("hold_headers").and_then(Value::as_bool).unwrap_or(false);
-    json!({
-        "name": format!("gatehouse.{NAME}"),
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-            "config": {
-                "name": NAME,
-                "root_id": "",
-                "failure_policy": "FAIL_RELOAD",
-                "reload_config": {"backoff": {"base_interval": "1s"}},
-                "allow_on_headers_stop_iteration": hold_headers,
-                "vm_config": {
-                    "vm_id": NAME,
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": module}},
-                },
-                "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": format!("{:#}", sorted(document.clone())),
-                },
-            },
-        },
-    })
+    envoy::wasm(NAME, module, &format!("{:#}", sorted(document.clone())), hold_headers, &[])
 }
 
 fn wasm_plugin(document: &Value, images: &Images) -> Value {
