@@ -21,6 +21,7 @@ mod logs;
 mod methods;
 mod paths;
 mod reload;
+mod replies;
 mod robust;
 mod scopes;
 mod soak;

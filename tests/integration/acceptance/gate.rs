@@ -253,7 +253,10 @@ pub fn verdict(answer: &Message) -> String {
     }
     let body = answer.json().unwrap();
     assert_eq!(body["status"], status);
-    assert_eq!(body["request_id"], answer.headers.one("x-request-id").unwrap());
+    // What Envoy refuses before any filter has no such header.
+    if let Some(id) = answer.headers.one("x-request-id") {
+        assert_eq!(body["request_id"], id);
+    }
     format!("{status} {}", body["code"].as_str().unwrap())
 }
 

@@ -1,15 +1,21 @@
 //! The Envoy bootstrap of `cargo xtask up` and of the tests, and the filter entry that EnvoyFilter shares with it.
 //! Knows Envoy's configuration; the filter's is opaque text here.
 
+mod replies;
+
 use std::{net::SocketAddr, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
+pub use self::replies::local_replies;
 use super::{Document, NAME, sorted};
 
 /// What leads to the control API. Nothing else is routed, `/internal` least of all.
 pub const ROUTED: &[&str] = &["/api/", "/oauth2/", "/.well-known/"];
+
+/// Where a bootstrap has its connection manager.
+const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
 /// An instance of the gateway.
 #[derive(Debug, Clone)]
@@ -32,7 +38,11 @@ pub struct Gateway<'a> {
 pub fn bootstrap(gateway: &Gateway<'_>) -> Value {
     let suite = filter(gateway.document, &gateway.suite.display().to_string());
     let sidecar = sidecar_cluster(gateway.document.sidecar_target(), gateway.sidecar);
-    with(gateway, vec![suite], vec![sidecar])
+    let mut bootstrap = with(gateway, vec![suite], vec![sidecar]);
+    if let Some(manager) = bootstrap.pointer_mut(MANAGER).and_then(Value::as_object_mut) {
+        manager.insert("local_reply_config".to_owned(), local_replies());
+    }
+    sorted(bootstrap)
 }
 
 /// The same proxy as a mesh has it before our documents: it routes, and nothing of ours is in it.
@@ -197,7 +207,8 @@ pub fn log_members() -> Value {
     })
 }
 
-/// Does to `bootstrap` what Istio does with an EnvoyFilter: `CLUSTER ADD` and `HTTP_FILTER INSERT_BEFORE`.
+/// Does to `bootstrap` what Istio does with an EnvoyFilter: `CLUSTER ADD`, `HTTP_FILTER INSERT_BEFORE` and
+/// `NETWORK_FILTER MERGE` of what is not there yet.
 /// Any other patch is an error: what is not applied here would not be validated.
 pub fn apply(bootstrap: &mut Value, envoy_filter: &Value) -> anyhow::Result<()> {
     let patches = envoy_filter
@@ -219,14 +230,21 @@ pub fn apply(bootstrap: &mut Value, envoy_filter: &Value) -> anyhow::Result<()> 
                     .pointer("/match/listener/filterChain/filter/subFilter/name")
                     .and_then(Value::as_str)
                     .context("a filter patch that names no filter to stand before")?;
-                let filters = list(
-                    bootstrap,
-                    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters",
-                )?;
+                let filters = list(bootstrap, &format!("{MANAGER}/http_filters"))?;
                 let place = filters
                     .iter()
                     .position(|filter| filter.get("name").and_then(Value::as_str) == Some(before));
                 filters.insert(place.with_context(|| format!("no filter {before}"))?, value);
+            }
+            ("NETWORK_FILTER", "MERGE") => {
+                let manager = bootstrap.pointer_mut(MANAGER).and_then(Value::as_object_mut);
+                let manager = manager.context("the bootstrap has no connection manager")?;
+                let more = value.get("typed_config").and_then(Value::as_object);
+                for (name, value) in more.context("a merge without a typed_config")? {
+                    // Lists and messages would be joined: what is there already is more than is applied here.
+                    let before = manager.insert(name.clone(), value.clone());
+                    ensure!(before.is_none_or(|it| it == *value), "{name} is there already");
+                }
             }
             (to, operation) => bail!("{operation} of {to} cannot be applied here"),
         }

@@ -68,8 +68,9 @@ pub(super) fn plugin(plugin: Plugin<'_>, images: &Images) -> Value {
     rendered
 }
 
-/// The same policy with the sidecar as the mesh names it, and the name.
-fn meshed(document: &Document) -> (Document, Value) {
+/// The same policy with the sidecar as the mesh names it; the name; and what no WasmPlugin can say: that Envoy's own
+/// refusals are problems, too.
+fn meshed(document: &Document) -> (Document, [Value; 2]) {
     let cluster = format!("outbound|{SIDECAR_PORT}||{SIDECAR_HOST}");
     let entry = json!({
         "apiVersion": "networking.istio.io/v1",
@@ -84,30 +85,40 @@ fn meshed(document: &Document) -> (Document, Value) {
             "endpoints": [{"address": "127.0.0.1"}],
         },
     });
-    (document.clone().with_sidecar(&cluster, SIDECAR_HOST), entry)
+    let refusals = json!({
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": metadata("gatehouse-replies"),
+        "spec": {
+            "workloadSelector": {"labels": selector()},
+            "priority": 10,
+            "configPatches": [replies()],
+        },
+    });
+    (document.clone().with_sidecar(&cluster, SIDECAR_HOST), [entry, refusals])
 }
 
-/// The plugin of the fused module, and the sidecar that it asks.
-pub fn wasm_plugin(document: &Document, images: &Images) -> [Value; 2] {
-    let (document, sidecar) = meshed(document);
+/// The plugin of the fused module, and what goes with it.
+pub fn wasm_plugin(document: &Document, images: &Images) -> [Value; 3] {
+    let (document, [sidecar, refusals]) = meshed(document);
     let (config, variables) = (document.value().clone(), document.variables());
-    [plugin(Plugin { module: NAME, priority: 1000, config, variables }, images), sidecar]
+    [plugin(Plugin { module: NAME, priority: 1000, config, variables }, images), sidecar, refusals]
 }
 
 /// The single modules in their order (ADR 0030), with room between them for others' plugins.
 const CHAIN: [(&str, i32); 4] =
     [("version", 1040), ("auth", 1030), ("ratelimit", 1020), ("transform", 1010)];
 
-/// A plugin for each single module instead of the fused one, and the sidecar that they ask. All have the one document.
+/// A plugin for each single module instead of the fused one, and what goes with them. All have the one document.
 pub fn chain(document: &Document, images: &Images) -> Vec<Value> {
-    let (document, sidecar) = meshed(document);
+    let (document, more) = meshed(document);
     let plugins = CHAIN.iter().map(|(module, priority)| {
         // Who calls is told upstreams by the one module that knows it.
         let variables = if *module == "auth" { document.variables() } else { Vec::new() };
         let config = document.value().clone();
         plugin(Plugin { module, priority: *priority, config, variables }, images)
     });
-    plugins.chain([sidecar]).collect()
+    plugins.chain(more).collect()
 }
 
 /// Where Istio has the phases of plugins. What names none stands behind them.
@@ -166,6 +177,26 @@ pub fn as_filter(plugin: &Value, module: &str) -> Value {
     })
 }
 
+/// Envoy's own refusals as problems.
+fn replies() -> Value {
+    const MANAGER: &str = "envoy.filters.network.http_connection_manager";
+    json!({
+        "applyTo": "NETWORK_FILTER",
+        "match": {
+            "context": "GATEWAY",
+            "proxy": {"proxyVersion": PROXY_VERSION},
+            "listener": {"filterChain": {"filter": {"name": MANAGER}}},
+        },
+        "patch": {
+            "operation": "MERGE",
+            "value": {"typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "local_reply_config": envoy::local_replies(),
+            }},
+        },
+    })
+}
+
 /// The place of a filter in the gateway's chain.
 pub(super) fn before_router() -> Value {
     json!({
@@ -205,6 +236,7 @@ pub fn envoy_filter(document: &Document) -> Value {
                         "value": envoy::filter(document, MODULE),
                     },
                 },
+                replies(),
             ],
         },
     })

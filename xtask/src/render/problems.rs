@@ -49,6 +49,10 @@ Other members belong to a reason and stand in its part. Of the inside of the sys
 things are answered like missing ones. 401, 403 and 429 carry `Cache-Control: no-store`. A gRPC or gRPC-Web call gets no body: HTTP
 200, the status of the reason's part in `grpc-status` and the title in `grpc-message`. The OAuth 2.0 endpoints (`/oauth2/token`,
 `/oauth2/revoke`) answer as RFC 6749 §5.2 says.
+
+What Envoy refuses by itself has the same form and the code that stands for its status: no upstream (503), none in time (504), no
+route (404), a head that cannot be read (400), is too large (431) or late (408), too much to do (503). `request_id` and `instance`
+stand there where the id is sound. A mesh that has the module without `local_reply_config` (`istio/base`) sends Envoy's plain text.
 ";
 
 /// The page.

@@ -109,6 +109,17 @@ fn envoy_refuses_a_misspelt_field_of_the_cluster() -> Result<()> {
 }
 
 #[test]
+fn envoy_refuses_a_misspelt_field_of_the_replies() -> Result<()> {
+    check_refused(
+        |filter| {
+            let replies = "/spec/configPatches/2/patch/value/typed_config/local_reply_config";
+            rename(filter, replies, "mappers", "mapper")
+        },
+        "mapper",
+    )
+}
+
+#[test]
 fn the_filter_refuses_a_misspelt_field_of_its_document_and_says_which() -> Result<()> {
     check_refused(
         |filter| {

@@ -52,6 +52,7 @@ fn the_wasm_plugin_fits_its_definition_and_a_misspelt_one_does_not() -> Result<(
             (0, "/spec/selector", "matchLabels", "matchlabels"),
             (0, "/spec/match/0", "mode", "modes"),
             (1, "/spec/ports/0", "protocol", "protocoll"),
+            (2, "/spec/configPatches/0/patch", "operation", "operate"),
         ],
     )
 }

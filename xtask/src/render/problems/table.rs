@@ -117,7 +117,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         reason: Reason::HeaderInvalid,
         from: BOTH,
-        means: "A header that decides something came twice or in a broken form. Where only its sender can mend it, `detail` names it.",
+        means: "A header that decides something came twice or in a broken form. Where only its sender can mend it, `detail` names it. Without one it may be Envoy's own word for a head that it cannot read, or does not take.",
         client: "send the header once and in its form.",
         operator: "whether something on the way adds it a second time.",
     },
