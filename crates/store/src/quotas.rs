@@ -109,3 +109,107 @@ impl AdminTx<'_> {
         self.tenant_changed(id, "tenant.limits").await
     }
 }
+
+/// How much a tenant may have or use, where that is not its tier's to say; 0 blocks. What is counted against it is in
+/// [`crate::usage`]; its limits of requests are [`Overrides`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quotas {
+    /// Registered agents.
+    pub max_agents: Option<u64>,
+    /// Bytes that are stored.
+    pub max_storage_bytes: Option<u64>,
+    /// Executions that are submitted on a UTC day.
+    pub max_executions_per_day: Option<u64>,
+    /// Minutes of processor time on a UTC day.
+    pub max_compute_minutes_per_day: Option<u64>,
+    /// Tokens on a UTC day.
+    pub max_tokens_per_day: Option<u64>,
+    /// Executions that run at once.
+    pub max_concurrent_executions: Option<u64>,
+    /// Executions that wait.
+    pub max_queued_executions: Option<u64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct QuotasRow {
+    max_agents: Option<i64>,
+    max_storage_bytes: Option<i64>,
+    max_executions_per_day: Option<i64>,
+    max_compute_minutes_per_day: Option<i64>,
+    max_tokens_per_day: Option<i64>,
+    max_concurrent_executions: Option<i64>,
+    max_queued_executions: Option<i64>,
+}
+
+impl TryFrom<QuotasRow> for Quotas {
+    type Error = Error;
+
+    fn try_from(row: QuotasRow) -> Result<Self, Error> {
+        let whole = |stored: Option<i64>| {
+            let read = stored.map(u64::try_from).transpose();
+            read.map_err(|_| Error::Unreadable { what: "quota" })
+        };
+        Ok(Self {
+            max_agents: whole(row.max_agents)?,
+            max_storage_bytes: whole(row.max_storage_bytes)?,
+            max_executions_per_day: whole(row.max_executions_per_day)?,
+            max_compute_minutes_per_day: whole(row.max_compute_minutes_per_day)?,
+            max_tokens_per_day: whole(row.max_tokens_per_day)?,
+            max_concurrent_executions: whole(row.max_concurrent_executions)?,
+            max_queued_executions: whole(row.max_queued_executions)?,
+        })
+    }
+}
+
+impl Within<'_> {
+    /// Where the tenant's quotas differ from its tier's.
+    pub async fn quotas(&mut self) -> Result<Quotas, Error> {
+        let row: Option<QuotasRow> = sqlx::query_as(
+            "SELECT max_agents, max_storage_bytes, max_executions_per_day, max_compute_minutes_per_day,
+                max_tokens_per_day, max_concurrent_executions, max_queued_executions
+             FROM tenant_quotas WHERE tenant_id = $1",
+        )
+        .bind(self.tenant.as_uuid())
+        .fetch_optional(&mut *self.connection)
+        .await?;
+        row.map_or_else(|| Ok(Quotas::default()), TryInto::try_into)
+    }
+}
+
+impl AdminTx<'_> {
+    /// Lets a tenant have these quotas and else its tier's. Nothing that was used is taken back.
+    pub async fn set_quotas(&mut self, id: TenantId, quotas: &Quotas) -> Result<Changed, Error> {
+        // Whoever comes at the same time waits here, and sees what was committed.
+        let known = sqlx::query("UPDATE tenant_quotas SET updated_at = now() WHERE tenant_id = $1")
+            .bind(id.as_uuid())
+            .execute(self.connection())
+            .await?;
+        if known.rows_affected() == 0 {
+            return Ok(Changed::Missing);
+        }
+        if self.within(id).quotas().await? == *quotas {
+            return Ok(Changed::No);
+        }
+        // What is beyond what can be stored is no bound.
+        let stored =
+            |quota: Option<u64>| quota.map(|quota| i64::try_from(quota).unwrap_or(i64::MAX));
+        sqlx::query(
+            "UPDATE tenant_quotas SET max_agents = $2, max_storage_bytes = $3, max_executions_per_day = $4,
+                max_compute_minutes_per_day = $5, max_tokens_per_day = $6, max_concurrent_executions = $7,
+                max_queued_executions = $8
+             WHERE tenant_id = $1",
+        )
+        .bind(id.as_uuid())
+        .bind(stored(quotas.max_agents))
+        .bind(stored(quotas.max_storage_bytes))
+        .bind(stored(quotas.max_executions_per_day))
+        .bind(stored(quotas.max_compute_minutes_per_day))
+        .bind(stored(quotas.max_tokens_per_day))
+        .bind(stored(quotas.max_concurrent_executions))
+        .bind(stored(quotas.max_queued_executions))
+        .execute(self.connection())
+        .await?;
+        self.audit(id, "tenant.quotas", "tenant", id).await?;
+        Ok(Changed::Yes)
+    }
+}

@@ -1,6 +1,6 @@
 -- The schema by pgTAP, run by `pgtap.rs` as the superuser in a fresh database; nothing of it stays.
 BEGIN;
-SELECT plan(34);
+SELECT plan(33);
 
 SELECT has_table(name) FROM unnest(ARRAY['tenants', 'organizations', 'tenant_quotas', 'tenant_config', 'event_store',
     'metering', 'webhook_endpoints', 'usage_counters']) name;
@@ -11,7 +11,6 @@ SELECT col_is_pk('tenant_quotas', 'tenant_id');
 SELECT fk_ok('organizations', ARRAY['tenant_id', 'parent_id'], 'organizations', ARRAY['tenant_id', 'id']);
 SELECT fk_ok('agent_versions', ARRAY['tenant_id', 'agent_id'], 'agents', ARRAY['tenant_id', 'id']);
 
-SELECT policies_are('agents', ARRAY['own_tenant']);
 SELECT policies_are('executions_p0', ARRAY['own_tenant']);
 SELECT policy_roles_are('agents', 'own_tenant', ARRAY['gatehouse_app']);
 SELECT policy_cmd_is('agents', 'own_tenant', 'all');

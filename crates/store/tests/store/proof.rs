@@ -5,6 +5,7 @@
 //! `UPDATE_GOLDEN=1 cargo test -p gatehouse-store`. [`mutants`] sees that each policy is needed for the proof to hold.
 
 mod catalog;
+mod grants;
 mod mutants;
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use gatehouse_contract::{OrganizationId, TenantId};
 use gatehouse_store::{
     Error, OpCtx, TenantTx,
+    members::Changed,
     organizations::{Edited, Organization},
     paging::Page,
+    quotas::Quotas,
     usage::Counted,
 };
 use serde_json::json;
@@ -315,6 +317,29 @@ async fn events_of_an_aggregate_are_numbered_without_gaps_whoever_writes_them() 
         ] {
             assert_eq!(refused(&mut app, statement).await, "42501", "{statement}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn quotas_are_the_platforms_to_set_and_the_tiers_where_it_says_nothing() {
+    with_db(async |db| {
+        let (a, b) = (db.tenant("tenant-a").await, db.tenant("tenant-b").await);
+        let quotas =
+            Quotas { max_agents: Some(0), max_tokens_per_day: Some(5), ..Quotas::default() };
+        let mut tx = db.store.admin(&a, "they pay for less").await.unwrap();
+        assert_eq!(tx.set_quotas(a.tenant, &quotas).await.unwrap(), Changed::Yes);
+        assert_eq!(tx.set_quotas(a.tenant, &quotas).await.unwrap(), Changed::No);
+        let nobody = TenantId::new(Uuid::new_v4());
+        assert_eq!(tx.set_quotas(nobody, &quotas).await.unwrap(), Changed::Missing);
+        tx.commit().await.unwrap();
+        let mut tx = db.store.tenant(&a).await.unwrap();
+        assert_eq!(tx.within().quotas().await.unwrap(), quotas);
+        drop(tx);
+        let mut tx = db.store.tenant(&b).await.unwrap();
+        assert_eq!(tx.within().quotas().await.unwrap(), Quotas::default());
+        let audited = "SELECT FROM tenant_audit WHERE action = 'tenant.quotas'";
+        assert_eq!(crate::harness::rows(&mut db.root().await, audited).await, 1);
     })
     .await;
 }
