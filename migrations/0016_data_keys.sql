@@ -61,7 +61,7 @@ GRANT SELECT (tenant_id, wrapped), INSERT (tenant_id, wrapped) ON data_keys TO g
 GRANT SELECT, INSERT (tenant_id, subject, request_id) ON erasures TO gatehouse_admin;
 
 GRANT INSERT (sealed_email, email_index), UPDATE (email, sealed_email, email_index) ON users TO gatehouse_app;
-GRANT INSERT (sealed_email, email_index) ON users TO gatehouse_admin;
+GRANT INSERT (sealed_email, email_index, federated) ON users TO gatehouse_admin;
 GRANT INSERT (sealed_input), UPDATE (input, sealed_input, sealed_output) ON executions TO gatehouse_app;
 
 -- rekey: what the key from the file sealed is sealed anew when another key takes over.

@@ -3,6 +3,7 @@
 
 mod agents;
 mod api_keys;
+mod audit;
 pub mod door;
 pub mod endpoint;
 mod executions;

@@ -129,7 +129,7 @@ fn parameters_of(endpoint: &Endpoint) -> Vec<Value> {
         Manner::List => &["Limit", "Cursor", "IfNoneMatch", "Reason"],
         Manner::Act => &["IdempotencyKey", "Reason"],
         Manner::Change => &["IfMatch", "Reason"],
-        Manner::State => &["Reason"],
+        Manner::State | Manner::Stream => &["Reason"],
         Manner::Remove => &["IfMatchOptional", "Reason"],
     };
     let shared =
@@ -169,6 +169,8 @@ fn responses(endpoint: &Endpoint) -> Value {
                 _ => schema(name),
             };
             members.insert("content".to_owned(), json!({media(endpoint): {"schema": schema}}));
+        } else if endpoint.manner == Manner::Stream {
+            members.insert("content".to_owned(), json!({"application/x-ndjson": {}}));
         } else if endpoint.path.ends_with("/reference") {
             members.insert("content".to_owned(), json!({"text/html; charset=utf-8": {}}));
         }
@@ -204,7 +206,11 @@ fn refusals(endpoint: &Endpoint) -> Vec<u16> {
                 Manner::Change => statuses.extend([409, 412, 428]),
                 Manner::Remove => statuses.extend([409, 412]),
                 Manner::State => statuses.push(409),
-                Manner::Public | Manner::Document | Manner::Read | Manner::List => {}
+                Manner::Public
+                | Manner::Document
+                | Manner::Read
+                | Manner::List
+                | Manner::Stream => {}
             }
         }
     }

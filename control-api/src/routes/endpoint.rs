@@ -37,6 +37,8 @@ pub enum Manner {
     Change,
     /// States a fact; stating it again changes nothing.
     State,
+    /// Shows what is too long to be held: line by line, without a tag.
+    Stream,
     /// Takes something away.
     Remove,
 }
@@ -131,6 +133,16 @@ impl Endpoint {
         Self::new(("GET", path), name, summary, Manner::List, handler)
     }
 
+    /// `GET` of what is too long to be held: it has no tag.
+    pub fn stream<H: Handler<T, Api>, T: 'static>(
+        path: &str,
+        name: &str,
+        summary: &'static str,
+        handler: H,
+    ) -> Self {
+        Self::new(("GET", path), name, summary, Manner::Stream, handler)
+    }
+
     /// `POST`.
     pub fn act<H: Handler<T, Api>, T: 'static>(
         path: &str,
@@ -208,7 +220,7 @@ impl Endpoint {
                 .route_layer(Extension(Filters(self.filters))),
             Manner::Act => served.route_layer(from_fn_with_state(api.clone(), once::layer)),
             Manner::Change => served.route_layer(from_fn(condition::require)),
-            Manner::State | Manner::Remove => served,
+            Manner::State | Manner::Remove | Manner::Stream => served,
         };
         let served = served.route_layer(from_fn_with_state(api.clone(), bodies::judge));
         let served = match self.path.contains("{tenant}") {

@@ -1,7 +1,7 @@
 //! Every endpoint of the public listener, once. Knows no handler's inside.
 
 use super::{
-    agents, api_keys,
+    agents, api_keys, audit,
     endpoint::Endpoint,
     executions, limits,
     members::{self, Kind},
@@ -24,6 +24,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         members::endpoints(Kind::Client),
         api_keys(),
         issuers(),
+        audited(),
         registry(),
         runtime(),
         platform(),
@@ -179,6 +180,26 @@ fn issuers() -> Vec<Endpoint> {
             "deleteIssuer",
             "Removes an issuer; its sessions end",
             federation::delete,
+        ),
+    ]
+}
+
+fn audited() -> Vec<Endpoint> {
+    let all = format!("{TENANT}/audit");
+    vec![
+        Endpoint::list(
+            &all,
+            "listAudit",
+            "Who did what, the newest first, with what was before and after",
+            audit::list,
+        )
+        .answers(200, "AuditRow")
+        .narrowed_by(audit::FILTERS),
+        Endpoint::stream(
+            &format!("{all}/export"),
+            "exportAudit",
+            "The whole sealed audit as JSON lines, for `gatehouse verify audit`",
+            audit::export,
         ),
     ]
 }

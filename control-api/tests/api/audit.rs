@@ -87,3 +87,89 @@ fn mtd5_a_chain_whose_end_was_changed_is_not_extended_and_that_is_said() {
     let metrics = send("GET", &format!("{}/metrics", world.service.admin), &[], None).text;
     assert!(metrics.contains("gatehouse_audit_chain_broken 1"), "{metrics}");
 }
+
+/// The export as its bytes.
+fn export(world: &World, tenant: &str) -> String {
+    let path = format!("/api/v1/factory/tenants/{tenant}/audit/export");
+    let answer = world.as_platform("GET", &path, "a test", None);
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.text
+}
+
+/// What `gatehouse verify audit` runs, with the published keys.
+fn verify(world: &World, export: &str) -> Result<gatehouse_audit::Verified, String> {
+    let jwks = send("GET", &format!("{}/.well-known/jwks.json", world.service.url), &[], None);
+    let keys = gatehouse_authn::KeySet::parse(jwks.text.as_bytes()).unwrap();
+    let mut verifier = gatehouse_audit::Verifier::new(&keys, None);
+    for line in export.lines() {
+        verifier.line(line).map_err(|broken| broken.to_string())?;
+    }
+    verifier.finish().map_err(|broken| broken.to_string())
+}
+
+#[test]
+fn mtd5_an_export_verifies_and_one_changed_byte_is_named() {
+    let world = sealing();
+    let tenant = world.tenant("exported");
+    let admin = world.member(&tenant, "admin");
+    for _ in 0..3 {
+        world.user(&tenant, "viewer");
+    }
+    sealed(&world, &tenant.id);
+    let text = export(&world, &tenant.id);
+    let verified = verify(&world, &text).unwrap();
+    assert_eq!((verified.tenant.to_string(), verified.rows), (tenant.id.clone(), 5));
+    // Who did it, and what was before and after.
+    assert!(text.contains("\"subject_kind\":\"client\""), "{text}");
+    assert!(text.contains("@example.com"), "{text}");
+    // The database was tampered with: the export says so, and the row.
+    let row = "(SELECT max(id) FROM tenant_audit WHERE action = 'user.create')";
+    let id = world.database.query(&format!("SELECT {row}"));
+    world.database.query(&format!("UPDATE tenant_audit SET subject = 'nobody' WHERE id = {row}"));
+    let broken = verify(&world, &export(&world, &tenant.id)).unwrap_err();
+    assert_eq!(broken, format!("row {id} was changed"));
+    world.database.query(&format!("DELETE FROM tenant_audit WHERE id = {row}"));
+    let broken = verify(&world, &export(&world, &tenant.id)).unwrap_err();
+    assert!(broken.starts_with(&format!("row {id} is missing")), "{broken}");
+    // The tenant's admin has it, too; a viewer and another tenant do not.
+    let path = format!("/api/v1/factory/tenants/{}/audit/export", tenant.id);
+    assert_eq!(world.get(&admin, &path).status, 200);
+    let viewer = world.member(&tenant, "viewer");
+    assert_eq!(world.get(&viewer, &path).status, 403);
+    let other = world.tenant("another");
+    let stranger = world.member(&other, "admin");
+    assert_eq!(world.get(&stranger, &path).status, 404);
+}
+
+#[test]
+fn the_audit_is_listed_page_by_page_and_narrowed() {
+    let world = World::new();
+    let tenant = world.tenant("listed");
+    let admin = world.member(&tenant, "admin");
+    for _ in 0..5 {
+        world.user(&tenant, "viewer");
+    }
+    let base = format!("/api/v1/factory/tenants/{}/audit", tenant.id);
+    let mut path = format!("{base}?action=user.create&limit=2");
+    let mut ids = Vec::new();
+    loop {
+        let page = world.get(&admin, &path);
+        assert_eq!(page.status, 200, "{}", page.text);
+        for item in page.json()["items"].as_array().unwrap() {
+            assert_eq!(item["action"], "user.create");
+            assert_eq!(item["reason"], "a test's user");
+            assert!(item["details"]["new"]["email"].as_str().unwrap().ends_with("@example.com"));
+            ids.push(item["id"].as_u64().unwrap());
+        }
+        match page.json()["next"].as_str() {
+            Some(next) => path = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(ids.len(), 5);
+    assert!(ids.is_sorted_by(|one, next| one > next), "{ids:?}");
+    let none = world.get(&admin, &format!("{base}?until=2020-01-01T00:00:00Z"));
+    assert_eq!(none.json()["items"], json!([]));
+    let bad = world.get(&admin, &format!("{base}?since=yesterday"));
+    assert_eq!((bad.status, bad.json()["code"].as_str().unwrap()), (400, "query_invalid"));
+}

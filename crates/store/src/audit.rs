@@ -81,6 +81,8 @@ pub struct Filter {
     pub target_kind: Option<String>,
     /// On this target.
     pub target_id: Option<String>,
+    /// By this request.
+    pub request_id: Option<String>,
     /// At this time or later.
     pub since: Option<OffsetDateTime>,
     /// Before this time.
@@ -188,7 +190,8 @@ impl Within<'_> {
              AND ($3::text IS NULL OR action = $3) AND ($4::text IS NULL OR subject = $4)
              AND ($5::text IS NULL OR target_kind = $5) AND ($6::text IS NULL OR target_id = $6)
              AND ($7::timestamptz IS NULL OR at >= $7) AND ($8::timestamptz IS NULL OR at < $8)
-             ORDER BY id DESC LIMIT $9",
+             AND ($9::text IS NULL OR request_id = $9)
+             ORDER BY id DESC LIMIT $10",
         )
         .bind(self.tenant.as_uuid())
         .bind(before)
@@ -198,6 +201,7 @@ impl Within<'_> {
         .bind(&filter.target_id)
         .bind(filter.since)
         .bind(filter.until)
+        .bind(&filter.request_id)
         .bind(i64::from(limit.min(PAGE)))
         .fetch_all(&mut *self.connection)
         .await?;
