@@ -24,6 +24,8 @@ fn whatever_is_read_has_a_tag_and_is_not_sent_again() {
             assert_eq!((same.status, same.text.as_str()), (304, ""), "{template}: {known}");
             assert_eq!(same.header("etag"), Some(tag));
         }
+        let head = furnished.call(&furnished.admin, ("HEAD", at.1), &[], None);
+        assert_eq!((head.status, head.header("etag")), (200, Some(tag)), "{template}");
         let other = furnished.call(&furnished.admin, at, &[("if-none-match", "\"x\"")], None);
         assert_eq!((other.status, &other.text), (200, &first.text), "{template}");
         let broken = furnished.call(&furnished.admin, at, &[("if-none-match", "x")], None);
