@@ -185,6 +185,6 @@ impl Keyring {
 }
 
 /// A sealed key opens as this key and no other.
-fn name_of(kid: &str) -> String {
+pub fn name_of(kid: &str) -> String {
     format!("gatehouse/signing-key/{kid}")
 }

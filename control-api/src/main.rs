@@ -7,6 +7,7 @@ mod bootstrap;
 mod clock;
 mod condition;
 mod config;
+mod erasure;
 mod federation;
 mod images;
 mod keyring;
@@ -19,6 +20,7 @@ mod peppers;
 mod principal;
 mod random;
 mod relay;
+mod reseal;
 mod routes;
 mod seal;
 mod sealer;
@@ -37,6 +39,7 @@ Examples:
   gatehouse-control-api migrate --database postgres://gatehouse_owner:…@127.0.0.1/gatehouse
   gatehouse-control-api bootstrap --config control-api.json --name ops
   gatehouse-control-api serve --config control-api.json
+  gatehouse-control-api reseal --config control-api.json
   gatehouse-control-api openapi > openapi.json
 
 Exit codes: 0 done, 64 mistakes in arguments or configuration, 69 something cannot be reached or had,
@@ -70,6 +73,14 @@ enum Command {
         #[arg(long)]
         bodies: bool,
     },
+    /// Seal anew under the first key of the key file what its other keys sealed, and rows from before rows were sealed.
+    ///
+    /// Runs beside the service; a second run does what is left. Counts go to stderr, the sums to stdout.
+    Reseal {
+        /// The configuration, a JSON document.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Make the platform's tenant and a client for its operator, and print the client's credentials once.
     Bootstrap {
         /// The configuration, a JSON document.
@@ -101,6 +112,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Serve { config } => serve::run(&config).await,
             Command::Migrate { database } => apply(&database).await,
+            Command::Reseal { config } => reseal::run(&config).await,
             Command::Openapi { bodies } => print(bodies),
             Command::Bootstrap { config, name, rotate_secret } => {
                 bootstrap::run(&config, &name, rotate_secret).await

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::{
     bodies,
     config::{self, Config},
+    erasure,
     keyring::{self, Keyring},
     months,
     oidc::SignIn,
@@ -128,7 +129,8 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let jobs = async {
         if let Some(sealer) = sealing {
             let keeping = months::run(store.clone(), months, shutdown.clone());
-            tokio::join!(sealer.run(shutdown.clone()), keeping);
+            let erasing = erasure::run(store.clone(), shutdown.clone());
+            tokio::join!(sealer.run(shutdown.clone()), keeping, erasing);
         }
     };
     tokio::join!(

@@ -173,3 +173,68 @@ fn the_audit_is_listed_page_by_page_and_narrowed() {
     let bad = world.get(&admin, &format!("{base}?since=yesterday"));
     assert_eq!((bad.status, bad.json()["code"].as_str().unwrap()), (400, "query_invalid"));
 }
+
+#[test]
+fn a_deleted_tenant_is_erased_and_its_export_still_verifies() {
+    let world = sealing();
+    let tenant = world.tenant("erased");
+    world.user(&tenant, "admin");
+    sealed(&world, &tenant.id);
+    assert!(export(&world, &tenant.id).contains("@example.com"));
+    let ask = format!(
+        "UPDATE tenants SET status = 'deleting' WHERE id = '{0}';
+         INSERT INTO erasures (tenant_id, subject, request_id) VALUES ('{0}', 'tester', 'r')",
+        tenant.id
+    );
+    world.database.query(&ask);
+    let gone = format!(
+        "SELECT count(*) FROM data_keys WHERE tenant_id = '{}' AND wrapped IS NULL",
+        tenant.id
+    );
+    until(|| (world.database.query(&gone) == "1").then_some(()));
+    let users = format!("SELECT count(*) FROM users WHERE tenant_id = '{}'", tenant.id);
+    assert_eq!(world.database.query(&users), "0");
+    let text =
+        until(|| Some(export(&world, &tenant.id)).filter(|text| !text.contains("@example.com")));
+    verify(&world, &text).unwrap();
+}
+
+#[test]
+fn a_new_key_takes_over_from_the_one_in_the_file() {
+    let world = sealing();
+    let tenant = world.tenant("rekeyed");
+    world.user(&tenant, "admin");
+    let World { service, setup, database, platform } = world;
+    service.stop();
+    let file = setup.dir.path().join("key");
+    let old = std::fs::read_to_string(&file).unwrap();
+    let new = "1d".repeat(32);
+    std::fs::write(&file, format!("# from today\n{new}\n{old}\n")).unwrap();
+    let reseal = || {
+        let mut command = crate::world::binary();
+        command.args(["reseal", "--config"]).arg(setup.file()).output().unwrap()
+    };
+    let out = reseal();
+    assert!(out.status.success(), "{out:?}");
+    let done: Value = serde_json::from_slice(&out.stdout).unwrap();
+    // The platform's own tenant has a key, too.
+    assert_eq!(done, json!({"data_keys": 2, "secrets": 1, "rows": 0}));
+    let again: Value = serde_json::from_slice(&reseal().stdout).unwrap();
+    assert_eq!(again, json!({"data_keys": 0, "secrets": 0, "rows": 0}));
+    std::fs::write(&file, &new).unwrap();
+    let service = Service::start(&setup);
+    let world = World { service, setup, database, platform };
+    let users = format!("/api/v1/factory/tenants/{}/users", tenant.id);
+    let shown = world.as_platform("GET", &users, "a test", None);
+    assert_eq!(shown.status, 200, "{}", shown.text);
+    assert!(shown.text.contains("@example.com"), "{}", shown.text);
+    // The old key alone opens nothing any more, and that is said at the start.
+    std::fs::write(world.setup.dir.path().join("key"), &old).unwrap();
+    let refused = world.setup.refused();
+    assert_eq!(refused.status.code(), Some(78));
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        text.contains("$.key_file: the sealed key cannot be opened with this key file"),
+        "{text}"
+    );
+}
