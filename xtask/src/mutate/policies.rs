@@ -20,7 +20,7 @@ const TEST: &str = "no_policy_can_be_dropped_or_loosened_unnoticed";
 pub(super) fn change(root: &Path) -> anyhow::Result<ExitCode> {
     let mut report = Report::new();
     install::ensure(&[install::Part::Postgres], &mut report)?;
-    let mut options = Options::new("mutate");
+    let mut options = Options::new("policies");
     options.reset = true;
     options.password = Some("test".to_owned());
     let stores = Stack::stores(&options, &mut report)?;
@@ -44,8 +44,10 @@ pub(super) fn change(root: &Path) -> anyhow::Result<ExitCode> {
     stores.discard()?;
     let done = ended?;
     let table = done.stdout.lines().skip_while(|line| !line.contains("mutation  "));
-    let table: Vec<&str> = table.take_while(|line| !line.starts_with("test result")).collect();
-    println!("{}", table.join("\n").trim_start_matches('.'));
+    let table = table.take_while(|line| !line.starts_with("test result"));
+    // Its dots are the runner's.
+    let table: Vec<&str> = table.map(|line| line.trim_matches('.')).collect();
+    println!("{}", table.join("\n").trim_end());
     if done.status.success() && !table.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
