@@ -3,6 +3,7 @@
 //! with every function of `crates/authn`; `cargo xtask mutate policies` takes each policy out of the schema. Knows the
 //! table of guards, not what they guard.
 
+mod audit;
 mod authn;
 mod cli;
 mod control;
@@ -78,6 +79,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(shape::GUARDS)
         .chain(store::GUARDS)
         .chain(control::GUARDS)
+        .chain(audit::GUARDS)
         .chain(conventions::GUARDS)
         .chain(versions::GUARDS)
         .chain(validate::GUARDS)
