@@ -7,7 +7,11 @@ mod reference;
 mod roles;
 mod tags;
 
-use std::sync::OnceLock;
+use std::{
+    io::Write as _,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::OnceLock,
+};
 
 use serde_json::{Value, json};
 
@@ -126,4 +130,45 @@ impl Furnished {
         let url = format!("{}{path}", self.world.service.url);
         send(method, &url, &headers, body.map(Value::to_string).as_deref())
     }
+}
+
+/// A session beside the service, which holds what a test wants held.
+pub struct Beside {
+    psql: Child,
+    input: ChildStdin,
+}
+
+impl Beside {
+    /// Runs the statements and keeps their transaction open.
+    pub fn holding(world: &World, statements: &str) -> Self {
+        let mut psql = Command::new("psql")
+            .args(["-X", "-q", "-d", &world.database.superuser()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = psql.stdin.take().unwrap();
+        writeln!(input, "BEGIN; {statements}").unwrap();
+        sessions(world, 1, "state = 'idle in transaction' AND application_name = 'psql'");
+        Self { psql, input }
+    }
+
+    /// Lets go of it.
+    pub fn release(mut self) {
+        writeln!(self.input, "ROLLBACK;").unwrap();
+        drop(self.input);
+        assert!(self.psql.wait().unwrap().success());
+    }
+}
+
+/// Waits until so many of the service's sessions wait for a lock.
+pub fn waiting(world: &World, count: usize) {
+    sessions(world, count, "wait_event_type = 'Lock' AND application_name = 'gatehouse-app'");
+}
+
+fn sessions(world: &World, count: usize, which: &str) {
+    let ask = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {which}"
+    );
+    until(|| (world.database.query(&ask) == count.to_string()).then_some(()));
 }

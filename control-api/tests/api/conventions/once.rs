@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Furnished, example, operations, settled, takes};
+use super::{Beside, Furnished, example, operations, settled, takes, waiting};
 use crate::{access::refused, http::Answer, world::World};
 
 const AGENTS: &str = "/api/v1/registry/agents";
@@ -129,36 +129,23 @@ fn while_the_first_one_runs_the_second_is_told_so() {
         crate::http::send("POST", &url, &headers, Some(r#"{"name":"fuel"}"#))
     };
     // The first one waits for the row that somebody else is about to write.
-    let mut blocker = std::process::Command::new("psql")
-        .args(["-X", "-q", "-d", &world.database.superuser()])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = blocker.stdin.take().unwrap();
-    let insert = format!(
-        "BEGIN; INSERT INTO agents (tenant_id, id, name) VALUES ('{}', gen_random_uuid(), 'fuel');\n",
-        tenant.id
+    let beside = Beside::holding(
+        &world,
+        &format!(
+            "INSERT INTO agents (tenant_id, id, name) VALUES ('{}', gen_random_uuid(), 'fuel');",
+            tenant.id
+        ),
     );
-    std::io::Write::write_all(&mut input, insert.as_bytes()).unwrap();
-    let waiting = |what: &str| {
-        let count = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {what}"
-        );
-        crate::world::until(|| (world.database.query(&count) == "1").then_some(()));
-    };
-    waiting("state = 'idle in transaction' AND application_name = 'psql'");
     std::thread::scope(|scope| {
         let first = scope.spawn(ask);
-        waiting("wait_event_type = 'Lock' AND application_name = 'gatehouse-app'");
+        waiting(&world, 1);
         let second = ask();
         refused(&second, 409, "key_in_flight");
-        std::io::Write::write_all(&mut input, b"ROLLBACK;\n").unwrap();
-        drop(input);
+        beside.release();
         let first = first.join().unwrap();
         assert_eq!(first.status, 201, "{}", first.text);
         assert_eq!(ask().text, first.text);
     });
-    assert!(blocker.wait().unwrap().success());
 }
 
 #[test]
