@@ -161,7 +161,7 @@ fn a_person_signs_in_and_the_cookies_come_as_they_were_set(stage: &Stage) -> Res
 
 fn a_session_acts_as_its_user_and_from_our_own_pages(stage: &Stage) -> Result<()> {
     let (mut browser, session) = stage.signed_in()?;
-    let user = stage.read(&format!("SELECT id FROM users WHERE email = '{EMAIL}'"))?;
+    let user = stage.read("SELECT user_id FROM user_identities")?;
     let got = browser.call("GET", AGENTS, &[("x-user-id", EVIL)], "")?;
     assert_eq!(got.status()?, 200, "{got:?}");
     let seen = stage.upstream_of(&browser);

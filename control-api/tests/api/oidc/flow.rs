@@ -47,7 +47,7 @@ fn a_person_signs_in_acts_and_signs_out() {
     let facts = known.json();
     assert_eq!((&facts["roles"], &facts["platform"]), (&json!(["developer"]), &json!(false)));
     assert_eq!(facts["tenant"], json!(tenant.id));
-    let user = world.database.query("SELECT id FROM users WHERE email = 'ada@example.com'");
+    let user = world.database.query("SELECT user_id FROM user_identities");
     assert_eq!(facts["subject"], json!(user));
     let id = world.database.query("SELECT id FROM sessions");
     assert_eq!(facts["credential"], json!(id));

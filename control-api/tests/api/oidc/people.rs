@@ -115,7 +115,7 @@ fn groups_map_to_roles_up_to_the_issuers_highest_and_no_group_is_no_entry() {
         assert!(answer.text.contains("groups"), "{}", answer.text);
     }
     // What the record gives beyond the issuer's highest role does not count in a session of it.
-    let user = world.database.query("SELECT id FROM users WHERE email = 'r@example.com'");
+    let user = world.database.query("SELECT user_id FROM user_identities WHERE subject = 'reader'");
     world.database.query(&format!(
         "INSERT INTO memberships (tenant_id, user_id, role) SELECT tenant_id, id, 'admin' FROM users WHERE id = '{user}'"
     ));
