@@ -14,9 +14,9 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody},
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
-    http::{HeaderValue, Response, header},
+    http::{HeaderValue, Response, Version, header},
     middleware::{Next, from_fn_with_state},
     response::IntoResponse,
 };
@@ -48,6 +48,9 @@ impl Default for Bounds {
     }
 }
 
+/// A body of no more than this is read to its end after an answer that did not need it, and the connection goes on.
+const DRAINED_BYTES: u64 = 4096;
+
 /// Marks a reply that is an error of another protocol's shape (RFC 6749 §5.2) and stays as it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Verbatim;
@@ -75,6 +78,8 @@ async fn around(
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
     let arrived = (!bounds.quiet).then(|| arrival::watch(&mut request));
+    let drained = request.version() >= Version::HTTP_2
+        || request.body().size_hint().exact().is_some_and(|bytes| bytes <= DRAINED_BYTES);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -108,7 +113,12 @@ async fn around(
                     .into_response()
             }
         };
-        let (response, code) = seal(response, &id);
+        let (mut response, code) = seal(response, &id);
+        if !drained && arrived.is_some_and(|arrived| !arrived.load(Relaxed)) {
+            // The connection ends with this answer: a gateway that is not told would send its next request into the end.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         let status = response.status().as_u16();
         let took = start.elapsed();
         requests.count((&method, route), status, code, took);

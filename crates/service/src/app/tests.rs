@@ -70,6 +70,14 @@ async fn check(request: &str, status: u16, code: &str) -> Value {
     body
 }
 
+#[tokio::test]
+async fn an_answer_before_its_body_says_that_the_connection_ends() {
+    let head = "POST /text HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n";
+    let (status, head, _) = send(head).await;
+    assert_eq!(status, 405, "{head}");
+    assert!(head.contains("connection: close"), "{head}");
+}
+
 fn get_of(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-request-id: abc-1\r\nconnection: close\r\n\r\n")
 }
