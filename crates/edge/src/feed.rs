@@ -193,7 +193,7 @@ impl Suite {
         let (number, path) = vm.feed.poll(self.ticks(wait), now)?;
         let to = Rc::clone(&sidecar.target);
         let timeout_ms = sidecar.identity_timeout_ms;
-        let call = Call { to, method: "GET", path, body: Vec::new(), timeout_ms };
+        let call = Call { to, method: "GET", path, body: Vec::new(), timeout_ms, request_id: None };
         Some(RootCall { call, purpose: Purpose(For::Feed(number)) })
     }
 

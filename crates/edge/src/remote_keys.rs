@@ -211,6 +211,7 @@ impl Suite {
                     path: direct.path.clone(),
                     body: Vec::new(),
                     timeout_ms: direct.timeout_ms,
+                    request_id: None,
                 },
                 purpose: Purpose::keys(place, number),
             });

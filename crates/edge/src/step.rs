@@ -69,6 +69,8 @@ pub struct Call {
     pub body: Vec<u8>,
     /// How long to wait, in milliseconds.
     pub timeout_ms: u64,
+    /// The request that waits for it, for the log of whoever answers; `None` where none does.
+    pub request_id: Option<Rc<str>>,
 }
 
 /// What came back from a call-out.

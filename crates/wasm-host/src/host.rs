@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use gatehouse_contract::Reason;
+use gatehouse_contract::{Reason, header};
 use gatehouse_edge::{Answer, Call, Edit, Host, Reply, Shared};
 
 use proxy_wasm::{hostcalls, types::Action};
@@ -86,6 +86,9 @@ pub(crate) fn call(call: &Call) -> Option<u32> {
     ];
     if !call.body.is_empty() {
         headers.push(("content-type", "application/json"));
+    }
+    if let Some(id) = &call.request_id {
+        headers.push((header::REQUEST_ID, id));
     }
     let body = (!call.body.is_empty()).then_some(call.body.as_slice());
     let timeout = Duration::from_millis(call.timeout_ms);

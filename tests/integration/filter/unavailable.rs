@@ -118,3 +118,21 @@ fn r19_a_client_that_leaves_while_held_disturbs_nobody() {
     let standing = gate.finish(stays);
     forwarded(standing);
 }
+
+#[test]
+fn whoever_is_asked_for_a_request_is_told_its_id() {
+    let bearer = format!("Bearer {}", token());
+    let mut gate = Gate::open();
+    let mut headers = request("GET", AGENTS, Some(&bearer));
+    headers.push(("x-request-id", "from-the-client-1"));
+    forwarded(gate.send(&headers));
+    // Keys, the principal, and the limit.
+    assert_eq!(gate.asked.len(), 3);
+    for call in &gate.asked {
+        assert_eq!(call.headers.all("x-request-id"), ["from-the-client-1"], "{}", call.line());
+    }
+    gate.pass(std::time::Duration::from_secs(2));
+    for call in &gate.told {
+        assert_eq!(call.headers.all("x-request-id"), [""; 0], "{}", call.line());
+    }
+}

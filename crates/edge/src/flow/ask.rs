@@ -22,7 +22,14 @@ impl Sidecar {
             path.push_str(&query_encoded(key_id));
         }
         let to = Rc::clone(&self.target);
-        Call { to, method: "GET", path, body: Vec::new(), timeout_ms: self.identity_timeout_ms }
+        Call {
+            to,
+            method: "GET",
+            path,
+            body: Vec::new(),
+            timeout_ms: self.identity_timeout_ms,
+            request_id: None,
+        }
     }
 
     pub(super) fn principal(&self, ask: &PrincipalAsk) -> Call {
@@ -48,12 +55,14 @@ impl Sidecar {
             path: path.to_owned(),
             body,
             timeout_ms,
+            request_id: None,
         }
     }
 }
 
 impl Request {
-    pub(super) fn wait(self, call: Call, waits_for: WaitsFor) -> Step {
+    pub(super) fn wait(self, mut call: Call, waits_for: WaitsFor) -> Step {
+        call.request_id = Some(Rc::clone(&self.record.request_id));
         Step::Call { call, pending: Box::new(Pending { request: self, waits_for }) }
     }
 }
