@@ -9,6 +9,7 @@ mod claims;
 mod clock;
 mod compact;
 mod cors;
+mod crossing;
 mod envelope;
 mod gate;
 mod grpc;
