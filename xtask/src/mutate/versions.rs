@@ -150,4 +150,37 @@ pub(super) const GUARDS: &[Guard] = &[
         without: "false",
         tests: "::v",
     },
+    Guard {
+        name: "v1 the pin of the caller's tenant",
+        file: "crates/edge/src/flow/versions.rs",
+        text: "let pin = facts.version_pin.as_deref()?;",
+        without: "let pin = facts.version_pin.as_deref().filter(|_| false)?;",
+        tests: "::v",
+    },
+    Guard {
+        name: "v1 a pin is nothing to public routes",
+        file: "crates/edge/src/flow/versions.rs",
+        text: "if !request.public
+                    && let",
+        without: "if let",
+        tests: "::v",
+    },
+    Guard {
+        name: "v4 what accepts the pinned version",
+        file: "crates/edge/src/flow/versions.rs",
+        text: "self.accept(request, accepted, (place, below), now)?;
+                self.open",
+        without: "let _ = (accepted, below);
+                self.open",
+        tests: "::v",
+    },
+    Guard {
+        name: "v8 a pinned version that ended",
+        file: "crates/edge/src/flow/versions.rs",
+        text: "now)?;
+                self.open(vm, request, place, asker, now)?;",
+        without: "now)?;
+                let _ = asker;",
+        tests: "::v",
+    },
 ];

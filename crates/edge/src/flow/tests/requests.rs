@@ -157,6 +157,47 @@ fn x10_a_sound_request_id_is_kept_and_any_other_is_replaced() {
 }
 
 #[test]
+fn x10_an_unsound_trace_goes_with_its_state() {
+    const SOUND: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut world = World::new();
+    for (traces, kept) in [
+        (vec![SOUND], true),
+        (vec!["00-0-0-0"], false),
+        (vec![SOUND, SOUND], false),
+        (vec![SOUND, "00-0-0-0"], false),
+    ] {
+        let mut headers = vec![("tracestate", "a=1")];
+        headers.extend(traces.iter().map(|trace| ("traceparent", *trace)));
+        let end = world.send("POST", "/oauth2/token", &headers);
+        let upstream = end.upstream();
+        let expected = kept.then(|| vec![SOUND]);
+        assert_eq!(upstream.get("traceparent").cloned(), expected, "{traces:?}");
+        assert_eq!(upstream.contains_key("tracestate"), kept, "{traces:?}");
+    }
+}
+
+#[test]
+fn x10_the_access_line_says_whose_request_it_was_and_how_it_was_limited() {
+    let good = good();
+    let line = |world: &mut World| {
+        let end = world.send("POST", AGENTS, &[("authorization", &good)]);
+        let reason = match &end {
+            End::Passed { .. } => None,
+            End::Refused(reply) => reply.reason,
+        };
+        world.suite.access_line(end.record(), reason)
+    };
+    assert_eq!(line(&mut World::new()), None);
+    let mut world = World::with(|document| document["access_log"] = true.into());
+    let passed = line(&mut world).unwrap();
+    assert!(passed.starts_with(&format!("tenant={TENANT} tier=pro ")), "{passed}");
+    assert!(passed.contains(" limit=allowed remaining=599"), "{passed}");
+    world.check["allowed"] = false.into();
+    let denied = line(&mut world).unwrap();
+    assert!(denied.contains(" limit=denied ") && denied.ends_with("=quota_exceeded"), "{denied}");
+}
+
+#[test]
 fn j34_grpc_callers_are_answered_in_grpc() {
     let mut world = World::new();
     let headers = [("content-type", "application/grpc+proto")];

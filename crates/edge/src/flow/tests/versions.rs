@@ -147,6 +147,19 @@ fn v3_v5_the_path_then_accept_then_the_pin_then_the_default() {
 }
 
 #[test]
+fn v5_a_public_route_answers_the_same_to_whoever_asks() {
+    let mut world = World::with(|document| {
+        document["versions"] = json!({"served": ["v1", "v2"], "default": "v1"});
+        document["verify_on_public"] = true.into();
+    });
+    world.principal.1.version_pin = Some("v2".to_owned());
+    let (_, said) = get(&mut world, "/api/openapi.json", &[]);
+    assert_eq!(said, "passed v1 by default");
+    let (_, said) = get(&mut world, "/api/registry/agents", &[]);
+    assert_eq!(said, "passed v2 by pin");
+}
+
+#[test]
 fn v5_a_pin_that_is_not_served_is_counted_and_noted() {
     let mut world = world(json!({}));
     world.principal.1.version_pin = Some("v0\n".to_owned());
