@@ -382,6 +382,10 @@ fn full(jwks: &Value, cached: bool) -> Vec<Value> {
         ("sunset", "Thu, 01 Jan 2099 00:00:00 GMT".to_owned()),
         ("link", "</api/v2/registry/agents>; rel=\"successor-version\"".to_owned()),
         (ours::RESPONSE_HEADER, "gatehouse".to_owned()),
+        // Beside the three that the bucket's own filter writes.
+        ("ratelimit", "\"tenant\";r=15999999;t=0".to_owned()),
+        ("ratelimit-policy", "\"tenant\";q=16000000;w=60".to_owned()),
+        ("vary", "origin".to_owned()),
     ];
     vec![
         native::cors(),
