@@ -132,7 +132,7 @@ fn context(world: &World, table: &mut Table) {
             "X_Auth_Method",
         ];
         for (n, spelling) in spellings.iter().enumerate() {
-            let mark = format!("spelling={n}");
+            let mark = format!("name=spelling-{n}");
             let head = format!(
                 "GET {AGENTS}?{mark} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\
                  Authorization: Bearer {token}\r\n{spelling}: {foreign}\r\n\r\n"

@@ -98,9 +98,10 @@ impl Signer {
         };
         let sealed = psql.run("SELECT encode(sealed_private, 'hex') FROM current_signing_key()")?;
         let sealed = sealed.trim();
-        // The version 1, then AES-256-GCM as nonce (12 bytes), text, tag (16 bytes). Without its tag GCM is counter
+        // The version 2, the key's id (8 bytes), then AES-256-GCM as nonce (12 bytes), text, tag (16 bytes). Without its tag GCM is counter
         // mode from block 2, which openssl's command line has; a wrong key shows when the text is no PKCS #8.
-        let sealed = sealed.strip_prefix("01").context("the key is sealed in another way")?;
+        let sealed = sealed.strip_prefix("02").context("the key is sealed in another way")?;
+        let (_id, sealed) = sealed.split_at_checked(16).context("the sealed key is too short")?;
         let (nonce, rest) = sealed.split_at_checked(24).context("the sealed key is too short")?;
         let end = rest.len().checked_sub(32).context("the sealed key is too short")?;
         let text = rest.get(..end).context("the sealed key is broken")?;
