@@ -82,6 +82,7 @@ impl Demo {
         writeln!(text, "\n{}", heading("Gatehouse is up."))?;
         for (what, at) in [
             ("gateway (Envoy)", gateway.clone()),
+            ("the API's reference", format!("{gateway}/api/v1/reference")),
             ("Envoy's admin page", url(ports.envoy_admin)),
             ("control API, readiness", format!("{}/readyz", url(ports.control_admin))),
             ("sidecar, readiness", format!("{}/readyz", url(ports.sidecar_admin))),
