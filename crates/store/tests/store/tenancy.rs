@@ -149,12 +149,15 @@ async fn an_organization_hangs_under_its_own_tenants_alone() {
         let mut tx = db.store.tenant(&a).await.unwrap();
         let hung = tx.within().create_organization(organization(), Some(theirs), "x").await;
         assert!(matches!(hung, Err(Error::Missing { .. })), "{hung:?}");
+        // It holds the tenant's turn until it ends.
+        drop(tx);
         let mut tx = db.store.tenant(&a).await.unwrap();
         assert_eq!(tx.within().organization(theirs).await.unwrap(), None);
         assert_eq!(tx.within().organizations_from(theirs).await.unwrap(), []);
         assert!(!tx.within().delete_organization(theirs).await.unwrap());
         let changed = tx.within().change_organization(theirs, 1, "x", None).await.unwrap();
         assert_eq!(changed, Edited::Missing);
+        drop(tx);
         // The same through the platform's door, where row security shows all: every statement names the tenant.
         let platform = op(TenantId::new(Uuid::new_v4()));
         let mut tx = db.store.admin(&platform, "a test").await.unwrap();
