@@ -145,10 +145,16 @@ pub(super) fn wasm(name: &str, module: &str, text: &str, holds: bool, variables:
 
 /// A cluster with one fixed endpoint.
 pub fn cluster(name: &str, endpoint: SocketAddr) -> Value {
+    // Services end a connection a minute after its last answer: who sends a request into that end gets 503.
+    let options = json!({
+        "common_http_protocol_options": {"idle_timeout": "30s"},
+        "explicit_http_config": {"http_protocol_options": {}},
+    });
     json!({
         "name": name,
         "type": "STATIC",
         "connect_timeout": "0.25s",
+        "typed_extension_protocol_options": http_options(options),
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(endpoint)}}]}],
@@ -161,16 +167,20 @@ pub fn cluster(name: &str, endpoint: SocketAddr) -> Value {
 pub fn sidecar_cluster(name: &str, endpoint: SocketAddr) -> Value {
     let mut cluster = cluster(name, endpoint);
     if let Some(members) = cluster.as_object_mut() {
-        const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-        let options = json!({
-            "@type": format!("type.googleapis.com/{OPTIONS}"),
-            "explicit_http_config": {"http2_protocol_options": {
-                "connection_keepalive": {"interval": "5s", "timeout": "1s"},
-            }},
-        });
-        members.insert("typed_extension_protocol_options".to_owned(), json!({ OPTIONS: options }));
+        let options = json!({"explicit_http_config": {"http2_protocol_options": {
+            "connection_keepalive": {"interval": "5s", "timeout": "1s"},
+        }}});
+        members.insert("typed_extension_protocol_options".to_owned(), http_options(options));
     }
     cluster
+}
+
+fn http_options(mut options: Value) -> Value {
+    const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    if let Some(members) = options.as_object_mut() {
+        members.insert("@type".to_owned(), format!("type.googleapis.com/{OPTIONS}").into());
+    }
+    json!({ OPTIONS: options })
 }
 
 fn address(at: SocketAddr) -> Value {
