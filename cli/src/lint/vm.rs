@@ -155,3 +155,48 @@ fn inline(path: String, instead: &str) -> Finding {
     let mend = format!("write {instead}, and let a Secret fill the proxy's environment");
     Finding::mistake(path, cause, &mend)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The quoted names of a list of `xtask/src/wasm.rs`, which decides what is left in a module.
+    fn list(name: &str) -> Vec<&'static str> {
+        let source = include_str!("../../../xtask/src/wasm.rs");
+        let (_, list) = source.split_once(&format!("\nconst {name}: ")).unwrap();
+        let (list, _) = list.split_once("];").unwrap();
+        let code = list.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let mut names: Vec<&str> =
+            code.flat_map(|line| line.split('"').skip(1).step_by(2)).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn what_a_module_may_is_what_is_left_in_it() {
+        let plain = |name: &&'static str| name.split_once('.').map_or(*name, |(_, name)| name);
+        let mut calls: Vec<&str> =
+            list("IMPORTS").iter().chain(&list("ENVOYS")).map(plain).collect();
+        calls.sort_unstable();
+        let mut ours = CALLS.to_vec();
+        ours.sort_unstable();
+        assert_eq!(ours, calls);
+
+        let asked = |list: Vec<&'static str>| -> Vec<&str> {
+            list.into_iter()
+                .filter(|name| name.starts_with("proxy_on_") && *name != MEMORY)
+                .collect()
+        };
+        let sorted = |lists: &[&[&'static str]]| {
+            let mut all = lists.concat();
+            all.sort_unstable();
+            all
+        };
+        assert_eq!(sorted(&[CALLBACKS]), asked(list("BODY_EXPORTS")));
+        assert_eq!(sorted(&[CALLBACKS, EDGE_CALLBACKS]), asked(list("EXPORTS")));
+        assert_eq!(sorted(&[ENVELOPE_CALLBACKS]), asked(list("ENVELOPE_EXPORTS")));
+    }
+
+    /// A host's way to hand something over, not a call about a request.
+    const MEMORY: &str = "proxy_on_memory_allocate";
+}
