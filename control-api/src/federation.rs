@@ -205,7 +205,7 @@ fn shown(issuer: &Issuer) -> Value {
 }
 
 /// RFC 7396 §2.
-fn merge(target: &mut Value, patch: &Value) {
+pub fn merge(target: &mut Value, patch: &Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
             for (name, value) in patch {

@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use gatehouse_contract::{IssuerId, TenantId};
+use gatehouse_contract::{IssuerId, TenantId, WebhookId};
 use gatehouse_service::{Stop, exit::chain};
 use gatehouse_store::{Actor, Error, Job, MasterKeys, OpCtx, Store, rekey::Secret};
 use serde_json::json;
 
-use crate::{clock, config, federation, keyring, serve};
+use crate::{clock, config, federation, keyring, routes::webhooks, serve};
 
 /// At once, in one transaction.
 const BATCH: u32 = 200;
@@ -70,6 +70,10 @@ async fn reseal(store: &Store, keys: &MasterKeys, kind: Secret) -> Result<u64, E
             Secret::IssuerSecret => {
                 let id: IssuerId = row.parse().map_err(|_| unreadable)?;
                 federation::secret_name(id)
+            }
+            Secret::WebhookSecret | Secret::WebhookPreviousSecret => {
+                let id: WebhookId = row.parse().map_err(|_| unreadable)?;
+                webhooks::secret_name(id)
             }
         };
         let plain = keys.open(&name, sealed).map_err(Error::Locked)?;

@@ -15,6 +15,7 @@ pub mod reference;
 pub mod table;
 pub mod tenants;
 mod version_pin;
+pub mod webhooks;
 
 use std::{path::Path, sync::Arc};
 
@@ -27,7 +28,7 @@ use gatehouse_contract::{
 };
 use gatehouse_redis_kit::cred::Permissions;
 use gatehouse_service::{Reply, exit::chain};
-use gatehouse_store::{Error, OffsetDateTime, Store};
+use gatehouse_store::{Error, OffsetDateTime, Store, webhooks::TOO_MANY};
 use gatehouse_validate::Validator;
 use time::format_description::well_known::Rfc3339;
 use tracing::error;
@@ -105,6 +106,7 @@ pub fn refused(error: Error) -> Reply {
                 "agent_versions_tenant_id_agent_id_version_key" => "this version exists",
                 "users_email" => "a user with this address exists",
                 "signing_keys_current" => "another rotation came first",
+                TOO_MANY => "a tenant has at most 20 webhook endpoints: remove one",
                 "tenants_status" => "the tenant is being made or removed",
                 _ => "it exists already",
             };

@@ -20,10 +20,11 @@ was refused is judged anew.\n\n\
 A platform operator who acts for another tenant says why in `X-Gatehouse-Reason`; it is audited.";
 
 /// Groups of operations, by the path.
-pub const TAGS: [(&str, &str); 6] = [
+pub const TAGS: [(&str, &str); 7] = [
     ("factory", "Tenants, their limits, and the platform's keys"),
     ("members", "Users and clients of a tenant, their roles and standing"),
     ("credentials", "API keys, and the issuers of other tokens"),
+    ("webhooks", "Where a tenant is told of what happened"),
     ("registry", "Agents and their versions"),
     ("runtime", "Executions"),
     ("identity", "Tokens, sign-in, and documents that need no credential"),
@@ -101,6 +102,7 @@ fn tag(path: &str) -> &'static str {
     match within.split('/').next().unwrap_or_default() {
         "users" | "clients" => "members",
         "api-keys" | "issuers" => "credentials",
+        "webhooks" => "webhooks",
         _ if path.starts_with("/api/v1/factory") => "factory",
         _ if path.starts_with("/api/v1/registry") => "registry",
         _ if path.starts_with("/api/v1/runtime") => "runtime",

@@ -9,6 +9,7 @@ mod runtime;
 use super::{
     endpoint::Endpoint,
     members::{self, Kind},
+    webhooks,
 };
 
 const TENANT: &str = "/api/v1/factory/tenants/{tenant}";
@@ -22,6 +23,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         access::api_keys(),
         access::issuers(),
         access::audited(),
+        webhooks::endpoints(TENANT),
         registry::registry(),
         runtime::runtime(),
         factory::platform(),

@@ -40,4 +40,6 @@ mod tokens;
 #[cfg(test)]
 mod version_pins;
 #[cfg(test)]
+mod webhooks;
+#[cfg(test)]
 mod world;

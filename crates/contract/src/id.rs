@@ -74,6 +74,8 @@ id_kinds! {
     IssuerId,
     /// An organization within a tenant (specification MTD-002).
     OrganizationId,
+    /// An address that a tenant wants to be told at.
+    WebhookId,
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub mod version;
 pub use document::{Document, Mistake};
 pub use id::{
     AgentId, AgentVersionId, ApiKeyId, ClientId, ExecutionId, IssuerId, OrganizationId, TenantId,
-    UserId,
+    UserId, WebhookId,
 };
 pub use identity::{AuthMethod, Principal, Role, Roles, TenantStatus, Tier};
 pub use problem::{Problem, Reason};

@@ -10,6 +10,10 @@ use crate::{
 /// How many of a name's addresses are tried.
 const ADDRESSES: usize = 4;
 
+/// Ends of names that no resolver of the internet knows (RFC 6762, RFC 8375, ICANN's `.internal`): a cloud's metadata among
+/// them. What other names lead to is judged when they are resolved.
+const PRIVATE_NAMES: &[&str] = &[".local", ".internal", ".home.arpa"];
+
 /// Judges addresses for one use. Cheap to make; every use has its own exceptions.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
@@ -37,6 +41,9 @@ pub enum Refused {
     /// It leads to an internal listener of ours.
     #[error("{0} leads to an internal listener of ours")]
     Own(Origin),
+    /// A name that is kept for networks that are not the internet, and nobody named it.
+    #[error("{0} is a name of private networks")]
+    Reserved(Origin),
     /// The name has no address.
     #[error("{0} has no address")]
     Nowhere(Origin),
@@ -64,7 +71,12 @@ impl Guard {
             Host::Name(name) if name == "localhost" || name.ends_with(".localhost") => {
                 drop(self.judge(origin, &[IpAddr::from([127, 0, 0, 1])])?);
             }
-            Host::Name(_) => {}
+            Host::Name(name) => {
+                let reserved = PRIVATE_NAMES.iter().any(|end| name.ends_with(end));
+                if reserved && !self.named.contains(origin) {
+                    return Err(Refused::Reserved(origin.clone()));
+                }
+            }
         }
         Ok(target)
     }
@@ -153,6 +165,13 @@ mod tests {
             assert!(matches!(refused, Refused::Private { .. }), "{refused}");
         }
         check("https://1.1.1.1/x", &[], "ok");
+        for name in ["metadata.google.internal", "printer.local", "a.home.arpa"] {
+            let refused = guard().check(&format!("https://{name}/x")).unwrap_err();
+            assert!(matches!(refused, Refused::Reserved(_)), "{refused}");
+        }
+        check("https://internal.example/", &[], "ok");
+        let named = Guard::new(["https://idp.internal".parse().unwrap()], Vec::new());
+        assert!(named.check("https://idp.internal/x").is_ok());
     }
 
     #[test]

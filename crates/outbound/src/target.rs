@@ -74,6 +74,11 @@ impl Origin {
         self.https
     }
 
+    /// The port that is asked.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `host[:port]` for the `Host` field (RFC 9110 §7.2).
     pub(crate) fn authority(&self) -> String {
         let default = if self.https { 443 } else { 80 };

@@ -40,6 +40,7 @@ pub mod tenant;
 pub mod tenant_config;
 pub mod usage;
 pub mod version_pins;
+pub mod webhooks;
 pub mod within;
 
 pub use admin::AdminTx;

@@ -20,11 +20,16 @@ pub enum Secret {
     SigningKey,
     /// The client secret of an external issuer; its row is named by the issuer's id.
     IssuerSecret,
+    /// The secret of a webhook's endpoint; its row is named by the endpoint's id.
+    WebhookSecret,
+    /// The one before it, which signs until its time is over.
+    WebhookPreviousSecret,
 }
 
 impl Secret {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::SigningKey, Self::IssuerSecret];
+    pub const ALL: &'static [Self] =
+        &[Self::SigningKey, Self::IssuerSecret, Self::WebhookSecret, Self::WebhookPreviousSecret];
 }
 
 impl SystemTx {
@@ -78,6 +83,14 @@ impl SystemTx {
                 "SELECT id::text, sealed_client_secret FROM issuers
                  WHERE substring(sealed_client_secret FROM 1 FOR $2) <> $1 LIMIT $3"
             }
+            Secret::WebhookSecret => {
+                "SELECT id::text, sealed_secret FROM webhook_endpoints
+                 WHERE substring(sealed_secret FROM 1 FOR $2) <> $1 LIMIT $3"
+            }
+            Secret::WebhookPreviousSecret => {
+                "SELECT id::text, sealed_previous_secret FROM webhook_endpoints
+                 WHERE substring(sealed_previous_secret FROM 1 FOR $2) <> $1 LIMIT $3"
+            }
         };
         let rows = sqlx::query_as(query)
             .bind(keys.mark())
@@ -103,6 +116,14 @@ impl SystemTx {
             Secret::IssuerSecret => {
                 "UPDATE issuers SET sealed_client_secret = $3
                  WHERE id::text = $1 AND sealed_client_secret = $2"
+            }
+            Secret::WebhookSecret => {
+                "UPDATE webhook_endpoints SET sealed_secret = $3
+                 WHERE id::text = $1 AND sealed_secret = $2"
+            }
+            Secret::WebhookPreviousSecret => {
+                "UPDATE webhook_endpoints SET sealed_previous_secret = $3
+                 WHERE id::text = $1 AND sealed_previous_secret = $2"
             }
         };
         sqlx::query(query).bind(row).bind(before).bind(anew).execute(self.connection()).await?;

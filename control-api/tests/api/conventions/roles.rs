@@ -130,7 +130,7 @@ fn every_endpoint_lets_those_pass_whom_the_matrix_names_to_their_own_tenant_alon
     }
     assert!(asked > 250, "{asked}");
     // Everything is still there: nobody reached what was not theirs.
-    for template in ["{agent}", "{execution}", "{user}", "{client}", "{issuer}"] {
+    for template in ["{agent}", "{execution}", "{user}", "{client}", "{issuer}", "{webhook}"] {
         let (_, path, operation) = operations()
             .find(|(method, path, _)| method == "GET" && path.ends_with(template))
             .unwrap();

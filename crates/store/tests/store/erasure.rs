@@ -258,9 +258,9 @@ async fn an_erased_tenant_leaves_nothing_to_read_and_its_chain() {
 #[tokio::test]
 async fn every_table_of_a_tenant_is_erased_or_kept_for_a_reason() {
     with_db(async |db| {
-        // Nobody may remove: audit, seals, events. Told to verifiers and pruned by the relay: the outbox. The platform's
+        // Nobody may remove: audit, seals and what is wrong with them, events. Told to verifiers and pruned by the relay: the outbox. The platform's
         // own: who used the admin door. Emptied: the key. The erasure itself.
-        let kept = ["admin_access", "audit_seals", "data_keys", "erasures", "event_heads", "event_store", "outbox", "tenant_audit"];
+        let kept = ["admin_access", "audit_breaks", "audit_seals", "data_keys", "erasures", "event_heads", "event_store", "outbox", "tenant_audit"];
         let tables: Vec<(String, bool)> = sqlx::query_as(
             "SELECT c.relname::text, EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'job_erasure')
              FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
