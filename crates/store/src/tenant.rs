@@ -3,17 +3,25 @@
 
 use std::sync::Arc;
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use gatehouse_contract::TenantId;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
 use crate::{
     Error, OpCtx, Store, audit,
     data_keys::{Cipher, Keys},
 };
 
-/// What a tenant's transaction begins with, its id as the parameter. Local to the transaction, so that the next user of
-/// the connection starts without a tenant, in our pool and in one between us and the database.
-pub const ENTER: &str = "SELECT set_config('app.current_tenant_id', $1, true),
-    set_config('statement_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '10s', true)";
+/// What a tenant's transaction begins with, in one round trip. Local to the transaction, so that the next user of the
+/// connection starts without a tenant, in our pool and in one between us and the database.
+///
+/// Nothing but a parsed id comes into the text: thirty-two hexadecimal digits and four dashes, whatever it is.
+pub fn enter(tenant: TenantId) -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!(
+        "BEGIN; SET LOCAL app.current_tenant_id = '{}'; SET LOCAL statement_timeout = '5s';
+         SET LOCAL idle_in_transaction_session_timeout = '10s'",
+        tenant.as_uuid().hyphenated(),
+    ))
+}
 
 /// An open transaction of one tenant. Dropped without [`Self::commit`] it leaves no trace.
 pub struct TenantTx<'op> {
@@ -25,9 +33,7 @@ pub struct TenantTx<'op> {
 impl Store {
     /// Opens a transaction that sees `op.tenant` alone.
     pub async fn tenant<'op>(&self, op: &'op OpCtx) -> Result<TenantTx<'op>, Error> {
-        let mut transaction = self.app.begin().await?;
-        // A bound parameter and a parsed id: no text from outside comes near the statement.
-        sqlx::query(ENTER).bind(op.tenant.to_string()).execute(&mut *transaction).await?;
+        let transaction = self.app.begin_with(enter(op.tenant)).await?;
         Ok(TenantTx { transaction, op, keys: Keys::new(self.vault.clone()) })
     }
 }

@@ -146,8 +146,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "tcp-002 a tenant ends with its transaction",
         file: "crates/store/src/tenant.rs",
-        text: "set_config('app.current_tenant_id', $1, true)",
-        without: "set_config('app.current_tenant_id', $1, false)",
+        text: "SET LOCAL app.current_tenant_id",
+        without: "SET app.current_tenant_id",
         tests: "store: leaks::behind_pgbouncer",
     },
     Guard {

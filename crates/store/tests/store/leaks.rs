@@ -4,7 +4,7 @@
 use std::{future::poll_fn, path::Path, pin::pin, process::Stdio, task::Poll, time::Duration};
 
 use gatehouse_contract::{AgentId, TenantId};
-use gatehouse_store::{OpCtx, Store, Urls, tenant::ENTER};
+use gatehouse_store::{OpCtx, Store, Urls, tenant::enter};
 use sqlx::{Connection, PgConnection, Row};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
@@ -188,9 +188,8 @@ impl Bouncer {
 /// A tenant's transaction as the store begins it; how many agents it sees, and whether its own is among them. This
 /// PgBouncer knows no statements that are kept from one transaction to the next.
 async fn transaction(session: &mut PgConnection, n: u32) -> (i64, bool) {
-    let mut tx = session.begin().await.unwrap();
-    let tenant = id(0xaaaa_aaaa, n).to_string();
-    sqlx::query(ENTER).bind(tenant).persistent(false).execute(&mut *tx).await.unwrap();
+    let tenant = TenantId::new(id(0xaaaa_aaaa, n));
+    let mut tx = session.begin_with(enter(tenant)).await.unwrap();
     let seen = sqlx::query_as("SELECT count(*), coalesce(bool_or(id = $1), false) FROM agents")
         .bind(id(0xbbbb_bbbb, n))
         .persistent(false)
