@@ -10,7 +10,7 @@ use gatehouse_service::{
     exit::chain,
     listen,
 };
-use gatehouse_store::{Store, Urls, connect};
+use gatehouse_store::{Error, Store, Urls, connect};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -54,6 +54,14 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
     let listener = listen::bind("admin_listen", config.admin_listen).await?;
     let store =
         open_store(config.database_app, config.database_system).await?.with_keys(config.keys);
+    // Another key would let every claim fail, one execution after the other.
+    store.judge_keys().await.map_err(|error| match error {
+        Error::Locked(_) => Stop::refused(format!(
+            "$.key_file: {}; use the control API's key file, with every key that it ever had since its last `reseal`",
+            chain(&error)
+        )),
+        _ => Stop::unavailable(format!("$.database.system: {}", chain(&error))),
+    })?;
     let queue = open_queue(&config.redis).await?;
     // A name that was never used before: leases of an earlier start are not ours.
     let incarnation = format!("{}-{}", config.worker_id, Uuid::new_v4());

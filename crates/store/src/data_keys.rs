@@ -19,10 +19,12 @@ use gatehouse_contract::TenantId;
 use serde_json::Value;
 use sqlx::PgConnection;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::{
-    Error,
+    Error, Store,
     master_keys::{MasterKeys, open, random, seal},
+    system::Job,
 };
 
 /// A key that was opened is kept for this long: so long after its end may another process still read.
@@ -252,6 +254,26 @@ impl Keys {
     }
 }
 
+impl Store {
+    /// Looks whether the file's keys open what is stored: one tenant's key for each key that sealed any.
+    ///
+    /// # Errors
+    /// [`Error::NoKeyFile`] without master keys, [`Error::Locked`] where one of them is missing or another.
+    pub async fn judge_keys(&self) -> Result<(), Error> {
+        let vault = self.vault.as_ref().ok_or(Error::NoKeyFile)?;
+        let mut tx = self.system(Job::Rekey).await?;
+        let stored: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
+            "SELECT DISTINCT ON (substring(wrapped FOR $1)) tenant_id, wrapped FROM data_keys WHERE wrapped IS NOT NULL",
+        )
+        .bind(i32::try_from(vault.master.mark().len()).unwrap_or(i32::MAX))
+        .fetch_all(tx.connection())
+        .await?;
+        stored.iter().try_for_each(|(tenant, wrapped)| {
+            vault.unwrap(TenantId::new(*tenant), wrapped).map(drop)
+        })
+    }
+}
+
 async fn stored(
     connection: &mut PgConnection,
     tenant: TenantId,
@@ -265,8 +287,6 @@ async fn stored(
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     fn cipher(tenant: u128, key: u8) -> Cipher {

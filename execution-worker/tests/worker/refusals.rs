@@ -42,6 +42,13 @@ async fn each_missing_part_is_one_line_with_its_mend() {
     let owner = sys.database_url("owner");
     let app = sys.database_url("app");
     check(sys, json!({"database": {"app": owner, "system": app}}), 78, &["$.database: "]).await;
+    // A tenant's key is sealed under the file's of before.
+    let op = sys.tenant().await;
+    let agent = sys.agent(&op, &sys.publish_sample(&op)).await;
+    sys.submit(&op, agent, json!({"fuel": "petrol", "litres": 2})).await;
+    let other = system.dir.path().join("another-key");
+    fs::write(&other, "b".repeat(64)).unwrap();
+    check(sys, json!({"key_file": other}), 78, &["$.key_file: "]).await;
     let nobody = "postgres://gatehouse_app:x@127.0.0.1:1/none";
     check(
         sys,
