@@ -1,6 +1,7 @@
 //! What the benches measure with: processors, load, keys, tokens. Figures and tables are xtask's.
 //! Knows nothing of how the product decides.
 
+pub mod control;
 pub mod cpu;
 pub mod edge;
 pub mod load;

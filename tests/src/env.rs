@@ -29,6 +29,8 @@ pub const RATE_LIMIT: &str = "GATEHOUSE_TEST_RATE_LIMIT";
 pub const TRANSFORM: &str = "GATEHOUSE_TEST_TRANSFORM";
 /// The module that judges bodies.
 pub const VALIDATE: &str = "GATEHOUSE_TEST_VALIDATE";
+/// The store's own bench.
+pub const DOORS: &str = "GATEHOUSE_TEST_DOORS";
 /// The folder of the built services.
 pub const BIN: &str = "GATEHOUSE_TEST_BIN";
 

@@ -64,6 +64,8 @@ pub struct World {
     pub worker: Mutex<Option<Process>>,
     /// The control API.
     pub control: Process,
+    /// Where it listens.
+    pub control_listen: SocketAddr,
     /// Between Envoy and the control API.
     pub upstream: Tap,
     /// Between the sidecar and the published keys.
@@ -123,6 +125,7 @@ impl World {
             sidecar_listen: sidecar.listen,
             worker: Mutex::new(worker),
             control: control.process,
+            control_listen: control.listen,
             upstream,
             keys,
             test_key,

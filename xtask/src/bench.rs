@@ -2,21 +2,28 @@
 //! program measures. What figures are and how they are shown is in [`figures`].
 
 use std::{
+    path::{Path, PathBuf},
     process::{Child, Command, ExitCode},
     time::Duration,
 };
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal};
+use serde_json::Value;
 
-use crate::{command, install, repo, report::Report, stack, test};
+use crate::{
+    command, install, repo,
+    report::Report,
+    stack::{self, Stack},
+    test,
+};
 
 pub mod figures;
 
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench revocation     how long a revoked key still passes\n  cargo xtask bench ratelimit      every figure of the limits\n  cargo xtask bench chaos          the chaos test again and again, each time at other moments\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
+    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench revocation     how long a revoked key still passes\n  cargo xtask bench ratelimit      every figure of the limits\n  cargo xtask bench control        what tenancy costs: row security, lists, writes, the API through the gateway\n  cargo xtask bench chaos          the chaos test again and again, each time at other moments\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
 )]
 pub struct Args {
     /// Which bench.
@@ -39,6 +46,8 @@ pub enum Name {
     Chaos,
     /// How long a revoked key still passes.
     Revocation,
+    /// The store's doors and the control API behind the gateway.
+    Control,
 }
 
 impl Name {
@@ -49,6 +58,7 @@ impl Name {
             Self::Ratelimit => ("gatehouse-tests", "bench-ratelimit"),
             Self::Chaos => ("gatehouse-tests", "bench-chaos"),
             Self::Revocation => ("gatehouse-tests", "bench-revocation"),
+            Self::Control => ("gatehouse-tests", "bench-control"),
         }
     }
 
@@ -58,13 +68,16 @@ impl Name {
             Self::Revocation => &[],
             Self::Edge | Self::Ratelimit => &["gatehouse-ratelimit-sidecar", "gatehouse-load"],
             Self::Chaos => &["gatehouse-ratelimit-sidecar"],
+            Self::Control => {
+                &["gatehouse-control-api", "gatehouse-ratelimit-sidecar", "gatehouse-load"]
+            }
         }
     }
 
     /// Packages whose programs are built as the tests build them: what they do is waited for, not measured.
     const fn services(self) -> &'static [&'static str] {
         match self {
-            Self::Edge | Self::Ratelimit | Self::Chaos => &[],
+            Self::Edge | Self::Ratelimit | Self::Chaos | Self::Control => &[],
             Self::Revocation => &["gatehouse-control-api", "gatehouse-ratelimit-sidecar"],
         }
     }
@@ -73,7 +86,7 @@ impl Name {
     const fn folder(self) -> &'static str {
         match self {
             Self::Revocation => "debug",
-            Self::Edge | Self::Ratelimit | Self::Chaos => "release",
+            Self::Edge | Self::Ratelimit | Self::Chaos | Self::Control => "release",
         }
     }
 
@@ -83,7 +96,7 @@ impl Name {
             Self::Edge | Self::Ratelimit | Self::Chaos => {
                 &[install::Part::WasmTarget, install::Part::Envoy, install::Part::Redis]
             }
-            Self::Revocation => {
+            Self::Revocation | Self::Control => {
                 use install::Part::{Envoy, Postgres, Redis, WasmTarget};
                 &[WasmTarget, Envoy, Postgres, Redis]
             }
@@ -132,9 +145,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)
         .env("GATEHOUSE_TEST_SUITE", &suite)
         .envs(test::modules(&suite));
+    if args.name == Name::Control {
+        let doors = report.step("Build the store's bench", |_| doors(&root))?;
+        bench.env("GATEHOUSE_TEST_DOORS", doors);
+    }
     // Ends with this value, after the bench.
-    let stores = (args.name == Name::Revocation).then(|| test::stores("bench", &mut report));
-    let stores = stores.transpose()?;
+    let stores = match args.name {
+        Name::Revocation | Name::Control => {
+            let options =
+                stack::Options { durable: args.name == Name::Control, ..test::empty("bench") };
+            Some(Stack::stores(&options, &mut report)?)
+        }
+        Name::Edge | Name::Ratelimit | Name::Chaos => None,
+    };
     if let Some(stores) = &stores {
         bench.env("GATEHOUSE_TEST_POSTGRES", test::postgres(stores));
     }
@@ -145,6 +168,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let ok = ended?.with_context(|| format!("the bench took longer than {LIMIT:?}"))?.success();
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds the bench that alone speaks SQL, and says where it is: cargo puts a hash into its name.
+fn doors(root: &Path) -> anyhow::Result<PathBuf> {
+    let mut cargo = repo::cargo(root);
+    cargo.args(["build", "--quiet", "--release", "--package", "gatehouse-store"]);
+    cargo.args(["--bench", "doors", "--message-format=json"]);
+    let built = command::run(&mut cargo, "cargo build --bench doors", BUILD)?;
+    let messages = built.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs = messages
+        .filter_map(|message| message.get("executable").and_then(Value::as_str).map(PathBuf::from));
+    programs.next().context("cargo built no bench")
 }
 
 /// Asks the bench to end, so that it stops what it started.

@@ -62,6 +62,8 @@ pub struct Options {
     pub reset: bool,
     /// One password for every role and user, instead of random ones: for tests, which get it by environment.
     pub password: Option<String>,
+    /// Whether what PostgreSQL confirms is on the disk: for benches, which count that.
+    pub durable: bool,
 }
 
 impl Options {
@@ -77,6 +79,7 @@ impl Options {
             document: None,
             reset: false,
             password: None,
+            durable: false,
         }
     }
 }
@@ -127,7 +130,7 @@ impl Stack {
         let tools = install::ensure(install::Part::ALL, report)?;
         // From here on an early return stops what was started.
         let mut stack = Self::new(options, run, stores, &tools)?;
-        stack.start_stores(&tools, report)?;
+        stack.start_stores(&tools, options.durable, report)?;
         let bin = report.step("Build the services", |_| services::build())?;
         let suite = report.step("Build the filter", |_| build_filter())?;
         let services = choose_service_ports(options)?;
@@ -179,7 +182,7 @@ impl Stack {
         let tools = install::ensure(&[install::Part::Postgres, install::Part::Redis], report)?;
         let ports = choose_store_ports(options)?;
         let mut stack = Self::new(options, run, ports, &tools)?;
-        stack.start_stores(&tools, report)?;
+        stack.start_stores(&tools, options.durable, report)?;
         stack.instance.save()?;
         Ok(stack)
     }
@@ -207,7 +210,12 @@ impl Stack {
         Ok(Self { instance, run, user, data, parts: Vec::new(), abandoned: false })
     }
 
-    fn start_stores(&mut self, tools: &Tools, report: &mut Report) -> anyhow::Result<()> {
+    fn start_stores(
+        &mut self,
+        tools: &Tools,
+        durable: bool,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
         report.step("PostgreSQL 15", |_| {
             let cluster = postgres::Cluster {
                 tools,
@@ -215,6 +223,7 @@ impl Stack {
                 data: &self.data,
                 port: self.instance.ports.postgres,
                 secrets: &self.instance.secrets,
+                durable,
             };
             self.parts.push(cluster.start(&self.run)?);
             cluster.prepare()

@@ -146,10 +146,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Empty stores of this name, whose every password is the tests'.
 pub(crate) fn stores(name: &str, report: &mut Report) -> anyhow::Result<Stack> {
-    let mut options = Options::new(name);
-    options.reset = true;
-    options.password = Some(PASSWORD.to_owned());
-    Stack::stores(&options, report)
+    Stack::stores(&empty(name), report)
+}
+
+/// What they are started with.
+pub(crate) fn empty(name: &str) -> Options {
+    Options { reset: true, password: Some(PASSWORD.to_owned()), ..Options::new(name) }
 }
 
 /// The superuser connects to the database `postgres`, which is there from the start; tests make their own.

@@ -55,6 +55,9 @@ pub struct Plan {
     pub clients: usize,
     /// The least time between two requests of one client.
     pub pace: Duration,
+    /// Requests per second of all clients together, each due at its own moment whatever became of those before: it is
+    /// sent when a client is free, and its time counts from when it was due. `None`: as fast as answers come.
+    pub rate: Option<u32>,
     /// A request that has no answer by then, whatever was tried, is lost.
     pub patience: Duration,
     /// At most this many requests.
@@ -101,6 +104,7 @@ impl Plan {
             ways,
             clients: 64,
             pace: Duration::ZERO,
+            rate: None,
             patience: Duration::from_secs(10),
             requests: u64::MAX,
         }
@@ -162,6 +166,7 @@ impl Log {
 
 async fn clients(plan: Plan, clock: Clock, stop: Arc<AtomicBool>) -> Result<Log> {
     let (plan, sent) = (Arc::new(plan), Arc::new(AtomicU64::new(0)));
+    let clock = (clock, clock.now());
     let tasks: Vec<_> = (0..plan.clients)
         .map(|index| {
             let (plan, stop, sent) = (Arc::clone(&plan), Arc::clone(&stop), Arc::clone(&sent));
@@ -175,23 +180,41 @@ async fn clients(plan: Plan, clock: Clock, stop: Arc<AtomicBool>) -> Result<Log>
     Ok(log)
 }
 
+/// When the request of this number is due, after the first.
+fn due(number: u64, rate: u32) -> Duration {
+    Duration::from_secs(number) / rate.max(1)
+}
+
 async fn client(
     plan: Arc<Plan>,
     index: usize,
-    clock: Clock,
+    (clock, first_due): (Clock, Duration),
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
 ) -> Log {
     let mut log = Log::default();
     let mut connection = None;
     let (mut at, mut turn) = (index, index);
-    while !stop.load(Ordering::Relaxed) && sent.fetch_add(1, Ordering::Relaxed) < plan.requests {
+    while !stop.load(Ordering::Relaxed) {
+        let number = sent.fetch_add(1, Ordering::Relaxed);
+        if number >= plan.requests {
+            break;
+        }
+        let due = plan.rate.map(|rate| first_due + due(number, rate));
+        if let Some(due) = due {
+            // Each of its own, whichever client sends it.
+            turn = usize::try_from(number).unwrap_or(turn);
+            tokio::time::sleep(due.saturating_sub(clock.now())).await;
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
         let Some(way) = plan.ways.get(turn % plan.ways.len().max(1)) else { break };
         turn += 1;
-        let began = clock.now();
+        let began = due.unwrap_or_else(|| clock.now());
         let asked = ask(&plan, way, &clock, &mut connection, &mut at, &mut log.cut);
         let entry = match tokio::time::timeout(plan.patience, asked).await {
-            Ok(entry) => entry,
+            Ok(entry) => Entry { sent: due.unwrap_or(entry.sent), ..entry },
             Err(_) => {
                 connection = None;
                 let answered = clock.now();

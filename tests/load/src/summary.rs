@@ -24,7 +24,9 @@ pub struct Summary {
     pub seconds: f64,
     /// The median from sending to answer, in µs.
     pub p50_us: f64,
-    /// The 99th percentile of the same.
+    /// The 95th percentile of the same.
+    pub p95_us: f64,
+    /// The 99th.
     pub p99_us: f64,
 }
 
@@ -50,6 +52,7 @@ impl Summary {
             lost,
             seconds: span.as_secs_f64(),
             p50_us: at(50),
+            p95_us: at(95),
             p99_us: at(99),
         }
     }
@@ -82,6 +85,7 @@ mod tests {
         let log = Log { entries: (1..=200).rev().map(entry).collect(), cut: 0 };
         let summary = Summary::new(&log, Duration::from_secs(2));
         assert_eq!((summary.allowed, summary.lost, summary.answered()), (199, 1, 199));
-        assert_eq!((summary.p50_us, summary.p99_us, summary.rate()), (100.0, 197.0, 99.5));
+        assert_eq!((summary.p50_us, summary.p95_us, summary.p99_us), (100.0, 189.0, 197.0));
+        assert_eq!(summary.rate(), 99.5);
     }
 }

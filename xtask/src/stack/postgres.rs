@@ -32,6 +32,9 @@ pub struct Cluster<'a> {
     pub port: u16,
     /// Its passwords.
     pub secrets: &'a Secrets,
+    /// Whether what it confirms survives a power cut. A developer's data need not: it survives every kill, and starting
+    /// anew is cheap.
+    pub durable: bool,
 }
 
 impl Cluster<'_> {
@@ -46,6 +49,7 @@ impl Cluster<'_> {
         if pid_file.exists() {
             fs::remove_file(&pid_file).context("removing a stale postmaster.pid")?;
         }
+        let durable = if self.durable { "on" } else { "off" };
         let mut command = self.user.command(&self.tools.pg("postgres")?);
         command.current_dir(&cluster).arg("-D").arg(&cluster);
         for (name, value) in [
@@ -54,10 +58,9 @@ impl Cluster<'_> {
             // Passwords over loopback for all: no door that trusts an operating system's user.
             ("unix_socket_directories", ""),
             ("max_connections", "200"),
-            // The data is a developer's: it survives every kill, but not a power cut. Starting anew is cheap.
-            ("fsync", "off"),
-            ("full_page_writes", "off"),
-            ("synchronous_commit", "off"),
+            ("fsync", durable),
+            ("full_page_writes", durable),
+            ("synchronous_commit", durable),
         ] {
             command.arg("-c").arg(format!("{name}={value}"));
         }

@@ -28,6 +28,9 @@ struct Options {
     /// Streams on each (gRPC).
     #[arg(long, default_value_t = 1)]
     streams: usize,
+    /// Requests per second, each due at its own moment (HTTP); as fast as answers come where it is not said.
+    #[arg(long)]
+    rate: Option<u32>,
     /// For how long.
     #[arg(long)]
     span_ms: u64,
@@ -73,5 +76,6 @@ fn ask(
     };
     let way = |request: Vec<u8>| Way { key: 0, request: request.into(), read };
     let ways = questions.into_iter().map(way).collect();
-    Plan { clients: options.connections, ..Plan::new(options.to.clone(), ways) }.run(clock, span)
+    let plan = Plan::new(options.to.clone(), ways);
+    Plan { clients: options.connections, rate: options.rate, ..plan }.run(clock, span)
 }

@@ -75,6 +75,23 @@ fn a_request_whose_connection_breaks_is_asked_again_and_logged_once() {
 }
 
 #[test]
+fn a_request_is_late_from_when_it_was_due() {
+    // The first answer comes when the second and third request are long due: they did not wait unseen.
+    let server = serve(|n| {
+        if n == 0 {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", false)
+    });
+    let plan = Plan { clients: 1, rate: Some(100), ..plan(vec![server], 3) };
+    let log = plan.run(Clock::start(), Duration::from_secs(20)).unwrap();
+    let took: Vec<Duration> =
+        log.entries.iter().map(|entry| entry.answered.saturating_sub(entry.sent)).collect();
+    assert_eq!(took.len(), 3);
+    assert!(took.iter().all(|took| *took > Duration::from_millis(250)), "{took:?}");
+}
+
+#[test]
 fn a_request_that_nobody_answers_is_lost() {
     let patience = Duration::from_millis(50);
     let plan = Plan { patience, clients: 1, ..plan(vec![nobody()], 1) };
