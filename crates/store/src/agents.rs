@@ -1,11 +1,16 @@
-//! The registry of one tenant: agents and their versions.
+//! The registry of one tenant: agents, and what their versions are ([`crate::versions`]).
 //! Knows nothing of where images lie.
 
-use gatehouse_contract::{AgentId, AgentVersionId};
+use gatehouse_contract::AgentId;
+use gatehouse_events::{
+    Event,
+    event::{AgentCreated, AgentDeleted, AgentUpdated},
+};
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, paging::Page};
+use crate::{Error, TenantTx, paging::Page, usage::Counted};
 
 /// An agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,23 +25,7 @@ pub struct Agent {
     pub created_at: OffsetDateTime,
 }
 
-/// A version of an agent; it never changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentVersion {
-    /// Its id.
-    pub id: AgentVersionId,
-    /// Whose version.
-    pub agent: AgentId,
-    /// Unique among the agent's versions.
-    pub version: String,
-    /// `name@sha256:…`.
-    pub image: String,
-    /// When it was published.
-    pub created_at: OffsetDateTime,
-}
-
 type AgentRow = (Uuid, String, Option<String>, OffsetDateTime);
-type VersionRow = (Uuid, Uuid, String, String, OffsetDateTime);
 
 impl From<AgentRow> for Agent {
     fn from((id, name, description, created_at): AgentRow) -> Self {
@@ -44,20 +33,16 @@ impl From<AgentRow> for Agent {
     }
 }
 
-impl From<VersionRow> for AgentVersion {
-    fn from((id, agent, version, image, created_at): VersionRow) -> Self {
-        Self { id: AgentVersionId::new(id), agent: AgentId::new(agent), version, image, created_at }
-    }
-}
-
 impl TenantTx<'_> {
-    /// Registers an agent. A name that is taken is [`Error::Conflict`].
+    /// Registers an agent. A name that is taken is [`Error::Conflict`], one agent too many
+    /// [`Error::QuotaExceeded`].
     pub async fn create_agent(
         &mut self,
         id: AgentId,
         name: &str,
         description: Option<&str>,
     ) -> Result<Agent, Error> {
+        self.take(Counted::Agents, 1).await?;
         let row: AgentRow = sqlx::query_as(
             "INSERT INTO agents (tenant_id, id, name, description) VALUES ($1, $2, $3, $4)
              RETURNING id, name, description, created_at",
@@ -68,8 +53,49 @@ impl TenantTx<'_> {
         .bind(description)
         .fetch_one(self.connection())
         .await?;
-        self.audit("agent.create", "agent", id).await?;
-        Ok(row.into())
+        let made = Agent::from(row);
+        let values = json!({"new": {"name": made.name, "description": made.description}});
+        self.within().audit_change("agent.create", "agent", id, values).await?;
+        let told = Event::AgentCreated(AgentCreated {
+            name: made.name.clone(),
+            description: made.description.clone(),
+            created_at: made.created_at,
+        });
+        self.append(id.as_uuid(), &told).await?;
+        Ok(made)
+    }
+
+    /// Gives an agent another name and description, both as they are to be; `before` is the agent as it is, locked. A name
+    /// that is taken is [`Error::Conflict`].
+    pub async fn update_agent(
+        &mut self,
+        before: &Agent,
+        name: &str,
+        description: Option<&str>,
+    ) -> Result<Agent, Error> {
+        if before.name == name && before.description.as_deref() == description {
+            return Ok(before.clone());
+        }
+        let row: AgentRow = sqlx::query_as(
+            "UPDATE agents SET name = $3, description = $4 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL
+             RETURNING id, name, description, created_at",
+        )
+        .bind(self.op.tenant.as_uuid())
+        .bind(before.id.as_uuid())
+        .bind(name)
+        .bind(description)
+        .fetch_one(self.connection())
+        .await?;
+        let now = Agent::from(row);
+        let values = json!({
+            "old": {"name": before.name, "description": before.description},
+            "new": {"name": now.name, "description": now.description},
+        });
+        self.within().audit_change("agent.update", "agent", now.id, values).await?;
+        let (name, description) = (now.name.clone(), now.description.clone());
+        let told = Event::AgentUpdated(AgentUpdated { name, description });
+        self.append(now.id.as_uuid(), &told).await?;
+        Ok(now)
     }
 
     /// A page of the agents, of the one with this name where one is named.
@@ -105,89 +131,23 @@ impl TenantTx<'_> {
 
     /// Takes an agent out of the registry; its past executions stay. `false` when there is none.
     pub async fn delete_agent(&mut self, id: AgentId) -> Result<bool, Error> {
-        let done = sqlx::query(
-            "UPDATE agents SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL",
+        // The counter first, as who registers an agent does: that one may be waiting for this one's name.
+        self.release(Counted::Agents, 1).await?;
+        let row: Option<(String, Option<String>, OffsetDateTime)> = sqlx::query_as(
+            "UPDATE agents SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL
+             RETURNING name, description, deleted_at",
         )
         .bind(id.as_uuid())
-        .execute(self.connection())
+        .fetch_optional(self.connection())
         .await?;
-        if done.rows_affected() == 0 {
+        let Some((name, description, deleted_at)) = row else {
+            self.charge(Counted::Agents, 1, u64::MAX).await?;
             return Ok(false);
-        }
-        self.audit("agent.delete", "agent", id).await?;
+        };
+        let values = json!({"old": {"name": name, "description": description}});
+        self.within().audit_change("agent.delete", "agent", id, values).await?;
+        let told = Event::AgentDeleted(AgentDeleted { deleted_at });
+        self.append(id.as_uuid(), &told).await?;
         Ok(true)
-    }
-
-    /// Publishes a version. One that is there is [`Error::Conflict`], an unknown agent [`Error::Missing`].
-    pub async fn create_version(
-        &mut self,
-        id: AgentVersionId,
-        agent: AgentId,
-        version: &str,
-        image: &str,
-    ) -> Result<AgentVersion, Error> {
-        let row: VersionRow = sqlx::query_as(
-            "INSERT INTO agent_versions (tenant_id, id, agent_id, version, image)
-             VALUES ($1, $2, $3, $4, $5) RETURNING id, agent_id, version, image, created_at",
-        )
-        .bind(self.op.tenant.as_uuid())
-        .bind(id.as_uuid())
-        .bind(agent.as_uuid())
-        .bind(version)
-        .bind(image)
-        .fetch_one(self.connection())
-        .await?;
-        self.audit("agent_version.create", "agent_version", id).await?;
-        Ok(row.into())
-    }
-
-    /// A page of an agent's versions.
-    pub async fn list_versions(
-        &mut self,
-        agent: AgentId,
-        page: &Page,
-    ) -> Result<Vec<AgentVersion>, Error> {
-        let rows: Vec<VersionRow> = sqlx::query_as(
-            "SELECT id, agent_id, version, image, created_at FROM agent_versions
-             WHERE agent_id = $1 AND (created_at, id) < ($2, $3) ORDER BY created_at DESC, id DESC LIMIT $4",
-        )
-        .bind(agent.as_uuid())
-        .bind(page.after.created_at)
-        .bind(page.after.id)
-        .bind(page.limit)
-        .fetch_all(self.connection())
-        .await?;
-        Ok(rows.into_iter().map(Into::into).collect())
-    }
-
-    /// A version by id, of an agent that is still registered.
-    pub async fn version(&mut self, id: AgentVersionId) -> Result<Option<AgentVersion>, Error> {
-        let row: Option<VersionRow> = sqlx::query_as(
-            "SELECT v.id, v.agent_id, v.version, v.image, v.created_at
-             FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
-             WHERE v.id = $1 AND a.deleted_at IS NULL",
-        )
-        .bind(id.as_uuid())
-        .fetch_optional(self.connection())
-        .await?;
-        Ok(row.map(Into::into))
-    }
-
-    /// A version by its agent's name and its own.
-    pub async fn version_named(
-        &mut self,
-        agent: &str,
-        version: &str,
-    ) -> Result<Option<AgentVersion>, Error> {
-        let row: Option<VersionRow> = sqlx::query_as(
-            "SELECT v.id, v.agent_id, v.version, v.image, v.created_at
-             FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
-             WHERE a.name = $1 AND v.version = $2 AND a.deleted_at IS NULL",
-        )
-        .bind(agent)
-        .bind(version)
-        .fetch_optional(self.connection())
-        .await?;
-        Ok(row.map(Into::into))
     }
 }

@@ -59,6 +59,9 @@ const IN_BATCHES: &[&str] = &[
         (SELECT execution_id FROM metering WHERE tenant_id = $1 LIMIT $2)",
     "DELETE FROM executions WHERE tenant_id = $1 AND id IN
         (SELECT id FROM executions WHERE tenant_id = $1 LIMIT $2)",
+    // What waits to be published could not be opened any more.
+    "DELETE FROM event_outbox WHERE tenant_id = $1 AND id IN
+        (SELECT id FROM event_outbox WHERE tenant_id = $1 AND kind <> 'tenant.erased' ORDER BY id LIMIT $2)",
 ];
 
 impl AdminTx<'_> {
@@ -129,9 +132,7 @@ impl SystemTx {
                 .bind(tenant.as_uuid())
                 .fetch_optional(self.connection())
                 .await?;
-        if locked.is_none() {
-            return Ok(false);
-        }
+        let Some((destroyed_at,)) = locked else { return Ok(false) };
         let mut rows = 0;
         for query in IN_BATCHES {
             let done = sqlx::query(*query)
@@ -146,6 +147,9 @@ impl SystemTx {
                 return Ok(true);
             }
         }
+        if self.bury(tenant, limit).await? {
+            return Ok(true);
+        }
         for query in ALL_AT_ONCE {
             rows += sqlx::query(*query)
                 .bind(tenant.as_uuid())
@@ -159,6 +163,15 @@ impl SystemTx {
         .bind(tenant.as_uuid())
         .execute(self.connection())
         .await?;
+        if destroyed_at.is_none() {
+            sqlx::query(
+                "INSERT INTO event_outbox (tenant_id, event_id, aggregate_kind, aggregate_id, seq, kind, payload)
+                 VALUES ($1, gen_random_uuid(), 'tenant', $1, 0, 'tenant.erased', '{}')",
+            )
+            .bind(tenant.as_uuid())
+            .execute(self.connection())
+            .await?;
+        }
         sqlx::query("UPDATE tenants SET name = 'deleted', slug = 'deleted-' || replace(id::text, '-', '') WHERE id = $1")
             .bind(tenant.as_uuid())
             .execute(self.connection())
@@ -174,6 +187,29 @@ impl SystemTx {
         .await?;
         self.erased(tenant, rows).await?;
         Ok(false)
+    }
+
+    /// Puts a tombstone for each of the next `limit` aggregates that were ever told of, for compacted topics to forget what
+    /// was published of them. Whether there are more.
+    async fn bury(&mut self, tenant: TenantId, limit: u32) -> Result<bool, Error> {
+        let buried = sqlx::query(
+            "WITH next AS (
+                SELECT h.aggregate_kind, h.aggregate_id, h.seq FROM event_heads h JOIN erasures e USING (tenant_id)
+                WHERE h.tenant_id = $1 AND (h.aggregate_kind, h.aggregate_id)
+                    > (coalesce(e.buried_kind, ''), coalesce(e.buried_id, '00000000-0000-0000-0000-000000000000'))
+                ORDER BY h.aggregate_kind, h.aggregate_id LIMIT $2),
+             stones AS (
+                INSERT INTO event_outbox (tenant_id, event_id, aggregate_kind, aggregate_id, seq)
+                SELECT $1, gen_random_uuid(), aggregate_kind, aggregate_id, seq FROM next WHERE aggregate_kind <> 'tenant')
+             UPDATE erasures e SET buried_kind = l.aggregate_kind, buried_id = l.aggregate_id
+             FROM (SELECT * FROM next ORDER BY aggregate_kind DESC, aggregate_id DESC LIMIT 1) AS l
+             WHERE e.tenant_id = $1",
+        )
+        .bind(tenant.as_uuid())
+        .bind(i64::from(limit))
+        .execute(self.connection())
+        .await?;
+        Ok(buried.rows_affected() > 0)
     }
 
     async fn erased(&mut self, tenant: TenantId, rows: u64) -> Result<(), Error> {

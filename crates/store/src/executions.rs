@@ -5,12 +5,16 @@
 use std::time::Duration;
 
 use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId};
+use gatehouse_events::{
+    Event as Told,
+    event::{ExecutionEnded, ExecutionStarted, ExecutionSubmitted, Nothing},
+};
 use gatehouse_execution::{EndReason, ExecutionState, ImageRef, outcome::Outcome, state::Event};
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, data_keys::Cipher, paging::Page};
+use crate::{Error, TenantTx, data_keys::Cipher, paging::Page, usage::Counted};
 
 /// What is submitted.
 #[derive(Debug, Clone, PartialEq)]
@@ -163,12 +167,19 @@ struct ClaimRow {
     attempt: i32,
     max_attempts: i32,
     timeout_s: i32,
+    started_at: OffsetDateTime,
 }
 
 impl TenantTx<'_> {
-    /// Stores an execution as pending; the feeder is woken when the transaction commits.
+    /// Stores an execution as pending; the feeder is woken when the transaction commits. One beyond what the tenant may
+    /// submit, store or have waiting is [`Error::QuotaExceeded`].
     pub async fn submit_execution(&mut self, new: &NewExecution) -> Result<Execution, Error> {
         let cipher = self.cipher().await?;
+        let sealed = cipher.seal_json(INPUT, new.id, &new.input)?;
+        // Always in this order: two that take in another would wait for each other.
+        self.take(Counted::Executions, 1).await?;
+        self.take(Counted::StorageBytes, size(&sealed)).await?;
+        self.take(Counted::QueuedExecutions, 1).await?;
         let row: Row = sqlx::query_as(
             "INSERT INTO executions (tenant_id, id, agent_id, agent_version_id, sealed_input, created_by)
              VALUES ($1, $2, $3, $4, $5, $6)
@@ -180,11 +191,18 @@ impl TenantTx<'_> {
         .bind(new.id.as_uuid())
         .bind(new.agent.as_uuid())
         .bind(new.version.as_uuid())
-        .bind(cipher.seal_json(INPUT, new.id, &new.input)?)
+        .bind(sealed)
         .bind(&self.op.subject)
         .fetch_one(self.connection())
         .await?;
         self.audit("execution.submit", "execution", new.id).await?;
+        let told = Told::ExecutionSubmitted(ExecutionSubmitted {
+            agent_id: new.agent,
+            version_id: new.version,
+            input: new.input.clone(),
+            created_at: row.created_at,
+        });
+        self.append(new.id.as_uuid(), &told).await?;
         row.open(&cipher)
     }
 
@@ -244,12 +262,19 @@ impl TenantTx<'_> {
              WHERE e.id = $1 AND v.tenant_id = e.tenant_id AND v.id = e.agent_version_id
              RETURNING e.agent_id, a.name AS agent_name, v.version, v.image, e.input,
                 e.sealed_input, e.lease_epoch, e.attempt,
-                e.max_attempts, e.timeout_s",
+                e.max_attempts, e.timeout_s, e.started_at",
         )
         .bind(id.as_uuid())
         .bind(worker)
         .fetch_one(self.connection())
         .await?;
+        let told = Told::ExecutionStarted(ExecutionStarted {
+            worker: worker.to_owned(),
+            lease_epoch: epoch(row.lease_epoch)?,
+            attempt: count(row.attempt)?,
+            started_at: row.started_at,
+        });
+        self.append(id.as_uuid(), &told).await?;
         Ok(Some(Claimed {
             execution: id,
             agent: AgentId::new(row.agent_id),
@@ -281,13 +306,15 @@ impl TenantTx<'_> {
             Some(output) => Some(self.cipher().await?.seal_json(OUTPUT, id, output)?),
             None => None,
         };
-        sqlx::query(
+        let stored = sealed.as_ref().map_or(0, |sealed| size(sealed));
+        self.count_output(id, stored).await?;
+        let completed_at: Option<OffsetDateTime> = sqlx::query_scalar(
             "UPDATE executions
              SET state = $2, output = NULL, sealed_output = $3, end_reason = $4, error = $5,
                 completed_at = CASE WHEN $6 THEN now() END,
                 due_at = CASE WHEN $2 = 'retry'
                     THEN now() + random() * least(power(2, attempt), 60) * interval '1 second' END
-             WHERE id = $1",
+             WHERE id = $1 RETURNING completed_at",
         )
         .bind(id.as_uuid())
         .bind(to.as_str())
@@ -295,8 +322,16 @@ impl TenantTx<'_> {
         .bind(outcome.reason.as_str())
         .bind(&outcome.message)
         .bind(to.is_settled())
-        .execute(self.connection())
+        .fetch_one(self.connection())
         .await?;
+        let how = ExecutionEnded {
+            end_reason: outcome.reason,
+            output: outcome.output.clone(),
+            error: outcome.message.clone(),
+            completed_at,
+        };
+        let told = Told::ended(to, how).ok_or(Error::Unreadable { what: "state" })?;
+        self.append(id.as_uuid(), &told).await?;
         Ok(Some(to))
     }
 
@@ -319,6 +354,7 @@ impl TenantTx<'_> {
         .bind(to.as_str())
         .execute(self.connection())
         .await?;
+        self.append(id.as_uuid(), &Told::ExecutionReleased(Nothing {})).await?;
         Ok(true)
     }
 
@@ -331,6 +367,23 @@ impl TenantTx<'_> {
                 .await?;
         let Some((text, held)) = row else { return Ok(false) };
         Ok(state(&text)? == ExecutionState::Running && epoch(held)? == lease_epoch)
+    }
+
+    /// Counts an output of `bytes` in the place of the one before, in the month of its execution. What was worked for is
+    /// kept, whatever the limit: the next submit finds it used up. The row must be locked.
+    async fn count_output(&mut self, id: ExecutionId, bytes: u64) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO usage_counters AS c (tenant_id, quota, day, used)
+             SELECT tenant_id, 'storage_bytes', date_trunc('month', created_at AT TIME ZONE 'UTC')::date, $2
+             FROM executions WHERE id = $1 AND $2 <> coalesce(octet_length(sealed_output), 0)
+             ON CONFLICT (tenant_id, quota, day) DO UPDATE SET used = greatest(0, c.used + $2 - (
+                SELECT coalesce(octet_length(e.sealed_output), 0) FROM executions e WHERE e.id = $1))",
+        )
+        .bind(id.as_uuid())
+        .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+        .execute(self.connection())
+        .await?;
+        Ok(())
     }
 
     /// State, lease epoch, attempt and allowed attempts, with the row locked.
@@ -349,6 +402,11 @@ impl TenantTx<'_> {
         })
         .transpose()
     }
+}
+
+/// Bytes as they are counted: a length is never beyond the type.
+fn size(sealed: &[u8]) -> u64 {
+    u64::try_from(sealed.len()).unwrap_or(u64::MAX)
 }
 
 fn epoch(number: i64) -> Result<u64, Error> {

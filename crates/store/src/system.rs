@@ -8,7 +8,7 @@ use gatehouse_contract::{ExecutionId, TenantId};
 use sqlx::{PgConnection, Postgres, Transaction, postgres::PgListener};
 use uuid::Uuid;
 
-use crate::{Error, Store};
+use crate::{Error, Store, events::tell};
 
 /// What the door can be opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub enum Job {
     Sealing,
     /// Removes what there is of tenants that are deleted ([`crate::erasure`]).
     Erasure,
+    /// Takes what waits to be published out of the events' outbox ([`crate::publisher`]).
+    Publisher,
 }
 
 impl Job {
@@ -45,6 +47,7 @@ impl Job {
         Self::Rekey,
         Self::Sealing,
         Self::Erasure,
+        Self::Publisher,
     ];
 
     /// Its name in the policies.
@@ -59,6 +62,7 @@ impl Job {
             Self::Rekey => "rekey",
             Self::Sealing => "sealing",
             Self::Erasure => "erasure",
+            Self::Publisher => "publisher",
         }
     }
 }
@@ -178,9 +182,15 @@ impl SystemTx {
         let tenants: Vec<Uuid> = pushed.iter().map(|offer| offer.tenant.as_uuid()).collect();
         let ids: Vec<Uuid> = pushed.iter().map(|offer| offer.execution.as_uuid()).collect();
         sqlx::query(
-            "UPDATE executions e SET state = 'queued', queued_at = now()
-             FROM unnest($1::uuid[], $2::uuid[]) AS pushed (tenant_id, id)
-             WHERE e.tenant_id = pushed.tenant_id AND e.id = pushed.id AND e.state IN ('pending', 'retry')",
+            concat!(
+                "WITH moved AS (
+                UPDATE executions e SET state = 'queued', queued_at = now()
+                FROM unnest($1::uuid[], $2::uuid[]) AS pushed (tenant_id, id)
+                WHERE e.tenant_id = pushed.tenant_id AND e.id = pushed.id AND e.state IN ('pending', 'retry')
+                RETURNING e.tenant_id, e.id, 'execution.queued' AS kind, '{}'::jsonb AS payload, 'feeder' AS job), ",
+                tell!(),
+                " SELECT FROM moved",
+            ),
         )
         .bind(tenants)
         .bind(ids)
@@ -193,14 +203,20 @@ impl SystemTx {
     /// again, or given up when their attempts are used up. [`Self::unqueue_stale`] has them offered again.
     pub async fn expire_leases(&mut self, older_than: Duration) -> Result<Swept, Error> {
         let states: Vec<String> = sqlx::query_scalar(
-            "UPDATE executions e
-             SET state = CASE WHEN attempt < max_attempts THEN 'queued' ELSE 'dead_letter' END,
-                end_reason = 'lost', error = 'the worker was lost', queued_at = NULL,
-                completed_at = CASE WHEN attempt < max_attempts THEN NULL ELSE now() END
-             WHERE state = 'running' AND NOT EXISTS (
-                SELECT FROM worker_heartbeats h
-                WHERE h.worker = e.worker AND h.beat_at > now() - $1 * interval '1 second')
-             RETURNING state",
+            concat!(
+                "WITH moved AS (
+                UPDATE executions e
+                SET state = CASE WHEN attempt < max_attempts THEN 'queued' ELSE 'dead_letter' END,
+                    end_reason = 'lost', error = 'the worker was lost', queued_at = NULL,
+                    completed_at = CASE WHEN attempt < max_attempts THEN NULL ELSE now() END
+                WHERE state = 'running' AND NOT EXISTS (
+                    SELECT FROM worker_heartbeats h
+                    WHERE h.worker = e.worker AND h.beat_at > now() - $1 * interval '1 second')
+                RETURNING tenant_id, id, state, 'execution.lost' AS kind, 'sweep' AS job, jsonb_build_object('state', state,
+                    'completed_at', CASE WHEN attempt < max_attempts THEN NULL ELSE now() END) AS payload), ",
+                tell!(),
+                " SELECT state FROM moved",
+            ),
         )
         .bind(older_than.as_secs_f64())
         .fetch_all(self.connection())
@@ -212,15 +228,19 @@ impl SystemTx {
     /// Sweep: what has been queued for `older_than` and was taken by nobody (its queue entry may be lost: Redis
     /// wiped, a worker gone) becomes pending, so that the feeder offers it again. Returns how many.
     pub async fn unqueue_stale(&mut self, older_than: Duration) -> Result<u64, Error> {
-        let done = sqlx::query(
-            "UPDATE executions SET state = 'pending', queued_at = NULL
-             WHERE state = 'queued'
-             AND (queued_at IS NULL OR queued_at < now() - $1 * interval '1 second')",
-        )
+        let moved: i64 = sqlx::query_scalar(concat!(
+            "WITH moved AS (
+            UPDATE executions SET state = 'pending', queued_at = NULL
+            WHERE state = 'queued'
+            AND (queued_at IS NULL OR queued_at < now() - $1 * interval '1 second')
+            RETURNING tenant_id, id, 'execution.unqueued' AS kind, '{}'::jsonb AS payload, 'sweep' AS job), ",
+            tell!(),
+            " SELECT count(*) FROM moved",
+        ))
         .bind(older_than.as_secs_f64())
-        .execute(self.connection())
+        .fetch_one(self.connection())
         .await?;
-        Ok(done.rows_affected())
+        u64::try_from(moved).map_err(|_| Error::Unreadable { what: "count" })
     }
 
     /// Sweep: forgets workers that have not beaten for `older_than`. Returns how many.

@@ -10,7 +10,8 @@ use super::Finding;
 use crate::repo;
 
 /// No async, no IO, no clock, no randomness.
-const PURE: &[&str] = &["contract", "edge", "authn", "ratelimit", "execution", "validate", "audit"];
+const PURE: &[&str] =
+    &["contract", "edge", "authn", "ratelimit", "execution", "validate", "audit", "events"];
 /// One per outside thing; they never see each other.
 #[cfg(test)]
 const ADAPTERS: &[&str] = &["wasm-host", "service", "store", "redis-kit", "outbound"];
@@ -23,6 +24,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("execution", &["contract"]),
     ("validate", &["contract"]),
     ("audit", &["contract", "authn"]),
+    ("events", &["contract", "execution"]),
     // The order of the steps is the edge's; the steps themselves are the others'.
     ("edge", &["contract", "authn", "ratelimit"]),
     ("wasm-host", &["*pure"]),

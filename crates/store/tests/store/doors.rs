@@ -132,7 +132,7 @@ async fn a_deleted_agent_is_gone_and_its_name_free() {
         assert!(!tx.delete_agent(agent).await.unwrap());
         assert_eq!(tx.agent(agent).await.unwrap(), None);
         assert_eq!(tx.version(version).await.unwrap(), None);
-        assert_eq!(tx.version_named("fuel", "1.0.0").await.unwrap(), None);
+        assert_eq!(tx.version_named("fuel", Some("1.0.0")).await.unwrap(), None);
         tx.commit().await.unwrap();
         db.agent(&a, "fuel").await;
     })

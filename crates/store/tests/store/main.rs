@@ -10,6 +10,8 @@ mod doors;
 #[cfg(test)]
 mod erasure;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod executions;
 #[cfg(test)]
 mod harness;
