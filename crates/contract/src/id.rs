@@ -76,6 +76,8 @@ id_kinds! {
     OrganizationId,
     /// An address that a tenant wants to be told at.
     WebhookId,
+    /// Something that takes longer than an answer, and can be asked about.
+    OperationId,
 }
 
 #[cfg(test)]

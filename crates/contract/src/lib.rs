@@ -15,8 +15,8 @@ pub mod version;
 
 pub use document::{Document, Mistake};
 pub use id::{
-    AgentId, AgentVersionId, ApiKeyId, ClientId, ExecutionId, IssuerId, OrganizationId, TenantId,
-    UserId, WebhookId,
+    AgentId, AgentVersionId, ApiKeyId, ClientId, ExecutionId, IssuerId, OperationId,
+    OrganizationId, TenantId, UserId, WebhookId,
 };
 pub use identity::{AuthMethod, Principal, Role, Roles, TenantStatus, Tier};
 pub use problem::{Problem, Reason};

@@ -2,8 +2,8 @@
 //! bound on its time. It has no way to agents and executions.
 //! Knows nothing of who may use it: the caller has checked the platform membership.
 
-use gatehouse_contract::{ClientId, TenantId, Tier, sidecar::Change};
-use serde_json::{Value, json};
+use gatehouse_contract::{ClientId, TenantId, sidecar::Change};
+use serde_json::Value;
 use sqlx::{PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     Error, OpCtx, Store, audit,
     data_keys::Keys,
-    members::{self, Changed, Member, NewClient, Tenant, TenantRow},
+    members::{self, Member, NewClient, Tenant, TenantRow},
 };
 
 /// An open transaction of the platform.
@@ -92,31 +92,6 @@ impl AdminTx<'_> {
         audit::write(&mut self.transaction, self.op, entry).await
     }
 
-    /// Makes an active tenant. A slug that is taken is [`Error::Conflict`].
-    pub async fn create_tenant(
-        &mut self,
-        id: TenantId,
-        slug: &str,
-        name: &str,
-        tier: Tier,
-    ) -> Result<Tenant, Error> {
-        let row: TenantRow = sqlx::query_as(
-            "INSERT INTO tenants (id, slug, name, tier, status) VALUES ($1, $2, $3, $4, 'active')
-             RETURNING id, slug, name, tier, status, created_at",
-        )
-        .bind(id.as_uuid())
-        .bind(slug)
-        .bind(name)
-        .bind(tier.as_str())
-        .fetch_one(self.connection())
-        .await?;
-        self.within(id).publish(&[Change::Tenant { tenant: id }]).await?;
-        // The tenant's key is made with it: two transactions that each made it would wait for one another later.
-        let new = json!({"slug": slug, "name": name, "tier": tier.as_str()});
-        self.within(id).audit_change("tenant.create", "tenant", id, json!({"new": new})).await?;
-        row.try_into()
-    }
-
     /// A tenant by id.
     pub async fn tenant(&mut self, id: TenantId) -> Result<Option<Tenant>, Error> {
         members::tenant(self.connection(), id).await
@@ -165,53 +140,6 @@ impl AdminTx<'_> {
             .await?;
         self.within(tenant).publish_member(Member::Client(new.id)).await?;
         self.audit(tenant, "platform_client.create", "client", new.id).await
-    }
-
-    /// Suspends a tenant or lets it act again; one that is being made or removed is [`Error::Conflict`].
-    pub async fn set_tenant_suspended(
-        &mut self,
-        id: TenantId,
-        suspended: bool,
-    ) -> Result<Changed, Error> {
-        let (from, to) = if suspended { ("active", "suspended") } else { ("suspended", "active") };
-        let done = sqlx::query("UPDATE tenants SET status = $3 WHERE id = $1 AND status = $2")
-            .bind(id.as_uuid())
-            .bind(from)
-            .bind(to)
-            .execute(self.connection())
-            .await?;
-        if done.rows_affected() == 0 {
-            return match self.tenant(id).await? {
-                None => Ok(Changed::Missing),
-                Some(tenant) if tenant.status.as_str() == to => Ok(Changed::No),
-                Some(_) => Err(Error::Conflict { constraint: "tenants_status".to_owned() }),
-            };
-        }
-        self.tenant_changed(id, if suspended { "tenant.suspend" } else { "tenant.resume" }).await
-    }
-
-    /// Gives a tenant another tier.
-    pub async fn set_tier(&mut self, id: TenantId, tier: Tier) -> Result<Changed, Error> {
-        let done = sqlx::query("UPDATE tenants SET tier = $2 WHERE id = $1 AND tier <> $2")
-            .bind(id.as_uuid())
-            .bind(tier.as_str())
-            .execute(self.connection())
-            .await?;
-        if done.rows_affected() == 0 {
-            let known = self.tenant(id).await?.is_some();
-            return Ok(if known { Changed::No } else { Changed::Missing });
-        }
-        self.tenant_changed(id, "tenant.tier").await
-    }
-
-    pub(crate) async fn tenant_changed(
-        &mut self,
-        id: TenantId,
-        action: &'static str,
-    ) -> Result<Changed, Error> {
-        self.within(id).publish(&[Change::Tenant { tenant: id }]).await?;
-        self.audit(id, action, "tenant", id).await?;
-        Ok(Changed::Yes)
     }
 
     /// Publishes `new`, which signs from `signs_from` on; the key before it signs until then and stays published

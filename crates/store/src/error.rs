@@ -1,6 +1,8 @@
 //! What can go wrong at a door that is open. Connecting has its own errors ([`crate::connect::Error`]).
 
-use crate::master_keys::CannotOpen;
+use time::OffsetDateTime;
+
+use crate::{master_keys::CannotOpen, usage::Counted};
 
 /// An operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,18 @@ pub enum Error {
     /// Without this member the tenant would have no admin who may act.
     #[error("the tenant's last active admin stays")]
     LastAdmin,
+    /// It would be more than the tenant may have.
+    #[error("the tenant's quota of {} is used up", what.as_str())]
+    QuotaExceeded {
+        /// Of what.
+        what: Counted,
+        /// The most.
+        limit: u64,
+        /// What is used already.
+        used: u64,
+        /// When it begins anew.
+        resets_at: Option<OffsetDateTime>,
+    },
     /// The service was started without this door's URL.
     #[error("the {0} door is closed in this process")]
     DoorClosed(&'static str),

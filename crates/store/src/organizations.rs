@@ -2,6 +2,7 @@
 //! Knows nothing of who may do what.
 
 use gatehouse_contract::OrganizationId;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -25,6 +26,17 @@ pub struct Organization {
     pub created_at: OffsetDateTime,
     /// When it was changed last.
     pub updated_at: OffsetDateTime,
+}
+
+/// Which organizations are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OrganizationFilter {
+    /// Right below this one.
+    pub parent: Option<OrganizationId>,
+    /// Those without one above.
+    pub roots: bool,
+    /// This one and all below it, on whichever level.
+    pub within: Option<OrganizationId>,
 }
 
 /// What became of a change that names the revision that it is meant for.
@@ -61,6 +73,11 @@ impl TryFrom<Row> for Organization {
             updated_at: row.updated_at,
         })
     }
+}
+
+/// As the audit has it.
+fn told_of(one: &Organization) -> Value {
+    json!({"name": one.name, "parent_id": one.parent})
 }
 
 /// A revision as it is stored.
@@ -112,8 +129,10 @@ impl Within<'_> {
         .fetch_one(&mut *self.connection)
         .await
         .map_err(told)?;
-        self.audit("organization.create", "organization", id).await?;
-        row.try_into()
+        let made = Organization::try_from(row)?;
+        let values = json!({"new": told_of(&made)});
+        self.audit_change("organization.create", "organization", id, values).await?;
+        Ok(made)
     }
 
     /// An organization by id.
@@ -132,17 +151,39 @@ impl Within<'_> {
         row.map(TryInto::try_into).transpose()
     }
 
-    /// A page of all organizations, whatever is above them.
-    pub async fn list_organizations(&mut self, page: &Page) -> Result<Vec<Organization>, Error> {
+    /// An organization, kept as it is until the transaction ends.
+    pub async fn lock_organization(
+        &mut self,
+        id: OrganizationId,
+    ) -> Result<Option<Organization>, Error> {
+        self.lock_organizations().await?;
+        self.organization(id).await
+    }
+
+    /// A page of the organizations that the filter wants, a whole subtree in one query.
+    pub async fn list_organizations(
+        &mut self,
+        page: &Page,
+        filter: &OrganizationFilter,
+    ) -> Result<Vec<Organization>, Error> {
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, parent_id, name, revision, created_at, updated_at FROM organizations
+            "WITH RECURSIVE tree AS (
+                SELECT o.id FROM organizations o WHERE o.tenant_id = $1 AND o.id = $5
+                UNION ALL
+                SELECT o.id FROM tree JOIN organizations o ON o.tenant_id = $1 AND o.parent_id = tree.id)
+             SELECT id, parent_id, name, revision, created_at, updated_at FROM organizations
              WHERE tenant_id = $1 AND (created_at, id) < ($2, $3)
+                AND ($5::uuid IS NULL OR id IN (SELECT id FROM tree))
+                AND ($6::uuid IS NULL OR parent_id = $6) AND (parent_id IS NULL OR NOT $7)
              ORDER BY created_at DESC, id DESC LIMIT $4",
         )
         .bind(self.tenant.as_uuid())
         .bind(page.after.created_at)
         .bind(page.after.id)
         .bind(page.limit)
+        .bind(filter.within.map(OrganizationId::as_uuid))
+        .bind(filter.parent.map(OrganizationId::as_uuid))
+        .bind(filter.roots)
         .fetch_all(&mut *self.connection)
         .await?;
         rows.into_iter().map(TryInto::try_into).collect()
@@ -180,6 +221,7 @@ impl Within<'_> {
         parent: Option<OrganizationId>,
     ) -> Result<Edited<Organization>, Error> {
         self.lock_organizations().await?;
+        let before = self.organization(id).await?;
         let row: Option<Row> = sqlx::query_as(
             "UPDATE organizations SET name = $4, parent_id = $5, revision = revision + 1, updated_at = now()
              WHERE tenant_id = $1 AND id = $2 AND revision = $3
@@ -195,16 +237,18 @@ impl Within<'_> {
         .await
         .map_err(told)?;
         let Some(row) = row else {
-            let known = self.organization(id).await?.is_some();
-            return Ok(if known { Edited::Stale } else { Edited::Missing });
+            return Ok(if before.is_some() { Edited::Stale } else { Edited::Missing });
         };
-        self.audit("organization.change", "organization", id).await?;
-        Ok(Edited::Done(row.try_into()?))
+        let now = Organization::try_from(row)?;
+        let values = json!({"old": before.as_ref().map(told_of), "new": told_of(&now)});
+        self.audit_change("organization.change", "organization", id, values).await?;
+        Ok(Edited::Done(now))
     }
 
     /// Removes an organization; `false` where there is none. One with others below it is [`Error::Conflict`].
     pub async fn delete_organization(&mut self, id: OrganizationId) -> Result<bool, Error> {
         self.lock_organizations().await?;
+        let Some(before) = self.organization(id).await? else { return Ok(false) };
         let done = sqlx::query("DELETE FROM organizations WHERE tenant_id = $1 AND id = $2")
             .bind(self.tenant.as_uuid())
             .bind(id.as_uuid())
@@ -218,7 +262,8 @@ impl Within<'_> {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        self.audit("organization.delete", "organization", id).await?;
+        let values = json!({"old": told_of(&before)});
+        self.audit_change("organization.delete", "organization", id, values).await?;
         Ok(true)
     }
 }

@@ -36,6 +36,19 @@ impl SystemTx {
             let list = if was_made { &mut maintained.made } else { &mut maintained.dropped };
             list.push(name);
         }
+        for month in maintained.dropped.iter().filter_map(|name| name.strip_prefix("executions_")) {
+            // What was stored in a month goes with it; the first partition has every month before the next one's.
+            sqlx::query(
+                "DELETE FROM usage_counters WHERE quota = 'storage_bytes' AND day <= CASE $1 WHEN 'p0' THEN (
+                    SELECT coalesce(min(to_date(right(c.relname, 7), 'YYYY_MM')), now()::date) - 1
+                    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                    WHERE i.inhparent = 'executions'::regclass AND c.relname ~ '_[0-9]{4}_[0-9]{2}$')
+                 ELSE to_date($1, 'YYYY_MM') END",
+            )
+            .bind(month)
+            .execute(self.connection())
+            .await?;
+        }
         Ok(maintained)
     }
 }

@@ -3,11 +3,13 @@
 
 use gatehouse_contract::{
     TenantId,
-    sidecar::{Overrides, QuotaWarning},
+    sidecar::{Change, Overrides, QuotaWarning},
 };
-use serde_json::Value;
+use gatehouse_events::{Event, event::QuotaThresholdReached};
+use serde_json::{Map, Value, json};
+use time::{Duration, OffsetDateTime};
 
-use crate::{AdminTx, Error, Within, members::Changed};
+use crate::{AdminTx, Error, Within, members::Changed, usage::Counted};
 
 /// From which part of a day's calls on its tenant is warned, in percent.
 const WARNED_AT: i16 = 80;
@@ -71,6 +73,16 @@ impl Within<'_> {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
+        let day = OffsetDateTime::UNIX_EPOCH + Duration::days(i64::from(warning.day));
+        let told = Event::QuotaThresholdReached(QuotaThresholdReached {
+            quota: "api_calls".to_owned(),
+            percent: WARNED_AT.unsigned_abs(),
+            day: day.date().to_string(),
+            used: u64::from(warning.used),
+            limit: u64::from(warning.limit),
+        });
+        let tenant = self.tenant.as_uuid();
+        self.append(tenant, &told).await?;
         self.audit("quota.warning", "quota", "api_calls").await?;
         Ok(true)
     }
@@ -88,7 +100,8 @@ impl AdminTx<'_> {
         if known.rows_affected() == 0 {
             return Ok(Changed::Missing);
         }
-        if self.within(id).limits().await? == *limits {
+        let before = self.within(id).limits().await?;
+        if before == *limits {
             return Ok(Changed::No);
         }
         let endpoints = serde_json::to_value(&limits.endpoints)
@@ -106,7 +119,10 @@ impl AdminTx<'_> {
         .bind(endpoints)
         .execute(self.connection())
         .await?;
-        self.tenant_changed(id, "tenant.limits").await
+        self.within(id).publish(&[Change::Tenant { tenant: id }]).await?;
+        let values = json!({"old": before, "new": limits});
+        self.within(id).audit_change("tenant.limits", "tenant", id, values).await?;
+        Ok(Changed::Yes)
     }
 }
 
@@ -128,6 +144,14 @@ pub struct Quotas {
     pub max_concurrent_executions: Option<u64>,
     /// Executions that wait.
     pub max_queued_executions: Option<u64>,
+}
+
+impl Quotas {
+    /// As the audit has them: what stands here and nothing else.
+    fn told(&self) -> Map<String, Value> {
+        let set = |what: Counted| Some((what.as_str().to_owned(), self.of(what)?.into()));
+        Counted::ALL.into_iter().filter_map(set).collect()
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -187,7 +211,8 @@ impl AdminTx<'_> {
         if known.rows_affected() == 0 {
             return Ok(Changed::Missing);
         }
-        if self.within(id).quotas().await? == *quotas {
+        let before = self.within(id).quotas().await?;
+        if before == *quotas {
             return Ok(Changed::No);
         }
         // What is beyond what can be stored is no bound.
@@ -209,7 +234,8 @@ impl AdminTx<'_> {
         .bind(stored(quotas.max_queued_executions))
         .execute(self.connection())
         .await?;
-        self.audit(id, "tenant.quotas", "tenant", id).await?;
+        let values = json!({"old": before.told(), "new": quotas.told()});
+        self.within(id).audit_change("tenant.quotas", "tenant", id, values).await?;
         Ok(Changed::Yes)
     }
 }

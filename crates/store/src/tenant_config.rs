@@ -1,7 +1,8 @@
 //! A tenant's configuration: one document, the version of the schema that judged it, and a revision against lost updates.
 //! Knows neither the schema nor what the document says: who merges a patch brings the result.
 
-use serde_json::{Map, Value};
+use gatehouse_contract::sidecar::Change;
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use crate::{
@@ -64,6 +65,7 @@ impl Within<'_> {
         schema_version: u32,
         document: &Map<String, Value>,
     ) -> Result<Edited<TenantConfig>, Error> {
+        let before = self.config().await?;
         // Of two that begin at revision 0 the second finds the first one's row, which has another revision.
         let row: Option<Row> = if expected == 0 {
             sqlx::query_as(
@@ -86,8 +88,10 @@ impl Within<'_> {
         .fetch_optional(&mut *self.connection)
         .await?;
         let Some(row) = row else { return Ok(Edited::Stale) };
-        let tenant = self.tenant;
-        self.audit("tenant.config", "tenant", tenant).await?;
-        Ok(Edited::Done(read(row)?))
+        let (tenant, now) = (self.tenant, read(row)?);
+        self.publish(&[Change::Tenant { tenant }]).await?;
+        let values = json!({"old": before.document, "new": now.document});
+        self.audit_change("tenant.config", "tenant", tenant, values).await?;
+        Ok(Edited::Done(now))
     }
 }

@@ -8,6 +8,8 @@ mod credentials;
 #[cfg(test)]
 mod doors;
 #[cfg(test)]
+mod entitlements;
+#[cfg(test)]
 mod erasure;
 #[cfg(test)]
 mod events;

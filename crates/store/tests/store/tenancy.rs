@@ -6,7 +6,7 @@ use gatehouse_contract::{OrganizationId, TenantId};
 use gatehouse_store::{
     Error, OpCtx, TenantTx,
     members::Changed,
-    organizations::{Edited, Organization},
+    organizations::{Edited, Organization, OrganizationFilter},
     paging::Page,
     quotas::Quotas,
     usage::Counted,
@@ -118,7 +118,14 @@ async fn organizations_are_a_tree_of_eight_levels_at_most() {
         let tree = tx.within().organizations_from(apart).await.unwrap();
         assert_eq!(tree.iter().map(|one| one.id).collect::<Vec<_>>(), [apart, below]);
         assert_eq!(tx.within().organizations_from(chain[0]).await.unwrap().len(), 8);
-        assert_eq!(tx.within().list_organizations(&Page::first(3)).await.unwrap().len(), 3);
+        assert_eq!(
+            tx.within()
+                .list_organizations(&Page::first(3), &OrganizationFilter::default())
+                .await
+                .unwrap()
+                .len(),
+            3
+        );
         let full = tx.within().delete_organization(apart).await;
         assert!(conflict(full).starts_with("organizations_"));
         tx = again(&db, &a, Some(tx)).await;
