@@ -166,6 +166,7 @@ pub async fn callback(State(api): State<Api>, request: Parts) -> Result<Response
     };
     let said = exchange::redeem(&api, sign_in, &issuer, &discovery, &code).await?;
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
+    tx.in_one_row();
     let user = account::settle(&mut tx, &issuer, &said).await?;
     // Another id after every sign-in: what somebody planted before is worth nothing.
     if let Some(before) = session::cookie(&request.headers, session::COOKIE)?

@@ -12,6 +12,7 @@ mod limits;
 mod members;
 mod oauth;
 pub mod reference;
+mod roles;
 pub mod table;
 pub mod tenants;
 mod version_pin;

@@ -100,7 +100,7 @@ pub fn headers() -> Value {
 fn tag(path: &str) -> &'static str {
     let within = path.strip_prefix("/api/v1/factory/tenants/{tenant}/").unwrap_or_default();
     match within.split('/').next().unwrap_or_default() {
-        "users" | "clients" => "members",
+        "users" | "clients" | "roles" => "members",
         "api-keys" | "issuers" => "credentials",
         "webhooks" => "webhooks",
         _ if path.starts_with("/api/v1/factory") => "factory",

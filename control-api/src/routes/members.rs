@@ -1,13 +1,15 @@
 //! Who acts in a tenant: users and clients, their roles and their standing. Nobody changes their own, nobody gives
 //! what is above their own, and a tenant's admin has no hand on who holds the platform membership.
 
+mod form;
+
 use axum::{
     Json,
     extract::{Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use gatehouse_contract::{ClientId, Document, Reason, Role, TenantId, UserId};
+use gatehouse_contract::{ClientId, Reason, Role, TenantId, UserId};
 use gatehouse_service::{Reply, body::JsonBody};
 use gatehouse_store::{
     OpCtx,
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 use time::Duration;
 use tracing::error;
 
+use self::form::{email, named_opt, role, shown, which};
 use crate::{
     access::Caller,
     condition::IfMatch,
@@ -30,13 +33,15 @@ use crate::{
         endpoint::Endpoint,
         path_id, refused,
         tenants::{created, named},
-        timestamp,
     },
     session::NO_STORE,
 };
 
 /// After this time every token that any issuer may have made is dead: a day, and the largest leeway.
 const LONGEST_TOKEN: Duration = Duration::seconds(24 * 3600 + 300);
+
+/// What a list can be narrowed by.
+const FILTERS: &[&str] = &["status", "role"];
 
 /// Which members a route is about.
 #[derive(Clone, Copy)]
@@ -68,13 +73,25 @@ pub fn endpoints(kind: Kind) -> Vec<Endpoint> {
             "The newest first",
             move |api, caller, tenant, listing| list(kind, api, caller, tenant, listing),
         )
-        .answers(200, shown),
+        .answers(200, shown)
+        .narrowed_by(FILTERS),
         Endpoint::read(
             &one,
             &named("read"),
             "One member with its roles",
             move |api, caller, ids| read(kind, api, caller, ids),
         )
+        .answers(200, shown),
+        Endpoint::change(
+            ("PATCH", &one),
+            &named("rename"),
+            "Gives a member another name",
+            move |api, caller, ids, if_match, body| rename(kind, api, caller, ids, if_match, body),
+        )
+        .takes(match kind {
+            Kind::User => "UserChange",
+            Kind::Client => "ClientChange",
+        })
         .answers(200, shown),
         Endpoint::remove(
             &one,
@@ -148,18 +165,20 @@ async fn create_user(
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let door = caller.door_to(tenant)?;
-    let (email, role) = body.read(|doc| {
+    let (email, name, role) = body.read(|doc| {
         let email = email(doc);
+        let name = named_opt(doc);
         let role = role(doc);
-        Some((email?, role?))
+        Some((email?, name?, role?))
     })?;
     grantable(&caller, role)?;
     let id = UserId::new(random::id());
     let op = caller.op();
     let mut tx = open(&api, &op, door, tenant).await?;
     once.begin(&mut tx).await?;
-    tx.within().create_user(id, &email, role).await.map_err(refused)?;
-    let answer = json!({"id": id, "email": email, "role": role});
+    let made = tx.within().create_named_user(id, (&email, name.as_deref()), role).await;
+    made.map_err(refused)?;
+    let answer = json!({"id": id, "email": email, "name": name, "role": role});
     let place = format!("/api/v1/factory/tenants/{tenant}/users/{id}");
     once.end(&api, tx, created(&place, answer)).await
 }
@@ -229,10 +248,10 @@ async fn list(
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
     let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    let page = listing.page();
+    let (page, which) = (listing.page(), which(&listing)?);
     let found = match kind {
-        Kind::User => tx.within().list_users(&page).await,
-        Kind::Client => tx.within().list_clients(&page).await,
+        Kind::User => tx.within().list_users(&page, which).await,
+        Kind::Client => tx.within().list_clients(&page, which).await,
     };
     let place = |one: &MemberRecord| Place { created_at: one.created_at, id: one.member.id() };
     Ok(listing.answer(&found.map_err(refused)?, place, shown))
@@ -250,6 +269,33 @@ async fn read(
     let op = caller.op();
     let mut tx = open(&api, &op, door, tenant).await?;
     let found = tx.within().member(member).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    Ok(Json(shown(&found)))
+}
+
+/// Its name, and nothing else of it. Nobody's standing depends on a name: everybody may change their own.
+async fn rename(
+    kind: Kind,
+    State(api): State<Api>,
+    caller: Caller,
+    Path((tenant, id)): Ids,
+    if_match: IfMatch,
+    body: JsonBody,
+) -> Result<Json<Value>, Reply> {
+    let tenant: TenantId = path_id(&tenant)?;
+    let door = caller.door_to(tenant)?;
+    let member = member(kind, &id)?;
+    let op = caller.op();
+    let mut tx = open(&api, &op, door, tenant).await?;
+    spare_platform(&api, &caller, tenant, member).await?;
+    let before = tx.within().lock_member(member).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    if_match.check(&shown(&before))?;
+    let name = match kind {
+        Kind::User => body.read(named_opt)?,
+        Kind::Client => Some(body.read(named)?),
+    };
+    tx.within().rename_member(&before, name.as_deref()).await.map_err(refused)?;
+    let found = tx.within().member(member).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    tx.commit().await?;
     Ok(Json(shown(&found)))
 }
 
@@ -398,37 +444,4 @@ fn secret() -> Result<ClientSecret, Reply> {
 /// An answer with a secret, which no cache keeps.
 pub fn shown_once(status: StatusCode, body: Value) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
-}
-
-fn shown(record: &MemberRecord) -> Value {
-    let name = match record.member {
-        Member::User(_) => "email",
-        Member::Client(_) => "name",
-    };
-    json!({
-        "id": record.member.id(),
-        name: record.name,
-        "status": if record.suspended { "suspended" } else { "active" },
-        "roles": record.roles,
-        "created_at": timestamp(record.created_at),
-    })
-}
-
-fn email(doc: &Document<'_>) -> Option<String> {
-    let email = doc.text("email")?;
-    let parts = email.split_once('@');
-    let fits = email.len() <= 254
-        && email.bytes().all(|c| c.is_ascii_graphic())
-        && parts.is_some_and(|(local, domain)| {
-            !local.is_empty() && domain.contains('.') && !domain.contains('@')
-        });
-    if fits {
-        return Some(email);
-    }
-    doc.note("email", "not an e-mail address", "write one such as \"name@example.com\"");
-    None
-}
-
-fn role(doc: &Document<'_>) -> Option<Role> {
-    doc.parsed("role", "viewer, operator, developer or admin")
 }

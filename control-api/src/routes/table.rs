@@ -20,6 +20,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         factory::tenants(),
         members::endpoints(Kind::User),
         members::endpoints(Kind::Client),
+        access::roles(),
         access::api_keys(),
         access::issuers(),
         access::audited(),

@@ -35,15 +35,20 @@ use crate::{
     },
 };
 
-/// What an endpoint can be told of.
-pub const EVENTS: [&str; 7] = [
+/// What an endpoint can be told of: kinds of `gatehouse_events` that say how something ended.
+pub const EVENTS: [&str; 12] = [
+    "agent.created",
+    "agent.updated",
+    "agent.deleted",
+    "version.published",
+    "version.promoted",
+    "version.deprecated",
     "execution.completed",
     "execution.failed",
-    "execution.timeout",
+    "execution.timed_out",
     "execution.cancelled",
-    "execution.dead_letter",
-    "quota.warning",
-    "quota.exhausted",
+    "execution.given_up",
+    "quota.threshold_reached",
 ];
 /// What deliveries can be narrowed by.
 const FILTERS: &[&str] = &["state"];

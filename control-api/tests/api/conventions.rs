@@ -81,11 +81,11 @@ impl Furnished {
         let run = json!({"agent": "fuel", "version": "1.0.0"});
         let issuer = json!({"name": "x", "issuer": "https://a.example", "client_id": "x",
             "client_auth": "none", "max_role": "viewer", "roles": {}});
-        let hook = json!({"url": "https://a.example", "events": ["quota.warning"]});
+        let hook = json!({"url": "https://a.example", "events": ["quota.threshold_reached"]});
         let hook = id(world.post(&admin, &at("webhooks"), hook));
         world.database.query(&format!(
             "INSERT INTO webhook_deliveries (tenant_id, id, endpoint_id, event_id, event_kind, sealed_payload)
-             SELECT '{}', gen_random_uuid(), '{hook}', gen_random_uuid(), 'quota.warning', '' FROM generate_series(1, 3)",
+             SELECT '{}', gen_random_uuid(), '{hook}', gen_random_uuid(), 'quota.threshold_reached', '' FROM generate_series(1, 3)",
             tenant.id
         ));
         let ids = vec![

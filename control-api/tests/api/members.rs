@@ -237,3 +237,97 @@ fn lists_show_the_tenants_own_people() {
     assert_eq!(ids("clients"), [id(&admin)]);
     assert_eq!(ids("users"), [user]);
 }
+
+#[test]
+fn members_have_names_that_can_be_changed_and_lists_are_narrowed() {
+    let world = World::new();
+    let tenant = world.tenant("tenant-a");
+    let admin = world.client(&tenant, "admin");
+    let token = world.token_of(&admin);
+    let made = world.post(
+        &token,
+        &path(&tenant, "users"),
+        json!({"email": "ada@example.com", "name": "Ada", "role": "viewer"}),
+    );
+    assert_eq!((made.status, &made.json()["name"]), (201, &json!("Ada")), "{}", made.text);
+    let user = path(&tenant, &format!("users/{}", made.json()["id"].as_str().unwrap()));
+    let rename = |at: &str, body: Value| world.call(&token, "PATCH", at, Some(body));
+    assert_eq!(rename(&user, json!({"name": "Ada Lovelace"})).json()["name"], "Ada Lovelace");
+    assert_eq!(world.get(&token, &user).json()["name"], "Ada Lovelace");
+    assert_eq!(rename(&user, json!({"name": null})).json()["name"], Value::Null);
+    refused(&rename(&user, json!({"name": "a\u{7}"})), 422, "body_invalid");
+    refused(&rename(&user, json!({"email": "b@example.com"})), 422, "body_invalid");
+    // One's own name is one's own to change; a client has one.
+    let me = path(&tenant, &format!("clients/{}", id(&admin)));
+    assert_eq!(rename(&me, json!({"name": "the robot"})).json()["name"], "the robot");
+    refused(&rename(&me, json!({"name": null})), 422, "body_invalid");
+    let rows = world.get(&token, &path(&tenant, "audit?action=user.update"));
+    let values: Vec<Value> =
+        rows.json()["items"].as_array().unwrap().iter().map(|row| row["details"].clone()).collect();
+    assert_eq!(
+        values,
+        [
+            json!({"old": {"name": "Ada Lovelace"}, "new": {"name": null}}),
+            json!({"old": {"name": "Ada"}, "new": {"name": "Ada Lovelace"}}),
+        ]
+    );
+    // By standing and by role.
+    let gone = world.user(&tenant, "developer");
+    let suspend = path(&tenant, &format!("users/{gone}/suspend"));
+    assert_eq!(world.call(&token, "POST", &suspend, None).status, 200);
+    let count = |query: &str| {
+        let found = world.get(&token, &path(&tenant, &format!("users{query}")));
+        assert_eq!(found.status, 200, "{}", found.text);
+        found.json()["items"].as_array().unwrap().len()
+    };
+    assert_eq!(
+        [
+            "",
+            "?status=active",
+            "?status=suspended",
+            "?role=developer",
+            "?role=admin",
+            "?role=viewer&status=suspended"
+        ]
+        .map(count),
+        [2, 1, 1, 1, 0, 0]
+    );
+    for bad in ["?status=asleep", "?role=owner", "?name=x"] {
+        refused(&world.get(&token, &path(&tenant, &format!("users{bad}"))), 400, "query_invalid");
+    }
+}
+
+#[test]
+fn whoever_is_in_a_tenant_sees_what_its_roles_may_do() {
+    let world = World::new();
+    let tenant = world.tenant("tenant-a");
+    let viewer = world.member(&tenant, "viewer");
+    let roles = world.get(&viewer, &path(&tenant, "roles")).json()["roles"].clone();
+    let names: Vec<&str> =
+        roles.as_array().unwrap().iter().map(|one| one["role"].as_str().unwrap()).collect();
+    assert_eq!(names, ["viewer", "operator", "developer", "admin"]);
+    let may = |role: usize, permission: &str| {
+        roles[role]["permissions"].as_array().unwrap().contains(&json!(permission))
+    };
+    assert!(may(0, "agents:read") && !may(0, "agents:write") && !may(0, "tenant:manage"));
+    assert!(may(3, "tenant:manage") && !may(3, "platform:manage"), "{roles}");
+}
+
+/// Nobody gives what is above their own: a developer has no way to members at all, and an admin gives no platform.
+#[test]
+fn nobody_lifts_themselves_by_another() {
+    let world = World::new();
+    let tenant = world.tenant("tenant-a");
+    let developer = world.client(&tenant, "developer");
+    let token = world.token_of(&developer);
+    for (method, rest, body) in [
+        ("POST", "users".to_owned(), Some(json!({"email": "a@example.com", "role": "admin"}))),
+        ("POST", "clients".to_owned(), Some(json!({"name": "x", "role": "admin"}))),
+        ("PUT", format!("clients/{}/roles/admin", id(&developer)), None),
+        ("PATCH", format!("clients/{}", id(&developer)), Some(json!({"name": "x"}))),
+    ] {
+        refused(&world.call(&token, method, &path(&tenant, &rest), body), 403, "permission_denied");
+    }
+    let key = json!({"name": "k", "roles": ["admin"]});
+    refused(&world.post(&token, &path(&tenant, "api-keys"), key), 403, "permission_denied");
+}

@@ -1,4 +1,4 @@
-//! The addresses of users: sealed under the tenant's key, found by a keyed hash.
+//! The addresses and names of users: sealed under the tenant's key; an address is found by a keyed hash.
 //! Knows nothing of what a user may do.
 
 use gatehouse_contract::UserId;
@@ -7,6 +7,15 @@ use crate::{Error, Within, data_keys::Cipher};
 
 /// Where an address is sealed.
 pub(crate) const EMAIL: &str = "users.email";
+
+/// Where a name is sealed.
+pub(crate) const NAME: &str = "users.name";
+
+/// Who a user is to people.
+pub(crate) struct Person<'a> {
+    pub(crate) email: &'a str,
+    pub(crate) name: Option<&'a str>,
+}
 
 /// What stands in the place of an address that is sealed.
 pub(crate) fn placeholder(id: UserId) -> String {
@@ -23,9 +32,10 @@ impl Within<'_> {
     pub(crate) async fn insert_user(
         &mut self,
         id: UserId,
-        email: &str,
+        person: &Person<'_>,
         federated: bool,
     ) -> Result<(), Error> {
+        let Person { email, name } = *person;
         let taken = || Error::Conflict { constraint: "users_email".to_owned() };
         // One that is not sealed yet is beyond the index.
         if !federated && self.invited_in_the_clear(email).await? {
@@ -33,14 +43,15 @@ impl Within<'_> {
         }
         let cipher = self.cipher().await?;
         let done = sqlx::query(
-            "INSERT INTO users (tenant_id, id, email, sealed_email, email_index, federated)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO users (tenant_id, id, email, sealed_email, email_index, sealed_name, federated)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(self.tenant.as_uuid())
         .bind(id.as_uuid())
         .bind(placeholder(id))
         .bind(cipher.seal(EMAIL, id, email.as_bytes())?)
         .bind(email_index(&cipher, email).as_slice())
+        .bind(name.map(|name| cipher.seal(NAME, id, name.as_bytes())).transpose()?)
         .bind(federated)
         .execute(&mut *self.connection)
         .await

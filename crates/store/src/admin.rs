@@ -3,13 +3,14 @@
 //! Knows nothing of who may use it: the caller has checked the platform membership.
 
 use gatehouse_contract::{ClientId, TenantId, sidecar::Change};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    Error, OpCtx, Store, audit,
+    Error, OpCtx, Store,
+    audit::{self, told},
     data_keys::Keys,
     members::{self, Member, NewClient, Tenant, TenantRow},
 };
@@ -139,7 +140,8 @@ impl AdminTx<'_> {
             .execute(self.connection())
             .await?;
         self.within(tenant).publish_member(Member::Client(new.id)).await?;
-        self.audit(tenant, "platform_client.create", "client", new.id).await
+        let told = json!({"new": {"name": new.name, "platform": true}});
+        self.within(tenant).audit_change("platform_client.create", "client", new.id, told).await
     }
 
     /// Publishes `new`, which signs from `signs_from` on; the key before it signs until then and stays published
@@ -161,7 +163,11 @@ impl AdminTx<'_> {
         let tenant = self.op.tenant;
         let issuer = new.issuer.to_owned();
         self.within(tenant).publish(&[Change::Keys { issuer }]).await?;
-        self.audit(tenant, "signing_key.rotate", "signing_key", new.kid).await
+        let change = json!({
+            "old": {"publish_until": told(publish_until)},
+            "new": {"kid": new.kid, "signs_from": told(signs_from)},
+        });
+        self.within(tenant).audit_change("signing_key.rotate", "signing_key", new.kid, change).await
     }
 
     /// Stores the first key, which signs at once; [`Error::Conflict`] where there is one.

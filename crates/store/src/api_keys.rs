@@ -2,11 +2,12 @@
 //! Knows nothing of a key's text: it stores the mark and never reads it back.
 
 use gatehouse_contract::{ApiKeyId, Roles, sidecar::Change};
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    Error, Within,
+    Error, Within, audit,
     members::{Changed, roles},
     paging::Page,
 };
@@ -140,7 +141,15 @@ impl Within<'_> {
         .execute(&mut *self.connection)
         .await?;
         self.publish_keys(&[new.id.as_uuid()]).await?;
-        self.audit("api_key.create", "api_key", new.id).await?;
+        let told = json!({
+            "name": new.name,
+            "environment": new.environment,
+            "roles": new.roles,
+            "scopes": new.scopes,
+            "owner": new.owner,
+            "expires_at": new.expires_at.map(audit::told),
+        });
+        self.audit_change("api_key.create", "api_key", new.id, json!({"new": told})).await?;
         self.api_key(new.id, None).await?.ok_or(Error::Unreadable { what: "API key" })
     }
 
@@ -190,16 +199,19 @@ impl Within<'_> {
 
     /// Gives a key another name.
     pub async fn rename_api_key(&mut self, id: ApiKeyId, name: &str) -> Result<Changed, Error> {
-        let done = sqlx::query("UPDATE api_keys SET name = $3 WHERE tenant_id = $1 AND id = $2")
+        self.lock_api_key(id).await?;
+        let Some(before) = self.api_key(id, None).await? else { return Ok(Changed::Missing) };
+        if before.name == name {
+            return Ok(Changed::No);
+        }
+        sqlx::query("UPDATE api_keys SET name = $3 WHERE tenant_id = $1 AND id = $2")
             .bind(self.tenant.as_uuid())
             .bind(id.as_uuid())
             .bind(name)
             .execute(&mut *self.connection)
             .await?;
-        if done.rows_affected() == 0 {
-            return Ok(Changed::Missing);
-        }
-        self.audit("api_key.rename", "api_key", id).await?;
+        let change = json!({"old": {"name": before.name}, "new": {"name": name}});
+        self.audit_change("api_key.rename", "api_key", id, change).await?;
         Ok(Changed::Yes)
     }
 
@@ -249,7 +261,11 @@ impl Within<'_> {
         .execute(&mut *self.connection)
         .await?;
         self.publish_keys(&[old.as_uuid(), new.as_uuid()]).await?;
-        self.audit("api_key.rotate", "api_key", old).await?;
+        let change = json!({
+            "old": {"overlap_until": null},
+            "new": {"overlap_until": audit::told(overlap_until), "successor": new},
+        });
+        self.audit_change("api_key.rotate", "api_key", old, change).await?;
         self.api_key(new, None).await
     }
 
@@ -267,12 +283,13 @@ impl Within<'_> {
             return Ok(if known { Changed::No } else { Changed::Missing });
         }
         self.publish_keys(&[id.as_uuid()]).await?;
-        self.audit("api_key.revoke", "api_key", id).await?;
+        let change = json!({"old": {"revoked": false}, "new": {"revoked": true}});
+        self.audit_change("api_key.revoke", "api_key", id, change).await?;
         Ok(Changed::Yes)
     }
 
-    /// Ends every key of an owner.
-    pub(crate) async fn revoke_keys_of(&mut self, owner: Uuid) -> Result<(), Error> {
+    /// Ends every key of an owner and returns which; the row of the audit that tells of the owner's end names them.
+    pub(crate) async fn revoke_keys_of(&mut self, owner: Uuid) -> Result<Vec<Uuid>, Error> {
         let ended: Vec<Uuid> = sqlx::query_scalar(
             "UPDATE api_keys SET revoked_at = now() WHERE tenant_id = $1 AND owner = $2 AND revoked_at IS NULL
              RETURNING id",
@@ -282,10 +299,7 @@ impl Within<'_> {
         .fetch_all(&mut *self.connection)
         .await?;
         self.publish_keys(&ended).await?;
-        for id in ended {
-            self.audit("api_key.revoke", "api_key", id).await?;
-        }
-        Ok(())
+        Ok(ended)
     }
 
     async fn publish_keys(&mut self, ids: &[Uuid]) -> Result<(), Error> {

@@ -133,6 +133,11 @@ impl TryFrom<AuditRow> for Row {
     }
 }
 
+/// A time among the values of a row.
+pub(crate) fn told(at: OffsetDateTime) -> String {
+    at.to_offset(UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
+}
+
 pub(crate) fn digest(bytes: &[u8]) -> Result<Digest, Error> {
     bytes.try_into().map(Digest::new).map_err(|_| Error::Unreadable { what: "hash" })
 }

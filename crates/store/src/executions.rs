@@ -96,6 +96,7 @@ struct Row {
     sealed_output: Option<Vec<u8>>,
     end_reason: Option<String>,
     error: Option<String>,
+    sealed_error: Option<Vec<u8>>,
     created_at: OffsetDateTime,
     started_at: Option<OffsetDateTime>,
     completed_at: Option<OffsetDateTime>,
@@ -104,6 +105,7 @@ struct Row {
 /// Where they are sealed.
 pub(crate) const INPUT: &str = "executions.input";
 pub(crate) const OUTPUT: &str = "executions.output";
+pub(crate) const ERROR: &str = "executions.error";
 
 impl Row {
     fn open(self, cipher: &Cipher) -> Result<Execution, Error> {
@@ -112,6 +114,11 @@ impl Row {
         let output = match row.sealed_output {
             Some(sealed) => Some(cipher.open_json(OUTPUT, row.id, &sealed)?),
             None => row.output,
+        };
+        // What is in the clear is younger: a sweep's word, or one of before errors were sealed.
+        let error = match (row.error, row.sealed_error) {
+            (None, Some(sealed)) => Some(cipher.open_text(ERROR, row.id, &sealed)?),
+            (plain, _) => plain,
         };
         let end_reason = row
             .end_reason
@@ -125,7 +132,7 @@ impl Row {
             input,
             output,
             end_reason: end_reason.transpose()?,
-            error: row.error,
+            error,
             created_at: row.created_at,
             started_at: row.started_at,
             completed_at: row.completed_at,
@@ -184,7 +191,7 @@ impl TenantTx<'_> {
             "INSERT INTO executions (tenant_id, id, agent_id, agent_version_id, sealed_input, created_by)
              VALUES ($1, $2, $3, $4, $5, $6)
              RETURNING id, agent_id, agent_version_id, state, attempt, input, sealed_input, output, sealed_output,
-                end_reason, error,
+                end_reason, error, sealed_error,
                 created_at, started_at, completed_at",
         )
         .bind(self.op.tenant.as_uuid())
@@ -210,7 +217,7 @@ impl TenantTx<'_> {
     pub async fn execution(&mut self, id: ExecutionId) -> Result<Option<Execution>, Error> {
         let row: Option<Row> = sqlx::query_as(
             "SELECT id, agent_id, agent_version_id, state, attempt, input, sealed_input, output, sealed_output,
-                end_reason, error,
+                end_reason, error, sealed_error,
                 created_at, started_at, completed_at
              FROM executions WHERE id = $1",
         )
@@ -225,7 +232,7 @@ impl TenantTx<'_> {
     pub async fn list_executions(&mut self, page: &Page) -> Result<Vec<Execution>, Error> {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, agent_id, agent_version_id, state, attempt, input, sealed_input, output, sealed_output,
-                end_reason, error,
+                end_reason, error, sealed_error,
                 created_at, started_at, completed_at
              FROM executions WHERE (created_at, id) < ($1, $2) ORDER BY created_at DESC, id DESC LIMIT $3",
         )
@@ -257,7 +264,7 @@ impl TenantTx<'_> {
         let row: ClaimRow = sqlx::query_as(
             "UPDATE executions e
              SET state = 'running', lease_epoch = e.lease_epoch + 1, attempt = e.attempt + 1, worker = $2,
-                started_at = now(), end_reason = NULL, error = NULL, due_at = NULL
+                started_at = now(), end_reason = NULL, error = NULL, sealed_error = NULL, due_at = NULL
              FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
              WHERE e.id = $1 AND v.tenant_id = e.tenant_id AND v.id = e.agent_version_id
              RETURNING e.agent_id, a.name AS agent_name, v.version, v.image, e.input,
@@ -306,11 +313,16 @@ impl TenantTx<'_> {
             Some(output) => Some(self.cipher().await?.seal_json(OUTPUT, id, output)?),
             None => None,
         };
+        // It may repeat what the agent read.
+        let error = match &outcome.message {
+            Some(message) => Some(self.cipher().await?.seal(ERROR, id, message.as_bytes())?),
+            None => None,
+        };
         let stored = sealed.as_ref().map_or(0, |sealed| size(sealed));
         self.count_output(id, stored).await?;
         let completed_at: Option<OffsetDateTime> = sqlx::query_scalar(
             "UPDATE executions
-             SET state = $2, output = NULL, sealed_output = $3, end_reason = $4, error = $5,
+             SET state = $2, output = NULL, sealed_output = $3, end_reason = $4, error = NULL, sealed_error = $5,
                 completed_at = CASE WHEN $6 THEN now() END,
                 due_at = CASE WHEN $2 = 'retry'
                     THEN now() + random() * least(power(2, attempt), 60) * interval '1 second' END
@@ -320,7 +332,7 @@ impl TenantTx<'_> {
         .bind(to.as_str())
         .bind(sealed)
         .bind(outcome.reason.as_str())
-        .bind(&outcome.message)
+        .bind(error)
         .bind(to.is_settled())
         .fetch_one(self.connection())
         .await?;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, Within,
-    addresses::email_index,
+    addresses::{Person, email_index},
     lookup::Lookup,
     members::{Changed, Member},
     quotas::LimitsRow,
@@ -113,7 +113,8 @@ impl Within<'_> {
         .execute(&mut *self.connection)
         .await?;
         self.publish_member(Member::User(user)).await?;
-        self.audit("user.link", "user", user).await
+        let new = json!({"new": {"issuer": issuer, "subject": subject}});
+        self.audit_change("user.link", "user", user, new).await
     }
 
     /// Makes the user that a subject is, with these roles.
@@ -123,13 +124,13 @@ impl Within<'_> {
         email: &str,
         roles: Roles,
     ) -> Result<(), Error> {
-        self.insert_user(id, email, true).await?;
-        let new = json!({"email": email, "federated": true});
-        self.audit_change("user.create", "user", id, json!({"new": new})).await?;
+        self.insert_user(id, &Person { email, name: None }, true).await?;
         for role in roles.iter() {
-            self.grant_role(Member::User(id), role).await?;
+            self.insert_role(Member::User(id), role).await?;
         }
-        Ok(())
+        self.publish_member(Member::User(id)).await?;
+        let new = json!({"email": email, "federated": true, "roles": roles});
+        self.audit_change("user.create", "user", id, json!({"new": new})).await
     }
 
     /// Gives a user these roles and no others. The last admin who may act stays one. Returns whether all went through.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use gatehouse_contract::{IssuerId, Role, TenantId, sidecar::Change};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -175,7 +175,11 @@ impl Within<'_> {
             .bind(sealed_client_secret)
             .fetch_one(&mut *self.connection)
             .await?;
-        self.audit("issuer.create", "issuer", id).await?;
+        let mut new = told(settings);
+        if sealed_client_secret.is_some() {
+            new.insert("client_secret".to_owned(), REDACTED.into());
+        }
+        self.audit_change("issuer.create", "issuer", id, json!({"new": new})).await?;
         self.issuer_changed(&settings.issuer).await?;
         row.try_into()
     }
@@ -203,8 +207,23 @@ impl Within<'_> {
         let query = if changes_secret { query.bind(sealed_client_secret) } else { query };
         let row: Option<Row> = query.fetch_optional(&mut *self.connection).await?;
         let Some(row) = row else { return Ok(None) };
-        self.end_sessions_of_issuer(id).await?;
-        self.audit("issuer.update", "issuer", id).await?;
+        let ended = self.end_sessions_of_issuer(id).await?;
+        let (mut old, mut new) = (told(&before.settings), told(settings));
+        let same: Vec<String> = old
+            .iter()
+            .filter(|(name, was)| new.get(*name) == Some(was))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in same {
+            old.remove(&name);
+            new.remove(&name);
+        }
+        if changes_secret {
+            new.insert("client_secret".to_owned(), REDACTED.into());
+        }
+        new.insert("sessions_ended".to_owned(), ended.into());
+        let change = json!({"old": old, "new": new});
+        self.audit_change("issuer.update", "issuer", id, change).await?;
         self.issuer_changed(&before.settings.issuer).await?;
         row.try_into().map(Some)
     }
@@ -213,13 +232,14 @@ impl Within<'_> {
     /// is none.
     pub async fn delete_issuer(&mut self, id: IssuerId) -> Result<bool, Error> {
         let Some(before) = self.issuer(id).await? else { return Ok(false) };
-        self.end_sessions_of_issuer(id).await?;
+        let ended = self.end_sessions_of_issuer(id).await?;
         sqlx::query("DELETE FROM issuers WHERE tenant_id = $1 AND id = $2")
             .bind(self.tenant.as_uuid())
             .bind(id.as_uuid())
             .execute(&mut *self.connection)
             .await?;
-        self.audit("issuer.delete", "issuer", id).await?;
+        let change = json!({"old": told(&before.settings), "new": {"sessions_ended": ended}});
+        self.audit_change("issuer.delete", "issuer", id, change).await?;
         self.issuer_changed(&before.settings.issuer).await?;
         Ok(true)
     }
@@ -255,6 +275,43 @@ impl Within<'_> {
     async fn issuer_changed(&mut self, issuer: &str) -> Result<(), Error> {
         let tenant = self.tenant;
         self.publish(&[Change::Tenant { tenant }, Change::Keys { issuer: issuer.to_owned() }]).await
+    }
+}
+
+/// What the audit says of a secret.
+const REDACTED: &str = "redacted";
+
+/// What the audit says of an issuer.
+fn told(settings: &Settings) -> Map<String, Value> {
+    let of_roles: Map<String, Value> = settings
+        .role_map
+        .iter()
+        .map(|(group, role)| (group.clone(), role.as_str().into()))
+        .collect();
+    let told = json!({
+        "name": settings.name,
+        "issuer": settings.issuer,
+        "client_id": settings.client_id,
+        "client_auth": settings.client_auth.as_str(),
+        "jwks_uri": settings.jwks_uri,
+        "scopes": settings.scopes,
+        "audiences": settings.audiences,
+        "algorithms": settings.algorithms,
+        "max_role": settings.max_role,
+        "subject_claim": settings.subject_claim,
+        "email_claim": settings.email_claim,
+        "groups_claim": settings.groups_claim,
+        "role_map": of_roles,
+        "required_claims": settings.required_claims,
+        "roles_source": settings.roles_source.as_str(),
+        "sign_in": settings.allow_sign_in,
+        "bearer": settings.allow_bearer,
+        "access_tokens_only": settings.access_tokens_only,
+        "enabled": settings.enabled,
+    });
+    match told {
+        Value::Object(told) => told,
+        _ => Map::new(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! A tenant's record and who acts in it: users and clients with their status and roles.
 //! Knows nothing of secrets but their hash, and nothing of who may change whom.
 
+mod read;
+
 use gatehouse_contract::{
     ClientId, Role, Roles, TenantId, TenantStatus, Tier, UserId, sidecar::Change,
 };
@@ -9,7 +11,11 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, Within, addresses::EMAIL, data_keys::Cipher, paging::Page};
+pub use self::read::Which;
+use crate::{
+    Error, TenantTx, Within,
+    addresses::{NAME, Person},
+};
 
 /// A tenant's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +61,8 @@ pub struct MemberRecord {
     pub member: Member,
     /// A user's e-mail address, a client's name.
     pub name: String,
+    /// A user's own name, where it was told.
+    pub full_name: Option<String>,
     /// Whether it may act.
     pub suspended: bool,
     /// What it may do.
@@ -156,17 +164,24 @@ impl TenantTx<'_> {
     }
 }
 
-/// The name is a client's, or a user's address where that is not sealed yet.
-type MemberRow = (Uuid, String, Option<Vec<u8>>, String, Vec<String>, OffsetDateTime);
-
 impl Within<'_> {
-    /// Makes a user with a role. An address that is taken is [`Error::Conflict`], an unknown tenant
+    /// Makes a user without a name, with a role. An address that is taken is [`Error::Conflict`], an unknown tenant
     /// [`Error::Missing`].
     pub async fn create_user(&mut self, id: UserId, email: &str, role: Role) -> Result<(), Error> {
-        self.insert_user(id, email, false).await?;
+        self.create_named_user(id, (email, None), role).await
+    }
+
+    /// As [`Self::create_user`], with the name of whoever has the address.
+    pub async fn create_named_user(
+        &mut self,
+        id: UserId,
+        (email, name): (&str, Option<&str>),
+        role: Role,
+    ) -> Result<(), Error> {
+        self.insert_user(id, &Person { email, name }, false).await?;
         self.insert_role(Member::User(id), role).await?;
         self.publish_member(Member::User(id)).await?;
-        let new = json!({"email": email, "role": role.as_str()});
+        let new = json!({"email": email, "name": name, "role": role.as_str()});
         self.audit_change("user.create", "user", id, json!({"new": new})).await
     }
 
@@ -177,62 +192,6 @@ impl Within<'_> {
         self.publish_member(Member::Client(new.id)).await?;
         let told = json!({"name": new.name, "role": role.as_str()});
         self.audit_change("client.create", "client", new.id, json!({"new": told})).await
-    }
-
-    /// A page of the users.
-    pub async fn list_users(&mut self, page: &Page) -> Result<Vec<MemberRecord>, Error> {
-        let rows: Vec<MemberRow> = sqlx::query_as(
-            "SELECT u.id, u.email, u.sealed_email, u.status, ARRAY(SELECT m.role FROM memberships m
-                WHERE m.tenant_id = u.tenant_id AND m.subject = u.id), u.created_at
-             FROM users u WHERE u.tenant_id = $1 AND (u.created_at, u.id) < ($2, $3)
-             ORDER BY u.created_at DESC, u.id DESC LIMIT $4",
-        )
-        .bind(self.tenant.as_uuid())
-        .bind(page.after.created_at)
-        .bind(page.after.id)
-        .bind(page.limit)
-        .fetch_all(&mut *self.connection)
-        .await?;
-        self.records(rows, |id| Member::User(UserId::new(id))).await
-    }
-
-    /// A page of the clients.
-    pub async fn list_clients(&mut self, page: &Page) -> Result<Vec<MemberRecord>, Error> {
-        let rows: Vec<MemberRow> = sqlx::query_as(
-            "SELECT c.id, c.name, NULL::bytea, c.status, ARRAY(SELECT m.role FROM memberships m
-                WHERE m.tenant_id = c.tenant_id AND m.subject = c.id), c.created_at
-             FROM oauth_clients c WHERE c.tenant_id = $1 AND (c.created_at, c.id) < ($2, $3)
-             ORDER BY c.created_at DESC, c.id DESC LIMIT $4",
-        )
-        .bind(self.tenant.as_uuid())
-        .bind(page.after.created_at)
-        .bind(page.after.id)
-        .bind(page.limit)
-        .fetch_all(&mut *self.connection)
-        .await?;
-        self.records(rows, |id| Member::Client(ClientId::new(id))).await
-    }
-
-    /// What the record says of a member.
-    pub async fn member(&mut self, member: Member) -> Result<Option<MemberRecord>, Error> {
-        let query = match member {
-            Member::User(_) => {
-                "SELECT u.id, u.email, u.sealed_email, u.status, ARRAY(SELECT m.role FROM memberships m
-                    WHERE m.tenant_id = u.tenant_id AND m.subject = u.id), u.created_at
-                 FROM users u WHERE u.tenant_id = $1 AND u.id = $2"
-            }
-            Member::Client(_) => {
-                "SELECT c.id, c.name, NULL::bytea, c.status, ARRAY(SELECT m.role FROM memberships m
-                    WHERE m.tenant_id = c.tenant_id AND m.subject = c.id), c.created_at
-                 FROM oauth_clients c WHERE c.tenant_id = $1 AND c.id = $2"
-            }
-        };
-        let row: Option<MemberRow> = sqlx::query_as(query)
-            .bind(self.tenant.as_uuid())
-            .bind(member.id())
-            .fetch_optional(&mut *self.connection)
-            .await?;
-        Ok(self.records(row.into_iter().collect(), |_| member).await?.pop())
     }
 
     /// Suspends a member or lets it act again. The last admin who may act stays: [`Error::LastAdmin`].
@@ -282,7 +241,7 @@ impl Within<'_> {
         }
         self.insert_role(member, role).await?;
         self.publish_member(member).await?;
-        self.audit("role.grant", member.kind(), format!("{} {role}", member.id())).await?;
+        self.audit_roles("role.grant", &found, found.roles.with(role)).await?;
         Ok(Changed::Yes)
     }
 
@@ -302,15 +261,65 @@ impl Within<'_> {
             .execute(&mut *self.connection)
             .await?;
         self.publish_member(member).await?;
-        self.audit("role.revoke", member.kind(), format!("{} {role}", member.id())).await?;
+        let left = found.roles.iter().filter(|held| *held != role).collect();
+        self.audit_roles("role.revoke", &found, left).await?;
         Ok(Changed::Yes)
+    }
+
+    /// Gives a locked member another name, a user also none. A client without a name is [`Error::Statement`].
+    pub async fn rename_member(
+        &mut self,
+        before: &MemberRecord,
+        name: Option<&str>,
+    ) -> Result<Changed, Error> {
+        let (was, action) = match before.member {
+            Member::User(_) => (before.full_name.as_deref(), "user.update"),
+            Member::Client(_) => (Some(before.name.as_str()), "client.update"),
+        };
+        if was == name {
+            return Ok(Changed::No);
+        }
+        let id = before.member.id();
+        match before.member {
+            Member::User(_) => {
+                let cipher = self.cipher().await?;
+                let sealed = name.map(|name| cipher.seal(NAME, id, name.as_bytes())).transpose()?;
+                sqlx::query("UPDATE users SET sealed_name = $3 WHERE tenant_id = $1 AND id = $2")
+                    .bind(self.tenant.as_uuid())
+                    .bind(id)
+                    .bind(sealed)
+                    .execute(&mut *self.connection)
+                    .await?;
+            }
+            Member::Client(_) => {
+                sqlx::query("UPDATE oauth_clients SET name = $3 WHERE tenant_id = $1 AND id = $2")
+                    .bind(self.tenant.as_uuid())
+                    .bind(id)
+                    .bind(name)
+                    .execute(&mut *self.connection)
+                    .await?;
+            }
+        }
+        let change = json!({"old": {"name": was}, "new": {"name": name}});
+        self.audit_change(action, before.member.kind(), id, change).await?;
+        Ok(Changed::Yes)
+    }
+
+    async fn audit_roles(
+        &mut self,
+        action: &'static str,
+        before: &MemberRecord,
+        now: Roles,
+    ) -> Result<(), Error> {
+        let change = json!({"old": {"roles": before.roles}, "new": {"roles": now}});
+        self.audit_change(action, before.member.kind(), before.member.id(), change).await
     }
 
     /// Removes a member; its keys end with it. The last admin who may act stays: [`Error::LastAdmin`].
     pub async fn delete_member(&mut self, member: Member) -> Result<Changed, Error> {
         let Some(found) = self.lock(member).await? else { return Ok(Changed::Missing) };
         self.spare_last_admin(&found).await?;
-        self.revoke_keys_of(member.id()).await?;
+        let keys = self.revoke_keys_of(member.id()).await?;
         let query = match member {
             Member::User(_) => "DELETE FROM users WHERE tenant_id = $1 AND id = $2",
             Member::Client(_) => "DELETE FROM oauth_clients WHERE tenant_id = $1 AND id = $2",
@@ -329,8 +338,10 @@ impl Within<'_> {
         };
         let roles: Vec<&str> = found.roles.iter().map(Role::as_str).collect();
         let old = match member {
-            Member::User(_) => json!({"email": found.name, "roles": roles}),
-            Member::Client(_) => json!({"name": found.name, "roles": roles}),
+            Member::User(_) => {
+                json!({"email": found.name, "name": found.full_name, "roles": roles, "api_keys": keys})
+            }
+            Member::Client(_) => json!({"name": found.name, "roles": roles, "api_keys": keys}),
         };
         self.audit_change(action, member.kind(), member.id(), json!({"old": old})).await?;
         Ok(Changed::Yes)
@@ -354,7 +365,8 @@ impl Within<'_> {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        self.audit("client.rotate_secret", "client", client).await?;
+        let change = json!({"old": {"secret": "redacted"}, "new": {"secret": "redacted"}});
+        self.audit_change("client.rotate_secret", "client", client, change).await?;
         Ok(true)
     }
 
@@ -419,17 +431,7 @@ impl Within<'_> {
         if others { Ok(()) } else { Err(Error::LastAdmin) }
     }
 
-    async fn records(
-        &mut self,
-        rows: Vec<MemberRow>,
-        member: impl Fn(Uuid) -> Member,
-    ) -> Result<Vec<MemberRecord>, Error> {
-        let sealed = rows.iter().any(|row| row.2.is_some());
-        let cipher = if sealed { Some(self.cipher().await?) } else { None };
-        rows.into_iter().map(|row| record(row, cipher.as_deref(), &member)).collect()
-    }
-
-    async fn insert_role(&mut self, member: Member, role: Role) -> Result<(), Error> {
+    pub(crate) async fn insert_role(&mut self, member: Member, role: Role) -> Result<(), Error> {
         let query = match member {
             Member::User(_) => {
                 "INSERT INTO memberships (tenant_id, user_id, role) VALUES ($1, $2, $3)"
@@ -446,17 +448,4 @@ impl Within<'_> {
             .await?;
         Ok(())
     }
-}
-
-fn record(
-    (id, name, sealed, status, names, created_at): MemberRow,
-    cipher: Option<&Cipher>,
-    member: impl Fn(Uuid) -> Member,
-) -> Result<MemberRecord, Error> {
-    let name = match (sealed, cipher) {
-        (Some(sealed), Some(cipher)) => cipher.open_text(EMAIL, id, &sealed)?,
-        _ => name,
-    };
-    let suspended = status == "suspended";
-    Ok(MemberRecord { member: member(id), name, suspended, roles: roles(&names)?, created_at })
 }

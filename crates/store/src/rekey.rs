@@ -10,7 +10,7 @@ use crate::{
     Error, MasterKeys, Store, SystemTx, TenantTx,
     addresses::{EMAIL, email_index, placeholder},
     data_keys::name_of,
-    executions::{INPUT, OUTPUT},
+    executions::{ERROR, INPUT, OUTPUT},
 };
 
 /// What the platform seals under a key of the file, beside the data keys.
@@ -147,7 +147,7 @@ impl SystemTx {
     }
 }
 
-type Plain = (Uuid, Option<Value>, Option<Value>);
+type Plain = (Uuid, Option<Value>, Option<Value>, Option<String>);
 
 impl TenantTx<'_> {
     /// Seals at most `limit` users and as many executions that were stored before rows were sealed; returns how many it
@@ -160,8 +160,8 @@ impl TenantTx<'_> {
         .fetch_all(self.connection())
         .await?;
         let executions: Vec<Plain> = sqlx::query_as(
-            "SELECT id, input, output FROM executions
-             WHERE input IS NOT NULL AND state IN ('completed', 'failed', 'timeout', 'cancelled', 'dead_letter')
+            "SELECT id, input, output, error FROM executions
+             WHERE (input IS NOT NULL OR error IS NOT NULL) AND state IN ('completed', 'failed', 'timeout', 'cancelled', 'dead_letter')
              ORDER BY id LIMIT $1 FOR UPDATE",
         )
         .bind(i64::from(limit))
@@ -184,18 +184,21 @@ impl TenantTx<'_> {
             .execute(self.connection())
             .await?;
         }
-        for (id, input, output) in executions {
+        for (id, input, output, error) in executions {
             let name = ExecutionId::new(id);
-            let input = input.unwrap_or_default();
-            let output =
-                output.map(|output| cipher.seal_json(OUTPUT, name, &output)).transpose()?;
+            let json = |column, value: Option<Value>| {
+                value.map(|value| cipher.seal_json(column, name, &value)).transpose()
+            };
+            let error = error.map(|text| cipher.seal(ERROR, name, text.as_bytes())).transpose()?;
             sqlx::query(
-                "UPDATE executions SET input = NULL, output = NULL, sealed_input = $2,
-                    sealed_output = coalesce($3, sealed_output) WHERE id = $1",
+                "UPDATE executions SET input = NULL, output = NULL, error = NULL,
+                    sealed_input = coalesce($2, sealed_input), sealed_output = coalesce($3, sealed_output),
+                    sealed_error = coalesce($4, sealed_error) WHERE id = $1",
             )
             .bind(id)
-            .bind(cipher.seal_json(INPUT, name, &input)?)
-            .bind(output)
+            .bind(json(INPUT, input)?)
+            .bind(json(OUTPUT, output)?)
+            .bind(error)
             .execute(self.connection())
             .await?;
         }

@@ -2,11 +2,13 @@
 //! nothing. Knows nothing of tokens but their marks.
 
 use gatehouse_contract::sidecar::{Change, Denied};
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
     Error, Within,
+    audit::told,
     members::{Changed, Member},
 };
 
@@ -27,7 +29,8 @@ impl Within<'_> {
         }
         let denied = Denied::Token { token: mark.to_owned(), until_s: seconds(until) };
         self.publish(&[Change::Deny(denied)]).await?;
-        self.audit("token.revoke", "token", mark).await?;
+        let new = json!({"new": {"until": told(until)}});
+        self.audit_change("token.revoke", "token", mark, new).await?;
         Ok(true)
     }
 
@@ -61,9 +64,12 @@ impl Within<'_> {
             until_s: seconds(until),
         };
         let mut changes = vec![Change::Deny(denied)];
-        changes.extend(self.end_sessions_of(member).await?);
+        let ended = self.end_sessions_of(member).await?;
+        let sessions = ended.len();
+        changes.extend(ended);
         self.publish(&changes).await?;
-        self.audit("token.revoke_all", member.kind(), member.id()).await?;
+        let new = json!({"new": {"issued_before": told(before), "sessions_ended": sessions}});
+        self.audit_change("token.revoke_all", member.kind(), member.id(), new).await?;
         Ok(Changed::Yes)
     }
 

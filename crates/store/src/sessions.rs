@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use gatehouse_contract::{IssuerId, Role, TenantId, UserId, sidecar::Change};
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, Within};
+use crate::{Error, Within, audit::told};
 
 /// A sign-in that was sent to a provider. It comes back once.
 #[derive(Clone, PartialEq, Eq)]
@@ -141,7 +142,9 @@ impl Within<'_> {
         .bind(new.expires_at)
         .execute(&mut *self.connection)
         .await?;
-        self.audit("session.create", "session", new.id).await
+        let told =
+            json!({"user": new.user, "issuer": new.issuer, "expires_at": told(new.expires_at)});
+        self.audit_change("session.create", "session", new.id, json!({"new": told})).await
     }
 
     /// Puts off a session's end: it was used. Not an act, so that it leaves no audit row.
@@ -156,23 +159,25 @@ impl Within<'_> {
 
     /// Ends a session. `false` where it had ended before.
     pub async fn revoke_session(&mut self, id: Uuid) -> Result<bool, Error> {
-        let done = sqlx::query(
-            "UPDATE sessions SET revoked_at = now() WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL",
+        let user: Option<Uuid> = sqlx::query_scalar(
+            "UPDATE sessions SET revoked_at = now() WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL
+             RETURNING user_id",
         )
         .bind(self.tenant.as_uuid())
         .bind(id)
-        .execute(&mut *self.connection)
+        .fetch_optional(&mut *self.connection)
         .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
+        let Some(user) = user else { return Ok(false) };
         self.publish(&[Change::Credential { credential: id.to_string() }]).await?;
-        self.audit("session.revoke", "session", id).await?;
+        self.audit_change("session.revoke", "session", id, json!({"old": {"user": user}})).await?;
         Ok(true)
     }
 
-    /// Ends every session that came through an issuer.
-    pub(crate) async fn end_sessions_of_issuer(&mut self, issuer: IssuerId) -> Result<(), Error> {
+    /// Ends every session that came through an issuer; returns how many those were.
+    pub(crate) async fn end_sessions_of_issuer(
+        &mut self,
+        issuer: IssuerId,
+    ) -> Result<usize, Error> {
         let ended: Vec<Uuid> = sqlx::query_scalar(
             "UPDATE sessions SET revoked_at = now()
              WHERE tenant_id = $1 AND issuer_id = $2 AND revoked_at IS NULL RETURNING id",
@@ -183,7 +188,8 @@ impl Within<'_> {
         .await?;
         let changes: Vec<Change> =
             ended.iter().map(|id| Change::Credential { credential: id.to_string() }).collect();
-        self.publish(&changes).await
+        self.publish(&changes).await?;
+        Ok(ended.len())
     }
 }
 

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use gatehouse_contract::TenantId;
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
 use crate::{
     Error, OpCtx, Store, audit,
     data_keys::{Cipher, Keys},
+    within::Done,
 };
 
 /// What a tenant's transaction begins with, in one round trip. Local to the transaction, so that the next user of the
@@ -28,20 +30,48 @@ pub struct TenantTx<'op> {
     transaction: Transaction<'static, Postgres>,
     pub(crate) op: &'op OpCtx,
     keys: Keys,
+    gathered: Option<Vec<Done>>,
 }
 
 impl Store {
     /// Opens a transaction that sees `op.tenant` alone.
     pub async fn tenant<'op>(&self, op: &'op OpCtx) -> Result<TenantTx<'op>, Error> {
         let transaction = self.app.begin_with(enter(op.tenant)).await?;
-        Ok(TenantTx { transaction, op, keys: Keys::new(self.vault.clone()) })
+        Ok(TenantTx { transaction, op, keys: Keys::new(self.vault.clone()), gathered: None })
     }
 }
 
 impl TenantTx<'_> {
+    /// From here on what is done to members and credentials is told in one row of the audit: that of what is done last,
+    /// which names all that led to it in `with`.
+    pub fn in_one_row(&mut self) {
+        self.gathered.get_or_insert_default();
+    }
+
     /// Makes it last.
-    pub async fn commit(self) -> Result<(), Error> {
+    pub async fn commit(mut self) -> Result<(), Error> {
+        self.tell_gathered().await?;
         self.transaction.commit().await.map_err(Into::into)
+    }
+
+    async fn tell_gathered(&mut self) -> Result<(), Error> {
+        let mut gathered = self.gathered.take().unwrap_or_default();
+        let Some(mut last) = gathered.pop() else { return Ok(()) };
+        let with: Vec<Value> = gathered
+            .into_iter()
+            .map(|done| {
+                let mut told = done.values;
+                told.insert("action".to_owned(), done.action.into());
+                told.insert("target_kind".to_owned(), done.target_kind.into());
+                told.insert("target_id".to_owned(), done.target_id.into());
+                Value::Object(told)
+            })
+            .collect();
+        if !with.is_empty() {
+            last.values.insert("with".to_owned(), Value::Array(with));
+        }
+        let Done { action, target_kind, target_id, values } = last;
+        self.within().audit_change(action, target_kind, target_id, Value::Object(values)).await
     }
 
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
@@ -52,8 +82,10 @@ impl TenantTx<'_> {
         (&mut self.transaction, self.op)
     }
 
-    pub(crate) fn parts_and_keys(&mut self) -> (&mut PgConnection, &OpCtx, &mut Keys) {
-        (&mut self.transaction, self.op, &mut self.keys)
+    pub(crate) fn all_parts(
+        &mut self,
+    ) -> (&mut PgConnection, &OpCtx, &mut Keys, Option<&mut Vec<Done>>) {
+        (&mut self.transaction, self.op, &mut self.keys, self.gathered.as_mut())
     }
 
     /// The tenant's key.

@@ -2,6 +2,7 @@
 //! Knows nothing of which versions are served.
 
 use gatehouse_contract::{ApiVersion, sidecar::Change};
+use serde_json::json;
 
 use crate::{Error, Within, members::Changed};
 
@@ -24,21 +25,20 @@ impl Within<'_> {
                 .bind(self.tenant.as_uuid())
                 .fetch_optional(&mut *self.connection)
                 .await?;
-        match before {
-            None => return Ok(Changed::Missing),
-            Some(before) if before.as_deref() == pin.map(ApiVersion::as_str) => {
-                return Ok(Changed::No);
-            }
-            Some(_) => {}
+        let Some(before) = before else { return Ok(Changed::Missing) };
+        let pin = pin.map(ApiVersion::as_str);
+        if before.as_deref() == pin {
+            return Ok(Changed::No);
         }
         sqlx::query("UPDATE tenants SET version_pin = $2 WHERE id = $1")
             .bind(self.tenant.as_uuid())
-            .bind(pin.map(ApiVersion::as_str))
+            .bind(pin)
             .execute(&mut *self.connection)
             .await?;
         let tenant = self.tenant;
         self.publish(&[Change::Tenant { tenant }]).await?;
-        self.audit("tenant.version_pin", "tenant", tenant).await?;
+        let change = json!({"old": {"version": before}, "new": {"version": pin}});
+        self.audit_change("tenant.version_pin", "tenant", tenant, change).await?;
         Ok(Changed::Yes)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, Within, paging::Page};
+use crate::{Error, Within, audit, paging::Page};
 
 /// Most endpoints of a tenant: each is told of every event that it wants.
 pub const MAX_ENDPOINTS: i64 = 20;
@@ -238,7 +238,7 @@ impl Within<'_> {
         .fetch_one(&mut *self.connection)
         .await?;
         let made = Webhook::from(row);
-        let until = |webhook: &Webhook| json!({"secret": "redacted", "previous_until": webhook.previous_until.map(|at| at.to_string())});
+        let until = |webhook: &Webhook| json!({"secret": "redacted", "previous_until": webhook.previous_until.map(audit::told)});
         let change = json!({"old": until(&before), "new": until(&made)});
         self.audit_change("webhook.rotate_secret", "webhook", id, change).await?;
         Ok(Some(made))

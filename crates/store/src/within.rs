@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use gatehouse_contract::{TenantId, sidecar::Change};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
 use crate::{
@@ -22,13 +22,23 @@ pub struct Within<'t> {
     pub(crate) tenant: TenantId,
     pub(crate) reason: Option<&'t str>,
     keys: &'t mut Keys,
+    /// Where what was done waits for the one row that tells of it; `None` writes each at once.
+    gathered: Option<&'t mut Vec<Done>>,
+}
+
+/// Something that was done, and has no row of the audit yet.
+pub(crate) struct Done {
+    pub(crate) action: &'static str,
+    pub(crate) target_kind: &'static str,
+    pub(crate) target_id: String,
+    pub(crate) values: Map<String, Value>,
 }
 
 impl TenantTx<'_> {
     /// The tenant's own members and credentials.
     pub fn within(&mut self) -> Within<'_> {
-        let (connection, op, keys) = self.parts_and_keys();
-        Within { connection, op, tenant: op.tenant, reason: None, keys }
+        let (connection, op, keys, gathered) = self.all_parts();
+        Within { connection, op, tenant: op.tenant, reason: None, keys, gathered }
     }
 }
 
@@ -36,7 +46,7 @@ impl AdminTx<'_> {
     /// The members and credentials of any tenant.
     pub fn within(&mut self, tenant: TenantId) -> Within<'_> {
         let (connection, op, reason, keys) = self.parts_and_keys();
-        Within { connection, op, tenant, reason: Some(reason), keys }
+        Within { connection, op, tenant, reason: Some(reason), keys, gathered: None }
     }
 }
 
@@ -46,25 +56,17 @@ impl Within<'_> {
         self.tenant
     }
 
+    /// Writes the row of what was done, where there is nothing to tell of it.
     pub(crate) async fn audit(
         &mut self,
         action: &'static str,
         target_kind: &'static str,
         target_id: impl ToString,
     ) -> Result<(), Error> {
-        let (tenant, target_id) = (self.tenant, target_id.to_string());
-        let entry = audit::Entry {
-            tenant,
-            action,
-            target_kind,
-            target_id,
-            reason: self.reason,
-            details: None,
-        };
-        audit::write(self.connection, self.op, entry).await
+        self.audit_change(action, target_kind, target_id, Value::Object(Map::new())).await
     }
 
-    /// As [`Self::audit`], with what was before and after: objects `old` and `new`, without secrets.
+    /// Writes the row of what was done, with what was before and after: objects `old` and `new`, without secrets.
     pub(crate) async fn audit_change(
         &mut self,
         action: &'static str,
@@ -72,10 +74,17 @@ impl Within<'_> {
         target_id: impl ToString,
         values: Value,
     ) -> Result<(), Error> {
+        let target_id = target_id.to_string();
+        if let Some(gathered) = &mut self.gathered {
+            let Value::Object(values) = values else {
+                return Err(Error::Unreadable { what: "values" });
+            };
+            gathered.push(Done { action, target_kind, target_id, values });
+            return Ok(());
+        }
         let details = Some(Details::seal(&*self.cipher().await?, &values)?);
-        let (tenant, target_id) = (self.tenant, target_id.to_string());
-        let entry =
-            audit::Entry { tenant, action, target_kind, target_id, reason: self.reason, details };
+        let (tenant, reason) = (self.tenant, self.reason);
+        let entry = audit::Entry { tenant, action, target_kind, target_id, reason, details };
         audit::write(self.connection, self.op, entry).await
     }
 

@@ -3,8 +3,21 @@
 use super::TENANT;
 use crate::{
     federation,
-    routes::{api_keys, audit, endpoint::Endpoint},
+    routes::{api_keys, audit, endpoint::Endpoint, roles},
 };
+
+pub fn roles() -> Vec<Endpoint> {
+    let at = format!("{TENANT}/roles");
+    vec![
+        Endpoint::read(
+            &at,
+            "readRoles",
+            "Which roles there are, and what each may do",
+            roles::read,
+        )
+        .answers(200, "Roles"),
+    ]
+}
 
 pub fn api_keys() -> Vec<Endpoint> {
     let all = format!("{TENANT}/api-keys");

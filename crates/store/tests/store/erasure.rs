@@ -6,8 +6,12 @@ use std::process::Command;
 use gatehouse_contract::{ExecutionId, Role, TenantId, UserId};
 use gatehouse_execution::{EndReason, outcome::Outcome};
 use gatehouse_store::{
-    Error, Job, OpCtx, Store, Urls, api_keys::NewApiKey, audit::Filter, executions::NewExecution,
-    members::Changed,
+    Error, Job, OpCtx, Store, Urls,
+    api_keys::NewApiKey,
+    audit::Filter,
+    executions::NewExecution,
+    members::{Changed, Which},
+    paging::Page,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -16,6 +20,7 @@ use crate::harness::{Db, key, keys, rows, run, with_db};
 
 const EMAIL: &str = "Planted.Address@example.com";
 const INPUT: &str = "planted input";
+const FAULT: &str = "planted fault";
 const OUTPUT: &str = "planted output";
 /// Everything that is looked for, in any case.
 const PLANTED: &[&str] = &["planted", "706c616e746564"];
@@ -44,7 +49,8 @@ async fn plant(db: &Db, slug: &str) -> (OpCtx, ExecutionId) {
     let id = ExecutionId::new(Uuid::new_v4());
     let mut tx = db.store.tenant(&op).await.unwrap();
     let mut within = tx.within();
-    within.create_user(UserId::new(Uuid::new_v4()), EMAIL, Role::Admin).await.unwrap();
+    let user = UserId::new(Uuid::new_v4());
+    within.create_named_user(user, (EMAIL, Some("Planted Name")), Role::Admin).await.unwrap();
     within.create_api_key(&NewApiKey { name: "planted key", ..key(Uuid::new_v4()) }).await.unwrap();
     let input = json!({"text": INPUT});
     tx.submit_execution(&NewExecution { id, agent: of.0, version: of.1, input }).await.unwrap();
@@ -61,7 +67,7 @@ async fn plant(db: &Db, slug: &str) -> (OpCtx, ExecutionId) {
     let outcome = Outcome {
         reason: EndReason::Completed,
         output: Some(json!({"text": OUTPUT})),
-        message: None,
+        message: Some(FAULT.to_owned()),
     };
     tx.complete_execution(id, claimed.lease_epoch, &outcome).await.unwrap().unwrap();
     tx.commit().await.unwrap();
@@ -94,7 +100,13 @@ async fn personal_values_are_sealed_at_rest_and_read_as_they_were_written() {
             (read.input, read.output),
             (json!({"text": INPUT}), Some(json!({"text": OUTPUT})))
         );
+        assert_eq!(read.error.as_deref(), Some(FAULT));
         let mut within = tx.within();
+        let users = within.list_users(&Page::first(10), Which::default()).await.unwrap();
+        assert_eq!(
+            (users[0].name.as_str(), users[0].full_name.as_deref()),
+            (EMAIL, Some("Planted Name"))
+        );
         // However it is written, it is the same address.
         assert!(within.invited(&EMAIL.to_uppercase()).await.unwrap().is_some());
         assert!(within.invited("other@example.com").await.unwrap().is_none());
@@ -173,7 +185,7 @@ async fn rows_from_before_are_read_found_and_sealed_in_batches() {
         let user = Uuid::new_v4();
         let before = format!(
             "UPDATE executions SET input = '{{\"text\": \"{INPUT}\"}}', sealed_input = NULL,
-                output = '{{\"text\": \"{OUTPUT}\"}}', sealed_output = NULL;
+                output = '{{\"text\": \"{OUTPUT}\"}}', sealed_output = NULL, error = '{FAULT}', sealed_error = NULL;
              INSERT INTO users (tenant_id, id, email) VALUES ('{0}', '{user}', 'Old.Planted@example.com')",
             op.tenant
         );
@@ -182,6 +194,7 @@ async fn rows_from_before_are_read_found_and_sealed_in_batches() {
             let mut tx = db.store.tenant(&op).await.unwrap();
             let read = tx.execution(id).await.unwrap().unwrap();
             assert_eq!((read.input, read.output), (json!({"text": INPUT}), Some(json!({"text": OUTPUT}))));
+            assert_eq!(read.error.as_deref(), Some(FAULT));
             let found = tx.within().invited("old.planted@EXAMPLE.com").await.unwrap();
             assert_eq!(found, Some(UserId::new(user)));
             let (id, email) = (UserId::new(Uuid::new_v4()), "old.planted@example.com");
