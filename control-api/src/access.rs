@@ -55,6 +55,7 @@ pub struct Caller {
 }
 
 /// Which door leads to a tenant.
+#[derive(Debug, Clone)]
 pub enum Door {
     /// The caller's own tenant.
     Own,
@@ -94,7 +95,7 @@ async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
     let (actor, verdict) = match shown {
         Credential::Bearer(token) => by_token(api, token).await?,
         Credential::ApiKey(key) => {
-            (Actor::ApiKey, principal::of_api_key(api, key).await.map_err(away)?)
+            (Actor::ApiKey, principal::remembered_api_key(api, key, away).await?)
         }
         Credential::Session(value) => {
             let sign_in = api.sign_in.as_ref().ok_or_else(credential::worthless)?;
@@ -181,7 +182,7 @@ async fn by_token(api: &Api, token: &[u8]) -> Result<(Actor, Verdict), Reply> {
         mark: mark.as_deref(),
         issued_at_s: claims.issued_at.map(|at| at.as_secs()),
     };
-    Ok((Actor::Client, principal::of_own_token(api, token).await.map_err(away)?))
+    Ok((Actor::Client, principal::remembered_own_token(api, token, away).await?))
 }
 
 async fn judge(api: &Api, parsed: &Parsed<'_>) -> Result<Result<Claims, Refusal>, Reply> {

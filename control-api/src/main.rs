@@ -4,6 +4,7 @@
 mod access;
 mod bodies;
 mod bootstrap;
+mod cache;
 mod clock;
 mod condition;
 mod config;

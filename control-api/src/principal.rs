@@ -3,7 +3,8 @@
 
 use gatehouse_authn::api_key::{ApiKey, Mark};
 use gatehouse_contract::{TenantId, sidecar::PrincipalFacts};
-use gatehouse_store::Error;
+use gatehouse_service::Reply;
+use gatehouse_store::{Error, lookup::ApiKey as Stored};
 use uuid::Uuid;
 
 use crate::routes::Api;
@@ -40,6 +41,25 @@ pub async fn of_own_token(api: &Api, token: Token<'_>) -> Result<Verdict, Error>
     }
 }
 
+/// As [`of_own_token`], as it may be remembered: for our own guard, never for what others remember in turn.
+pub async fn remembered_own_token(
+    api: &Api,
+    token: Token<'_>,
+    away: impl Fn(Error) -> Reply,
+) -> Result<Verdict, Reply> {
+    let Ok(subject) = token.subject.parse() else { return Ok(Verdict::Stranger) };
+    let record = async {
+        let lookup = api.store.lookup();
+        lookup.standing(token.tenant, subject, token.mark).await.map_err(away)
+    };
+    let found = api.cache.member((token.tenant, subject, token.mark), record).await?;
+    Ok(match found {
+        None => Verdict::Stranger,
+        Some(standing) if standing.denies(token.issued_at_s) => Verdict::Worthless,
+        Some(standing) => Verdict::Known(Box::new(standing.facts.clone())),
+    })
+}
+
 /// Whom a token stands for whose subject was mapped to this member of the tenant.
 pub async fn of_member(api: &Api, member: Uuid, token: Token<'_>) -> Result<Verdict, Error> {
     let found = api.store.lookup().standing(token.tenant, member, token.mark).await?;
@@ -54,10 +74,26 @@ pub async fn of_member(api: &Api, member: Uuid, token: Token<'_>) -> Result<Verd
 pub async fn of_api_key(api: &Api, text: &str) -> Result<Verdict, Error> {
     let Ok(key) = ApiKey::parse(text) else { return Ok(Verdict::Worthless) };
     let found = api.store.lookup().api_key(key.id()).await?;
-    let Some(found) = found else { return Ok(Verdict::Worthless) };
-    let mark = Mark { pepper_id: found.mark.pepper_id, hmac: found.mark.hmac };
+    Ok(of_found(api, key, found.as_ref()))
+}
+
+/// As [`of_api_key`], as it may be remembered: for our own guard alone.
+pub async fn remembered_api_key(
+    api: &Api,
+    text: &str,
+    away: impl Fn(Error) -> Reply,
+) -> Result<Verdict, Reply> {
+    let Ok(key) = ApiKey::parse(text) else { return Ok(Verdict::Worthless) };
+    let record = async { api.store.lookup().api_key(key.id()).await.map_err(away) };
+    let found = api.cache.api_key(key.id(), record).await?;
+    Ok(of_found(api, key, found.as_deref()))
+}
+
+fn of_found(api: &Api, key: ApiKey<'_>, found: Option<&Stored>) -> Verdict {
+    let Some(found) = found else { return Verdict::Worthless };
+    let mark = Mark { pepper_id: found.mark.pepper_id.clone(), hmac: found.mark.hmac };
     if found.alive && api.peppers.knows(key, &mark) {
-        return Ok(Verdict::Known(Box::new(found.facts)));
+        return Verdict::Known(Box::new(found.facts.clone()));
     }
-    Ok(Verdict::Worthless)
+    Verdict::Worthless
 }

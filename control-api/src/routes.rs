@@ -4,6 +4,7 @@
 mod agents;
 mod api_keys;
 mod audit;
+mod cache;
 pub mod door;
 pub mod endpoint;
 mod executions;
@@ -35,7 +36,10 @@ use time::format_description::well_known::Rfc3339;
 use tracing::error;
 
 use self::reference::Reference;
-use crate::{config::Tokens, keyring::Keyring, oidc::SignIn, paging::Cursors, seal::Sealer};
+use crate::{
+    cache::Cache, clock, config::Tokens, keyring::Keyring, oidc::SignIn, paging::Cursors,
+    seal::Sealer,
+};
 
 /// What every handler may use.
 #[derive(Clone)]
@@ -63,6 +67,7 @@ pub fn rules(tokens: &Tokens) -> Rules {
     Rules {
         audiences: vec![tokens.audience.clone()],
         access_tokens_only: true,
+    pub cache: Cache,
         ..Rules::new(tokens.issuer.clone())
     }
 }

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     bodies,
+    cache::Cache,
     config::{self, Config},
     erasure,
     keyring::{self, Keyring},
@@ -60,16 +61,17 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let document = document.map_err(|error| Stop::software(&error))?;
     let rules = routes::rules(&tokens);
     let status = Arc::new(Status::default());
-    let (relay, permissions) = match &redis {
+    let (relay, permissions, cache) = match &redis {
         Some(address) => {
             let stop = |error| Stop::usage(vec![format!("$.redis.url: {error}")]);
             let relay = Relay::new(store.clone(), address, Arc::clone(&status)).map_err(stop)?;
             let permissions = Permissions::new(address, FILL).map_err(stop)?;
-            (Some(relay), Some(permissions))
+            let cache = Cache::new(address).map_err(stop)?;
+            (Some(relay), Some(permissions), cache)
         }
         None => {
             warn!("no $.redis: sidecars hear of no change, and ask for every credential again");
-            (None, None)
+            (None, None, Cache::default())
         }
     };
     let seals = Arc::new(sealer::status::Status::default());
@@ -96,6 +98,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         peppers: Arc::new(peppers),
         image_store: image_store.into(),
         permissions,
+        cache: cache.clone(),
         sealer,
         cursors: Arc::new(cursors),
         reference: Arc::new(Reference::new(&document)),
@@ -111,6 +114,8 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let finish = |router| app::finish_counted(router, Bounds::default(), requests.clone());
     let (word, text) = (Arc::clone(&status), Arc::clone(&status));
     let ready = if relay.is_some() { ready.note("relay", move || word.word()) } else { ready };
+    let word = cache.clone();
+    let ready = if redis.is_some() { ready.note("cache", move || word.word()) } else { ready };
     let ready = match &sealing {
         Some(_) => {
             let word = Arc::clone(&seals);
@@ -119,7 +124,10 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         }
         None => ready,
     };
-    let metrics = requests.router_with(move || text.render() + &seals.render());
+    let metrics = requests.router_with({
+        let cache = cache.clone();
+        move || text.render() + &seals.render() + &cache.render()
+    });
     let admin = admin::router(ready).merge(metrics);
     let relaying = async {
         if let Some(relay) = relay {
@@ -129,12 +137,13 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let jobs = async {
         if let Some(sealer) = sealing {
             let keeping = months::run(store.clone(), months, shutdown.clone());
-            let erasing = erasure::run(store.clone(), shutdown.clone());
+            let erasing = erasure::run(store.clone(), cache.clone(), shutdown.clone());
             tokio::join!(sealer.run(shutdown.clone()), keeping, erasing);
         }
     };
     tokio::join!(
         relaying,
+        cache.follow(shutdown.clone()),
         jobs,
         listen::serve("listen", public, finish(routes::public(&state)), shutdown.clone()),
         listen::serve(

@@ -63,6 +63,7 @@ impl Relay {
         for row in waiting {
             match &row.change {
                 Some(change) => changes.push(change.clone()),
+                None if row.purge => {}
                 // Of another version. To wait for it would hold up every revocation behind it.
                 None => {
                     error!(outbox.id = row.id, "a change that this build does not know is left out")
@@ -73,7 +74,12 @@ impl Relay {
         let sequence = self.feed.publish(&stands.epoch, stands.sequence, &changes).await?;
         let ids: Vec<i64> = waiting.iter().map(|row| row.id).collect();
         tx.mark_relayed(&ids).await?;
-        tx.set_feed_state(&FeedState { epoch: stands.epoch.clone(), sequence }).await?;
+        // Everything is to be forgotten: the next round begins another feed, under which nothing was remembered.
+        let state = match waiting.iter().any(|row| row.purge) {
+            true => FeedState { epoch: String::new(), sequence: 0 },
+            false => FeedState { epoch: stands.epoch.clone(), sequence },
+        };
+        tx.set_feed_state(&state).await?;
         self.status.published(changes.len());
         Ok(())
     }

@@ -1,12 +1,18 @@
 //! An open transaction within one tenant, through whichever door leads the caller there.
 //! Knows no operation.
 
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
 use gatehouse_contract::{Reason, TenantId};
 use gatehouse_service::Reply;
 use gatehouse_store::{AdminTx, OpCtx, TenantTx, Within};
+use serde_json::Value;
 
 use crate::{
     access::Door,
+    cache::{Entity, Fresh},
     routes::{Api, refused},
 };
 
@@ -31,6 +37,26 @@ pub async fn open<'op>(
             let mut tx = api.store.admin(op, &reason).await.map_err(refused)?;
             tx.tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?;
             Ok(Tx::Platform(tx, tenant))
+        }
+    }
+}
+
+/// A document of `tenant` as `show` makes it: of the caller's own tenant it may be remembered, the platform's way to another
+/// one is taken and recorded every time.
+pub async fn shown(
+    api: &Api,
+    op: &OpCtx,
+    door: Door,
+    (tenant, entity, fresh): (TenantId, Entity, Fresh),
+    show: impl AsyncFnOnce(&mut Tx<'_>) -> Result<Value, Reply>,
+) -> Result<Response, Reply> {
+    match door {
+        Door::Own => {
+            let record = async { show(&mut own(api, op).await?).await };
+            api.cache.document((tenant, entity), fresh, record).await
+        }
+        Door::Platform(_) => {
+            Ok(Json(show(&mut open(api, op, door, tenant).await?).await?).into_response())
         }
     }
 }

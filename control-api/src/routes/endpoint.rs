@@ -12,7 +12,7 @@ use axum::{
 
 use crate::{
     access::{guard, tenant_in_path},
-    bodies, condition, once,
+    bodies, cache, condition, once,
     paging::Filters,
     routes::Api,
 };
@@ -231,4 +231,10 @@ impl Endpoint {
             .route_layer(from_fn_with_state(api.clone(), guard))
             .layer(DefaultBodyLimit::max(self.body_bytes))
     }
+        // What changes tenants and their members is beside what runs in them.
+        let remembered = self.method != "GET" && self.path.starts_with("/api/v1/factory/");
+        let served = match remembered {
+            true => served.route_layer(from_fn_with_state(api.clone(), cache::forgotten_after)),
+            false => served,
+        };
 }

@@ -5,6 +5,7 @@ use axum::{
     Json,
     extract::{Path, State},
     http::StatusCode,
+    response::Response,
 };
 use gatehouse_contract::{
     Document, Reason, TenantId,
@@ -17,8 +18,13 @@ use serde_json::Value;
 
 use crate::{
     access::Caller,
+    cache::{Entity, Fresh},
     condition::IfMatch,
-    routes::{Api, door::open, path_id, refused},
+    routes::{
+        Api,
+        door::{self, Tx},
+        path_id, refused,
+    },
 };
 
 /// The largest limit of a window: the stores that count have no room for more.
@@ -32,11 +38,12 @@ pub async fn read(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-) -> Result<Json<Value>, Reply> {
+    fresh: Fresh,
+) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
-    let op = caller.op();
-    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    Ok(Json(shown(&tx.within().limits().await.map_err(refused)?)))
+    let door = caller.door_to(tenant)?;
+    let show = async |tx: &mut Tx<'_>| Ok(shown(&tx.within().limits().await.map_err(refused)?));
+    door::shown(&api, &caller.op(), door, (tenant, Entity::Limits, fresh), show).await
 }
 
 /// `PUT /api/v1/factory/tenants/{tenant}/limits`: replaces them all.

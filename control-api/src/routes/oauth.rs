@@ -112,6 +112,7 @@ pub async fn revoke(State(api): State<Api>, request: Request) -> Result<Response
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
     tx.within().revoke_token(&mark, until).await.map_err(refused)?;
     tx.commit().await.map_err(refused)?;
+    api.cache.forget_credential(&mark);
     info!(client.id = %id, token.id = token_id, "token revoked");
     Ok(done())
 }

@@ -21,6 +21,7 @@ use crate::{
     once::Once,
     random,
     routes::{Api, door::platform, path_id, refused, timestamp},
+    cache::{Entity, Fresh},
 };
 
 /// Slugs that would be mistaken for parts of the product.
@@ -71,9 +72,14 @@ pub async fn read(
 ) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
-    let found = if tenant == caller.tenant {
-        api.store.tenant(&op).await.map_err(refused)?.record().await
-    } else if caller.platform {
+    if tenant == caller.tenant {
+        let record = async {
+            let found = api.store.tenant(&op).await.map_err(refused)?.record().await;
+            Ok(shown(&found.map_err(refused)?.ok_or(Reason::NotFound)?))
+        };
+        return api.cache.document((tenant, Entity::Tenant), fresh, record).await;
+    }
+    let found = if caller.platform {
         let reason = caller.reason_or("reading a tenant's record");
         api.store.admin(&op, &reason).await.map_err(refused)?.tenant(tenant).await
     } else {
@@ -90,7 +96,8 @@ pub async fn change(
     Path(tenant): Path<String>,
     if_match: IfMatch,
     body: JsonBody,
-) -> Result<Json<Value>, Reply> {
+    fresh: Fresh,
+) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let reason = caller.platform_reason()?;
     let tier = body.read(|doc| doc.parsed::<Tier>("tier", "free, pro or enterprise"))?;

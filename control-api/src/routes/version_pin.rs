@@ -5,6 +5,7 @@ use axum::{
     Json,
     extract::{Path, State},
     http::StatusCode,
+    response::Response,
 };
 use gatehouse_contract::{ApiVersion, Reason, TenantId};
 use gatehouse_service::{Reply, body::JsonBody};
@@ -13,10 +14,11 @@ use serde_json::{Value, json};
 
 use crate::{
     access::Caller,
+    cache::{Entity, Fresh},
     condition::IfMatch,
     routes::{
         Api,
-        door::{Tx, open},
+        door::{self, Tx, open},
         path_id, refused,
     },
 };
@@ -26,12 +28,14 @@ pub async fn read(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-) -> Result<Json<Value>, Reply> {
+    fresh: Fresh,
+) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
-    let op = caller.op();
-    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    let pin = tx.within().version_pin().await.map_err(refused)?;
-    Ok(Json(shown(pin.as_ref())))
+    let door = caller.door_to(tenant)?;
+    let show = async |tx: &mut Tx<'_>| {
+        Ok(shown(tx.within().version_pin().await.map_err(refused)?.as_ref()))
+    };
+    door::shown(&api, &caller.op(), door, (tenant, Entity::VersionPin, fresh), show).await
 }
 
 /// `PUT /api/v1/factory/tenants/{tenant}/version-pin`.

@@ -8,6 +8,8 @@ mod api_keys;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod cache;
+#[cfg(test)]
 mod conventions;
 #[cfg(test)]
 mod database;

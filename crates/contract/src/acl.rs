@@ -28,11 +28,12 @@ pub const SIDECAR: Service = Service {
                +exec +xrange +xrevrange +zadd +zcard +zrange +zrem +zremrangebyrank +zremrangebyscore +zscore",
 };
 
-/// The control API: credentials, the change feed, caches.
+/// The control API: credentials, the change feed, which each of its processes also reads, and caches.
 pub const CONTROL: Service = Service {
     user: "control",
     keys: "~cred:* ~feed:* ~cache:*",
-    commands: "+ping +time +watch +unwatch +multi +exec +get +mget +set +del +xadd +xrevrange +zadd +zremrangebyscore",
+    commands: "+ping +time +watch +unwatch +multi +exec +get +mget +set +del +expire +xadd +xrange +xrevrange +zadd +zrange \
+               +zremrangebyscore",
 };
 
 /// The execution worker: the queue's streams.
@@ -113,7 +114,7 @@ mod tests {
             "user default reset off\n\
              user admin reset on >a ~* &* +@all\n\
              user sidecar reset on >s ~rl:* %R~cred:* %R~feed:* +ping +fcall +function|load +cluster|slots +asking +time +get +getrange +set +setrange +mget +pexpire +multi +exec +xrange +xrevrange +zadd +zcard +zrange +zrem +zremrangebyrank +zremrangebyscore +zscore\n\
-             user control reset on >c ~cred:* ~feed:* ~cache:* +ping +time +watch +unwatch +multi +exec +get +mget +set +del +xadd +xrevrange +zadd +zremrangebyscore\n\
+             user control reset on >c ~cred:* ~feed:* ~cache:* +ping +time +watch +unwatch +multi +exec +get +mget +set +del +expire +xadd +xrange +xrevrange +zadd +zrange +zremrangebyscore\n\
              user worker reset on >w ~queue:* +ping +multi +exec +xadd +xack +xdel +xlen +xreadgroup +xautoclaim +xgroup|create\n"
         );
     }

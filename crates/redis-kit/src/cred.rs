@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::{
-    feed,
+    cache, feed,
     link::{Address, Error, Link},
 };
 
@@ -89,6 +89,7 @@ pub struct Generation {
     epoch: Option<String>,
     /// Of the tenant, and of the key.
     marks: (Option<String>, Option<String>),
+    now_s: u64,
     read: Instant,
 }
 
@@ -113,8 +114,13 @@ fn key_key(id: ApiKeyId) -> String {
     format!("cred:key:{id}")
 }
 
-fn tenant_mark_key(tenant: TenantId) -> String {
+pub(crate) fn tenant_mark_key(tenant: TenantId) -> String {
     format!("cred:gen:{{{tenant}}}")
+}
+
+/// What names the facts that are cached of a tenant.
+pub(crate) fn facts_index_key(tenant: TenantId) -> String {
+    format!("cred:index:{{{tenant}}}")
 }
 
 fn credential_mark_key(credential: &str) -> String {
@@ -134,6 +140,11 @@ fn facts_key(tenant: TenantId, holder: Holder<'_>) -> String {
         Holder::Key(id) => format!("key:{id}"),
     };
     format!("cred:perm:{{{tenant}}}:{name}")
+}
+
+/// Makes what is cached of a tenant void; `mark` was never used before.
+pub(crate) fn void_tenant(pipe: &mut Pipeline, tenant: TenantId, mark: &str) {
+    pipe.cmd("SET").arg(tenant_mark_key(tenant)).arg(mark).arg("EX").arg(GENERATION_S).ignore();
 }
 
 /// Makes what is cached of a change's subject void; `mark` was never used before.
@@ -247,11 +258,12 @@ impl Permissions {
         tenant: TenantId,
         holder: Holder<'_>,
     ) -> Result<Generation, Error> {
-        let mut ask = redis::cmd("MGET");
-        ask.arg(feed::EPOCH).arg(&mark_keys(tenant, holder));
+        let mut ask = pipe();
+        ask.cmd("MGET").arg(feed::EPOCH).arg(&mark_keys(tenant, holder)).cmd("TIME");
         let read = Instant::now();
-        let (epoch, one, other) = self.0.query(&ask).await?;
-        Ok(Generation { epoch, marks: (one, other), read })
+        type Answer = ((Option<String>, Option<String>, Option<String>), (u64, u64));
+        let ((epoch, one, other), (now_s, _)): Answer = self.0.pipe(&ask).await?;
+        Ok(Generation { epoch, marks: (one, other), now_s, read })
     }
 
     /// Remembers facts that were read after `generation`, for five minutes. Without a feed, or when that was long
@@ -272,9 +284,13 @@ impl Permissions {
         }
         let stored = StoredFacts { epoch, marks: generation.marks.clone(), facts };
         let text = serde_json::to_string(&stored).map_err(|_| Error::Foreign)?;
-        let mut set = redis::cmd("SET");
-        set.arg(facts_key(tenant, holder)).arg(text).arg("EX").arg(KEEP_S);
-        self.0.query(&set).await
+        let key = facts_key(tenant, holder);
+        let mut write = pipe();
+        write.atomic().cmd("SET").arg(&key).arg(text).arg("EX").arg(KEEP_S).ignore();
+        // Named, so that a tenant's end takes them away at once.
+        let times = (generation.now_s, KEEP_S);
+        cache::name_in(&mut write, &facts_index_key(tenant), &key, times);
+        self.0.pipe(&write).await
     }
 
     /// A holder's facts as they were remembered under `epoch`, if nothing has changed since as far as Redis knows.

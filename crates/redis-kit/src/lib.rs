@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod cache;
 mod cluster;
 pub mod cred;
 pub mod feed;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     Error, Store, SystemTx,
     api_keys::KeyMark,
+    remembered::PURGE,
     revocations::{ends_s, seconds},
     system::Listener,
 };
@@ -32,6 +33,8 @@ pub struct Waiting {
     pub created_at: OffsetDateTime,
     /// What it says; `None` where this build does not understand it.
     pub change: Option<Change>,
+    /// Whether it says that everything is to be forgotten.
+    pub purge: bool,
 }
 
 /// What the relay wrote last.
@@ -155,6 +158,7 @@ impl SystemTx {
         let read = |(id, created_at, payload)| Waiting {
             id,
             created_at,
+            purge: payload.get("kind").is_some_and(|kind| kind == PURGE),
             change: serde_json::from_value(payload).ok(),
         };
         Ok(rows.into_iter().map(read).collect())

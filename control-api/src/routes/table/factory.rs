@@ -90,3 +90,11 @@ pub fn platform() -> Vec<Endpoint> {
         .answers(201, "SigningKey"),
     ]
 }
+        Endpoint::act(
+            "/api/v1/factory/cache/purge",
+            "purgeCache",
+            "Has everything that is remembered of a tenant, or of all, forgotten everywhere",
+            cache::purge,
+        )
+        .takes("CachePurge")
+        .answers(202, "CachePurge"),
