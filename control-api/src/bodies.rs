@@ -61,8 +61,13 @@ async fn whole(rules: &Validator, awaited: &Awaited, request: Request) -> Result
 }
 
 fn reply(refusal: &Refusal) -> Response {
+    told(refusal).into_response()
+}
+
+/// A judge's refusal as ours.
+pub fn told(refusal: &Refusal) -> Reply {
     let problem = refusal.problem();
     let reply = Reply::new(refusal.reason).detail(refusal.detail);
     let members = problem.extensions.into_iter();
-    members.fold(reply, |reply, (name, value)| reply.with(&name, value)).into_response()
+    members.fold(reply, |reply, (name, value)| reply.with(&name, value))
 }

@@ -171,6 +171,23 @@ impl Listing {
         self.filters.get(name).map(String::as_str)
     }
 
+    /// What the list is narrowed to, read: `what` says what it must be.
+    pub fn parsed<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Reply> {
+        let wrong = |_| invalid(format!("{name} is {what}"));
+        self.filter(name).map(|text| text.parse().map_err(wrong)).transpose()
+    }
+
+    /// As [`Self::filter`], of a closed list.
+    pub fn one_of(
+        &self,
+        name: &str,
+        known: &[&'static str],
+    ) -> Result<Option<&'static str>, Reply> {
+        let Some(text) = self.filter(name) else { return Ok(None) };
+        let found = known.iter().find(|one| **one == text).copied();
+        found.map(Some).ok_or_else(|| invalid(format!("{name} is one of {}", known.join(", "))))
+    }
+
     /// The page, and where the next one is (RFC 8288): `rows` are those of [`Self::page`].
     pub fn answer<T>(
         &self,

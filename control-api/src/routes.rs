@@ -8,20 +8,32 @@ mod cache;
 pub mod door;
 pub mod endpoint;
 mod executions;
+mod history;
 mod internal;
 mod limits;
 mod members;
 mod oauth;
+mod operations;
+mod organizations;
+mod quotas;
 pub mod reference;
 mod roles;
 pub mod table;
+pub mod tenant_config;
 pub mod tenants;
+mod usage;
 mod version_pin;
+mod versions;
 pub mod webhooks;
 
 use std::{path::Path, sync::Arc};
 
-use axum::{Router, extract::DefaultBodyLimit, routing::post};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderValue, header},
+    routing::post,
+};
 use gatehouse_authn::{Rules, api_key::Peppers};
 use gatehouse_contract::{
     Reason,
@@ -30,7 +42,7 @@ use gatehouse_contract::{
 };
 use gatehouse_redis_kit::cred::Permissions;
 use gatehouse_service::{Reply, exit::chain};
-use gatehouse_store::{Error, OffsetDateTime, Store, webhooks::TOO_MANY};
+use gatehouse_store::{Error, OffsetDateTime, Store, usage::Counted, webhooks::TOO_MANY};
 use gatehouse_validate::Validator;
 use time::format_description::well_known::Rfc3339;
 use tracing::error;
@@ -55,6 +67,7 @@ pub struct Api {
     pub image_store: Arc<Path>,
     /// Filled for the sidecars, never read here.
     pub permissions: Option<Permissions>,
+    pub cache: Cache,
     pub sealer: Arc<Sealer>,
     pub cursors: Arc<Cursors>,
     pub reference: Arc<Reference>,
@@ -67,7 +80,6 @@ pub fn rules(tokens: &Tokens) -> Rules {
     Rules {
         audiences: vec![tokens.audience.clone()],
         access_tokens_only: true,
-    pub cache: Cache,
         ..Rules::new(tokens.issuer.clone())
     }
 }
@@ -107,7 +119,9 @@ pub fn refused(error: Error) -> Reply {
         Error::Missing { .. } => Reason::NotFound.into(),
         Error::Conflict { constraint } => {
             let detail = match constraint.as_str() {
-                "tenants_slug_key" => "the slug is taken",
+                "tenants_slug_key" | "tenants_slug_given" => {
+                    "the slug is taken, or was another tenant's once"
+                }
                 "agents_name" => "an agent of this name exists",
                 "agent_versions_tenant_id_agent_id_version_key" => "this version exists",
                 "users_email" => "a user with this address exists",
@@ -117,6 +131,9 @@ pub fn refused(error: Error) -> Reply {
                 _ => "it exists already",
             };
             Reply::new(Reason::Conflict).detail(detail)
+        }
+        Error::QuotaExceeded { what, limit, used, resets_at } => {
+            used_up(*what, *limit, *used, *resets_at)
         }
         Error::LastAdmin => {
             Reply::new(Reason::Conflict).detail("the tenant would have no admin who may act")
@@ -131,6 +148,39 @@ pub fn refused(error: Error) -> Reply {
             error!(error = %chain(&error), "a store operation failed");
             Reason::Internal.into()
         }
+    }
+}
+
+/// Seconds after which a client whose queue is full tries again.
+const QUEUE_AGAIN_S: u64 = 5;
+
+/// 429 with what is used up, and when to come again where that is known.
+fn used_up(what: Counted, limit: u64, used: u64, resets_at: Option<OffsetDateTime>) -> Reply {
+    let name = what.as_str();
+    let (reason, after) = match (what, resets_at) {
+        (Counted::QueuedExecutions, _) => (Reason::QueueFull, Some(QUEUE_AGAIN_S)),
+        (_, Some(at)) => {
+            // Never before it begins anew.
+            let left = clock::since_epoch(at).as_secs();
+            let now = clock::since_epoch(clock::now()).as_secs();
+            (Reason::QuotaExceeded, Some(left.saturating_sub(now).max(1)))
+        }
+        (_, None) => (Reason::QuotaExceeded, None),
+    };
+    let mend = match reason {
+        Reason::QueueFull => "wait until some have begun",
+        _ if resets_at.is_some() => "it begins anew at midnight UTC",
+        _ => "remove some, or ask the platform for more",
+    };
+    let reply = Reply::new(reason)
+        .detail(format!("the tenant's quota {name} is used up ({used} of {limit}): {mend}"))
+        .with("quota", name.into())
+        .with("limit", limit.into())
+        .with("used", used.into())
+        .with("resets_at", resets_at.map(timestamp).into());
+    match after {
+        Some(after) => reply.header(header::RETRY_AFTER, HeaderValue::from(after)),
+        None => reply,
     }
 }
 

@@ -4,7 +4,10 @@
 use gatehouse_contract::rbac::{Access, Matrix};
 use serde_json::{Map, Value, json};
 
-use crate::routes::endpoint::{Endpoint, Manner};
+use crate::routes::{
+    endpoint::{Endpoint, Manner},
+    tenant_config,
+};
 
 /// What holds for all.
 pub const CONVENTIONS: &str = "\
@@ -42,7 +45,11 @@ pub fn describe(endpoint: &Endpoint, matrix: &Matrix) -> Value {
     let Some(members) = operation.as_object_mut() else { return operation };
     if let Some(name) = endpoint.body {
         let media = json!({"schema": schema(name)});
-        let body = json!({"required": true, "content": {"application/json": media}});
+        let mut content = Map::from_iter([("application/json".to_owned(), media.clone())]);
+        if endpoint.merges {
+            content.insert("application/merge-patch+json".to_owned(), media);
+        }
+        let body = json!({"required": true, "content": content});
         members.insert("requestBody".to_owned(), body);
     } else if endpoint.path == "/oauth2/token" || endpoint.path == "/oauth2/revoke" {
         let media = json!({"schema": {"type": "object"}});
@@ -110,6 +117,19 @@ fn tag(path: &str) -> &'static str {
     }
 }
 
+fn filter(name: &str) -> &'static str {
+    match name {
+        "at" => "As it was at this time (RFC 3339); now where it is not said.",
+        "since" => "Only those of this time or later (RFC 3339).",
+        "until" => "Only those before this time (RFC 3339); of usage up to this day, itself included.",
+        "from" => "From this day (UTC) on, such as 2026-01-31.",
+        "within" => "This organization and all below it.",
+        "parent" => "Those right below this organization; `none` for those at the top.",
+        "promoted" | "deprecated" => "Only those that are (`true`) or are not (`false`).",
+        _ => "Only those with exactly this value.",
+    }
+}
+
 fn parameters_of(endpoint: &Endpoint) -> Vec<Value> {
     let named = path_names(&endpoint.path).map(|name| {
         let schema = match name {
@@ -122,7 +142,7 @@ fn parameters_of(endpoint: &Endpoint) -> Vec<Value> {
     });
     let filters = endpoint.filters.iter().map(|name| {
         json!({"name": name, "in": "query", "required": false,
-            "description": "Only those with exactly this value.", "schema": {"type": "string", "maxLength": 500}})
+            "description": filter(name), "schema": {"type": "string", "maxLength": 500}})
     });
     let shared: &[&str] = match endpoint.manner {
         Manner::Public => &[],
@@ -156,6 +176,9 @@ fn responses(endpoint: &Endpoint) -> Value {
             ("Retry-After", "RetryAfter"),
             ("Idempotency-Replayed", "Replayed"),
         ],
+        Manner::Remove if status == 202 => {
+            &[("Location", "Location"), ("Retry-After", "RetryAfter")]
+        }
         Manner::Act => &[("Location", "Location"), ("Idempotency-Replayed", "Replayed")],
         _ => &[],
     };
@@ -223,6 +246,7 @@ fn media(endpoint: &Endpoint) -> &'static str {
     match endpoint.path.as_str() {
         "/.well-known/jwks.json" => "application/jwk-set+json",
         "/api/v1/openapi.json" => "application/vnd.oai.openapi+json;version=3.1",
+        tenant_config::SCHEMA_PATH => "application/schema+json",
         _ => "application/json",
     }
 }

@@ -56,6 +56,8 @@ pub struct Endpoint {
     /// The schema of its body.
     pub body: Option<&'static str>,
     pub body_bytes: usize,
+    /// Whether the body is a merge patch and may say so (RFC 7396).
+    pub merges: bool,
     /// Status and schema of a success; of a list's items.
     pub answer: (u16, Option<&'static str>),
     pub filters: &'static [&'static str],
@@ -87,6 +89,7 @@ impl Endpoint {
             manner,
             body: None,
             body_bytes: BODY_BYTES,
+            merges: false,
             answer: (200, None),
             filters: &[],
             served: on(filter, handler),
@@ -195,6 +198,12 @@ impl Endpoint {
         self
     }
 
+    /// What it takes is a merge patch.
+    pub fn merges(mut self) -> Self {
+        self.merges = true;
+        self
+    }
+
     /// How large that may be.
     pub fn up_to(mut self, bytes: usize) -> Self {
         self.body_bytes = bytes;
@@ -222,6 +231,12 @@ impl Endpoint {
             Manner::Change => served.route_layer(from_fn(condition::require)),
             Manner::State | Manner::Remove | Manner::Stream => served,
         };
+        // What changes tenants and their members is beside what runs in them.
+        let remembered = self.method != "GET" && self.path.starts_with("/api/v1/factory/");
+        let served = match remembered {
+            true => served.route_layer(from_fn_with_state(api.clone(), cache::forgotten_after)),
+            false => served,
+        };
         let served = served.route_layer(from_fn_with_state(api.clone(), bodies::judge));
         let served = match self.path.contains("{tenant}") {
             true => served.route_layer(from_fn(tenant_in_path)),
@@ -231,10 +246,4 @@ impl Endpoint {
             .route_layer(from_fn_with_state(api.clone(), guard))
             .layer(DefaultBodyLimit::max(self.body_bytes))
     }
-        // What changes tenants and their members is beside what runs in them.
-        let remembered = self.method != "GET" && self.path.starts_with("/api/v1/factory/");
-        let served = match remembered {
-            true => served.route_layer(from_fn_with_state(api.clone(), cache::forgotten_after)),
-            false => served,
-        };
 }

@@ -18,6 +18,7 @@ const TENANT: &str = "/api/v1/factory/tenants/{tenant}";
 pub fn endpoints() -> Vec<Endpoint> {
     let groups = [
         factory::tenants(),
+        factory::tenancy(),
         members::endpoints(Kind::User),
         members::endpoints(Kind::Client),
         access::roles(),

@@ -1,4 +1,5 @@
-//! Tenants: made, read, changed. Only the platform changes one, through the admin door and with a reason.
+//! Tenants: listed, made, read, changed, removed. Only the platform changes one, through the admin door and with a reason;
+//! what has to reach others is an operation.
 
 use axum::{
     Json,
@@ -6,22 +7,26 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use gatehouse_contract::{Document, Reason, TenantId, Tier};
+use gatehouse_contract::{Document, OperationId, Reason, TenantId, Tier};
 use gatehouse_service::{Reply, body::JsonBody};
 use gatehouse_store::{
     AdminTx,
     members::{Changed, Tenant},
+    operations::{Operation, OperationKind},
+    paging::Place,
+    tenants::{Listed, TenantFilter},
 };
 use serde_json::{Value, json};
 
 use crate::{
     access::Caller,
     bootstrap::PLATFORM_SLUG,
+    cache::{Entity, Fresh},
     condition::IfMatch,
     once::Once,
+    paging::Listing,
     random,
-    routes::{Api, door::platform, path_id, refused, timestamp},
-    cache::{Entity, Fresh},
+    routes::{Api, door::platform, operations::accepted, path_id, refused, timestamp},
 };
 
 /// Slugs that would be mistaken for parts of the product.
@@ -42,7 +47,38 @@ const RESERVED: &[&str] = &[
 
 const MAX_NAME_CHARS: usize = 200;
 
-/// `POST /api/v1/factory/tenants`.
+/// What the list can be narrowed by.
+pub const FILTERS: &[&str] = &["slug", "status", "tier"];
+
+const STATUSES: &[&str] = &["provisioning", "active", "suspended", "deleting", DELETED];
+/// Shown in the place of the record's status once nothing of a tenant is left.
+const DELETED: &str = "deleted";
+
+/// `GET /api/v1/factory/tenants`.
+pub async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    listing: Listing,
+) -> Result<Response, Reply> {
+    let status = listing.one_of("status", STATUSES)?;
+    let erased = match status {
+        Some(DELETED) => Some(true),
+        Some("deleting") => Some(false),
+        _ => None,
+    };
+    let status = status.filter(|status| *status != DELETED).and_then(|status| status.parse().ok());
+    let tier = listing.parsed("tier", "free, pro or enterprise")?;
+    let filter = TenantFilter { slug: listing.filter("slug"), tier, status, erased };
+    let op = caller.op();
+    let reason = caller.reason_or("listing tenants");
+    let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
+    let found = tx.list_tenants(&listing.page(), &filter).await.map_err(refused)?;
+    let place =
+        |one: &Listed| Place { created_at: one.tenant.created_at, id: one.tenant.id.as_uuid() };
+    Ok(listing.answer(&found, place, listed))
+}
+
+/// `POST /api/v1/factory/tenants`: 202, and an active tenant as soon as that is answered.
 pub async fn create(
     State(api): State<Api>,
     caller: Caller,
@@ -60,8 +96,10 @@ pub async fn create(
     let id = TenantId::new(random::id());
     let mut tx = platform(&api, &op, &reason, id).await?;
     once.begin(&mut tx).await?;
-    let made = tx.of_platform()?.create_tenant(id, &slug, &name, tier).await.map_err(refused)?;
-    once.end(&api, tx, created(&format!("/api/v1/factory/tenants/{id}"), shown(&made))).await
+    let admin = tx.of_platform()?;
+    admin.create_tenant(id, &slug, &name, tier).await.map_err(refused)?;
+    let begun = begin(admin, id, OperationKind::Create, true).await?;
+    once.end(&api, tx, accepted(&begun)).await
 }
 
 /// `GET /api/v1/factory/tenants/{tenant}`.
@@ -69,7 +107,8 @@ pub async fn read(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-) -> Result<Json<Value>, Reply> {
+    fresh: Fresh,
+) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
     if tenant == caller.tenant {
@@ -81,34 +120,64 @@ pub async fn read(
     }
     let found = if caller.platform {
         let reason = caller.reason_or("reading a tenant's record");
-        api.store.admin(&op, &reason).await.map_err(refused)?.tenant(tenant).await
+        api.store.admin(&op, &reason).await.map_err(refused)?.listed_tenant(tenant).await
     } else {
         Ok(None)
     };
     let found = found.map_err(refused)?.ok_or(Reason::NotFound)?;
-    Ok(Json(shown(&found)))
+    Ok(Json(listed(&found)).into_response())
 }
 
-/// `PATCH /api/v1/factory/tenants/{tenant}`: its tier, and nothing else of it.
+/// `PATCH /api/v1/factory/tenants/{tenant}`: its name, its tier, or both.
 pub async fn change(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
     if_match: IfMatch,
     body: JsonBody,
-    fresh: Fresh,
-) -> Result<Response, Reply> {
+) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let reason = caller.platform_reason()?;
-    let tier = body.read(|doc| doc.parsed::<Tier>("tier", "free, pro or enterprise"))?;
+    let (name, tier) = body.read(|doc| {
+        let name = doc.raw("name").map(|_| named(doc));
+        let tier = doc.parsed_opt::<Tier>("tier", "free, pro or enterprise");
+        Some((name.map_or(Some(None), |name| name.map(Some))?, tier?))
+    })?;
     let op = caller.op();
     let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
     let before = tx.lock_tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?;
     if_match.check(&shown(&before))?;
-    let done = tx.set_tier(tenant, tier).await.map_err(refused)?;
+    if tenant == caller.tenant && tier.is_some_and(|tier| tier != before.tier) {
+        return Err(Reply::new(Reason::Conflict).detail("the platform's own tier stays"));
+    }
+    let done = tx.change_tenant(tenant, name.as_deref(), tier).await.map_err(refused)?;
     let found = changed(&mut tx, tenant, done).await?;
     tx.commit().await.map_err(refused)?;
     Ok(Json(shown(&found)))
+}
+
+/// `DELETE /api/v1/factory/tenants/{tenant}`: from now on nobody of it acts; then its rows go, and its key.
+pub async fn delete(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+    if_match: IfMatch,
+) -> Result<Response, Reply> {
+    let tenant: TenantId = path_id(&tenant)?;
+    let reason = caller.platform_reason()?;
+    let op = caller.op();
+    let mut tx = api.store.admin(&op, &reason).await.map_err(refused)?;
+    tx.lock_tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    let before = tx.listed_tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    if_match.check(&listed(&before))?;
+    if tenant == caller.tenant {
+        return Err(Reply::new(Reason::Conflict).detail("the platform's own tenant stays"));
+    }
+    // Asked for again it is the operation of before.
+    let done = tx.request_erasure(tenant).await.map_err(refused)?;
+    let begun = begin(&mut tx, tenant, OperationKind::Delete, done == Changed::Yes).await?;
+    tx.commit().await.map_err(refused)?;
+    Ok(accepted(&begun))
 }
 
 /// `POST /api/v1/factory/tenants/{tenant}/suspend`.
@@ -148,8 +217,22 @@ async fn set_suspended(
     once.begin(&mut tx).await?;
     let admin = tx.of_platform()?;
     let done = admin.set_tenant_suspended(tenant, suspended).await.map_err(refused)?;
-    let found = changed(admin, tenant, done).await?;
-    once.end(api, tx, Json(shown(&found)).into_response()).await
+    if done == Changed::Missing {
+        return Err(Reason::NotFound.into());
+    }
+    let kind = if suspended { OperationKind::Suspend } else { OperationKind::Resume };
+    let begun = begin(admin, tenant, kind, done == Changed::Yes).await?;
+    once.end(api, tx, accepted(&begun)).await
+}
+
+async fn begin(
+    tx: &mut AdminTx<'_>,
+    tenant: TenantId,
+    kind: OperationKind,
+    changed: bool,
+) -> Result<Operation, Reply> {
+    let id = OperationId::new(random::id());
+    tx.begin_operation(id, tenant, kind, changed).await.map_err(refused)
 }
 
 async fn changed(tx: &mut AdminTx<'_>, tenant: TenantId, done: Changed) -> Result<Tenant, Reply> {
@@ -157,6 +240,14 @@ async fn changed(tx: &mut AdminTx<'_>, tenant: TenantId, done: Changed) -> Resul
         return Err(Reason::NotFound.into());
     }
     Ok(tx.tenant(tenant).await.map_err(refused)?.ok_or(Reason::NotFound)?)
+}
+
+fn listed(one: &Listed) -> Value {
+    let mut value = shown(&one.tenant);
+    if let (Some(_), Some(members)) = (one.erased_at, value.as_object_mut()) {
+        members.insert("status".to_owned(), DELETED.into());
+    }
+    value
 }
 
 fn shown(tenant: &Tenant) -> Value {
@@ -204,7 +295,8 @@ fn slug(doc: &Document<'_>) -> Option<String> {
         );
         return None;
     }
-    if RESERVED.contains(&slug.as_str()) {
+    // A deleted tenant's place has such a name.
+    if RESERVED.contains(&slug.as_str()) || slug.starts_with("deleted-") {
         doc.note("slug", "reserved", "choose another");
         return None;
     }

@@ -1,6 +1,7 @@
 //! What every endpoint of a kind does alike: pages, conditional requests, repeated requests. Asked of each endpoint that
 //! the OpenAPI document has, so that one that is added is asked, too.
 
+mod audited;
 mod once;
 mod pages;
 mod reference;
@@ -65,7 +66,11 @@ pub struct Furnished {
 
 impl Furnished {
     pub fn new() -> Self {
-        let world = World::new();
+        Self::of(World::new())
+    }
+
+    /// In a world that was begun in another way.
+    pub fn of(world: World) -> Self {
         let tenant = world.tenant("tenant-a");
         let admin = world.member(&tenant, "admin");
         let agent = world.published(&tenant, &admin, "fuel");
@@ -88,9 +93,18 @@ impl Furnished {
              SELECT '{}', gen_random_uuid(), '{hook}', gen_random_uuid(), 'quota.threshold_reached', '' FROM generate_series(1, 3)",
             tenant.id
         ));
+        let version = world
+            .database
+            .query(&format!("SELECT id FROM agent_versions WHERE agent_id = '{agent}'"));
+        let europe = id(world.post(&admin, &at("organizations"), json!({"name": "X"})));
+        let operations = world.get(&world.platform, "/api/v1/factory/operations").json();
+        let operation = operations["items"][0]["id"].as_str().unwrap().to_owned();
         let ids = vec![
+            ("organization", europe),
+            ("operation", operation),
             ("webhook", hook),
             ("tenant", tenant.id.clone()),
+            ("version", version),
             ("agent", agent),
             ("execution", id(world.post(&admin, "/api/v1/runtime/executions", run))),
             ("user", world.user(&tenant, "viewer")),

@@ -10,15 +10,25 @@ mod audit;
 #[cfg(test)]
 mod cache;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod conventions;
 #[cfg(test)]
 mod database;
 #[cfg(test)]
 mod described;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod logs;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
@@ -37,6 +47,8 @@ mod relay;
 mod revocation;
 #[cfg(test)]
 mod starts;
+#[cfg(test)]
+mod tenancy;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]

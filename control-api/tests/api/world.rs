@@ -204,6 +204,11 @@ impl Service {
         log
     }
 
+    /// SIGTERM, and no wait.
+    pub fn tell_to_stop(&self) {
+        kill("-TERM", self.child.id());
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> ExitStatus {
         kill("-TERM", self.child.id());
@@ -252,6 +257,11 @@ impl World {
     pub fn new() -> Self {
         let database = Database::migrated();
         let setup = Setup::new(&database);
+        Self::of(database, setup)
+    }
+
+    /// With a service that is set up like this.
+    pub fn of(database: Database, setup: Setup) -> Self {
         let operator = setup.bootstrap(&[]);
         let service = Service::start(&setup);
         let mut world = Self { service, setup, database, platform: String::new() };
@@ -301,8 +311,8 @@ impl World {
     pub fn tenant(&self, slug: &str) -> Tenant {
         let body = json!({"name": slug, "slug": slug, "tier": "free"});
         let made = self.post(&self.platform, "/api/v1/factory/tenants", body);
-        assert_eq!(made.status, 201, "{}", made.text);
-        Tenant { id: made.json()["id"].as_str().unwrap().to_owned() }
+        assert_eq!(made.status, 202, "{}", made.text);
+        Tenant { id: made.json()["tenant_id"].as_str().unwrap().to_owned() }
     }
 
     /// A client of the tenant with this role, and its token.

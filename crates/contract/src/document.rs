@@ -145,6 +145,12 @@ impl<'a> Document<'a> {
         self.members.get(name).filter(|value| !value.is_null())
     }
 
+    /// Whether the member is there and `null`: what takes something away in a merge patch (RFC 7396).
+    pub fn is_null(&self, name: &'static str) -> bool {
+        self.asked.borrow_mut().insert(name);
+        self.members.get(name).is_some_and(Value::is_null)
+    }
+
     fn required(&self, name: &'static str, expected: &str) -> Option<&'a Value> {
         let value = self.raw(name);
         if value.is_none() {

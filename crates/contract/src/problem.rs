@@ -116,6 +116,8 @@ reasons! {
     RequestTimeout = "request_timeout", 408, "The request did not arrive in time";
     /// The service did not answer in time; what it did is not known.
     AnswerTimeout = "answer_timeout", 504, "The answer was not ready in time";
+    /// As many executions wait as the tenant may have waiting.
+    QueueFull = "queue_full", 429, "Too many executions are waiting";
 }
 
 impl Reason {

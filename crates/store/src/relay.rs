@@ -155,7 +155,7 @@ impl SystemTx {
         .bind(i64::from(limit))
         .fetch_all(self.connection())
         .await?;
-        let read = |(id, created_at, payload)| Waiting {
+        let read = |(id, created_at, payload): (i64, OffsetDateTime, Value)| Waiting {
             id,
             created_at,
             purge: payload.get("kind").is_some_and(|kind| kind == PURGE),
@@ -244,15 +244,19 @@ impl SystemTx {
     /// Forgets what was relayed `older_than` ago, and denials of tokens that have expired by themselves; at most
     /// `limit` rows of each.
     pub async fn prune(&mut self, older_than: Duration, limit: u32) -> Result<Pruned, Error> {
-        let relayed = sqlx::query(
-            "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox
-                WHERE relayed_at < now() - $1 * interval '1 second' ORDER BY relayed_at LIMIT $2)",
+        let relayed: i64 = sqlx::query_scalar(
+            // When an operation's change was relayed is told beyond the row that says so (`crate::operations`).
+            "WITH gone AS (DELETE FROM outbox WHERE id IN (SELECT id FROM outbox
+                    WHERE relayed_at < now() - $1 * interval '1 second' ORDER BY relayed_at LIMIT $2)
+                RETURNING id, relayed_at),
+             told AS (UPDATE operations o SET relayed_at = gone.relayed_at FROM gone
+                WHERE o.outbox_id = gone.id AND o.relayed_at IS NULL)
+             SELECT count(*) FROM gone",
         )
         .bind(older_than.as_secs_f64())
         .bind(i64::from(limit))
-        .execute(self.connection())
-        .await?
-        .rows_affected();
+        .fetch_one(self.connection())
+        .await?;
         let mut denials = 0;
         for query in [
             "DELETE FROM revoked_tokens WHERE mark IN
@@ -263,7 +267,7 @@ impl SystemTx {
             let done = sqlx::query(query).bind(i64::from(limit)).execute(self.connection()).await?;
             denials += done.rows_affected();
         }
-        Ok(Pruned { relayed, denials })
+        Ok(Pruned { relayed: u64::try_from(relayed).unwrap_or(0), denials })
     }
 }
 

@@ -71,7 +71,8 @@ impl World {
         let slug = format!("t-{}", uuid::Uuid::new_v4().simple());
         let body = json!({"name": slug, "slug": slug, "tier": tier.as_str()});
         let made = self.as_platform("/api/v1/factory/tenants", &body)?;
-        let id = made.get("id").and_then(Value::as_str).context("a tenant without id")?;
+        let id = made.get("tenant_id").and_then(Value::as_str);
+        let id = id.context("an operation without its tenant")?;
         Ok(Tenant { id: id.to_owned() })
     }
 
@@ -98,7 +99,7 @@ impl World {
             let request = Request::new("POST", path).bearer(&token).json(body);
             let answer = request.header("X-Gatehouse-Reason", REASON).send(self.gateway)?;
             match answer.status()? {
-                201 => Ok(Some(answer.json())),
+                201 | 202 => Ok(Some(answer.json())),
                 503 => bail!("{} {}", answer.start, answer.json()?),
                 _ => Ok(Some(Err(anyhow!("POST {path}: {} {}", answer.start, answer.json()?)))),
             }

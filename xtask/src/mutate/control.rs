@@ -385,8 +385,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "r23 limits are told",
         file: "crates/store/src/quotas.rs",
-        text: r#"self.tenant_changed(id, "tenant.limits").await"#,
-        without: "Ok(Changed::Yes)",
+        text: "self.within(id).publish(&[Change::Tenant { tenant: id }]).await?;",
+        without: "",
         tests: "store: quotas::",
     },
 ];

@@ -140,12 +140,12 @@ impl Api {
             return Ok(None);
         }
         anyhow::ensure!(
-            answer.status == 201,
+            answer.status == 202,
             "POST /api/v1/factory/tenants answered {}: {}",
             answer.status,
             answer.body
         );
-        id(&answer, "/id").map(Some)
+        id(&answer, "/tenant_id").map(Some)
     }
 
     /// Makes an OAuth client with a role in a tenant.

@@ -2,7 +2,7 @@
 
 use crate::{
     oidc,
-    routes::{endpoint::Endpoint, oauth, reference},
+    routes::{endpoint::Endpoint, oauth, reference, tenant_config},
 };
 
 pub fn sign_in() -> Vec<Endpoint> {
@@ -65,6 +65,13 @@ pub fn documents() -> Vec<Endpoint> {
             "readOpenApi",
             "This document",
             reference::document,
+        )
+        .answers(200, "Document"),
+        Endpoint::document(
+            tenant_config::SCHEMA_PATH,
+            "readTenantConfigSchema",
+            "What a tenant's configuration may say (JSON Schema 2020-12)",
+            tenant_config::schema,
         )
         .answers(200, "Document"),
         Endpoint::document(

@@ -74,14 +74,15 @@ fn every_list_has_pages_and_takes_nothing_else() {
         }
         lists += 1;
         let path = furnished.path(template);
-        let get = |query: &str| world.get(&furnished.admin, &format!("{path}{query}"));
+        let caller = furnished.caller(operation);
+        let get = |query: &str| world.get(caller, &format!("{path}{query}"));
         let all = get("").json()["items"].as_array().unwrap().clone();
         assert!(!all.is_empty(), "{template} shows nothing");
         // One by one it is the same, in the same order.
         let mut found = Vec::new();
         let mut at = Some(format!("{path}?limit=1"));
         while let Some(place) = at {
-            let page = world.get(&furnished.admin, &place).json();
+            let page = world.get(caller, &place).json();
             found.extend(page["items"].as_array().unwrap().clone());
             at = page["next"].as_str().map(str::to_owned);
         }

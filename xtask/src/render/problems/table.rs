@@ -123,9 +123,9 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         reason: Reason::QuotaExceeded,
-        from: "the gateway, and the sidecar where it is asked directly",
-        means: "A limit of the tenant, the endpoint, the subject or the day is used up, or too many requests came from one address before they were authenticated. `RateLimit-Policy` and `RateLimit` name the limits and their standing.",
-        client: "wait for `Retry-After` seconds, then repeat. Refused requests are not charged.",
+        from: "the gateway, the sidecar where it is asked directly, and the control API",
+        means: "A limit of the tenant, the endpoint, the subject or the day is used up, or too many requests came from one address before they were authenticated. `RateLimit-Policy` and `RateLimit` name the limits and their standing. Or one of the tenant's quotas is: `quota`, `limit`, `used` and `resets_at` say which ([tenancy](tenancy.md#quotas)).",
+        client: "wait for `Retry-After` seconds, then repeat; without it waiting does not help. Refused requests are not charged.",
         operator: "the tenant's tier and limits, `/admin/top` of the sidecar, [the runbook of the limits](runbooks/rate-limits.md).",
     },
     Row {
@@ -261,5 +261,12 @@ pub(super) const ROWS: &[Row] = &[
         means: "The service did not end its work in the time that one request has (15 s). Whether it took effect is not known.",
         client: "repeat with the same `Idempotency-Key`, or read the state first.",
         operator: "the log under the request's id, locks and load of PostgreSQL.",
+    },
+    Row {
+        reason: Reason::QueueFull,
+        from: "the control API",
+        means: "As many executions of the tenant wait as may (`limit`). Nothing was submitted.",
+        client: "repeat after `Retry-After` seconds, with a growing delay.",
+        operator: "whether workers take what waits; else the tenant's `queued_executions` ([tenancy](tenancy.md#quotas)).",
     },
 ];
