@@ -121,7 +121,9 @@ fn filter(name: &str) -> &'static str {
     match name {
         "at" => "As it was at this time (RFC 3339); now where it is not said.",
         "since" => "Only those of this time or later (RFC 3339).",
-        "until" => "Only those before this time (RFC 3339); of usage up to this day, itself included.",
+        "until" => {
+            "Only those before this time (RFC 3339); of usage up to this day, itself included."
+        }
         "from" => "From this day (UTC) on, such as 2026-01-31.",
         "within" => "This organization and all below it.",
         "parent" => "Those right below this organization; `none` for those at the top.",

@@ -9,8 +9,9 @@ use axum::{
 use gatehouse_contract::{AgentVersionId, Document, ExecutionId, Reason};
 use gatehouse_service::{Reply, body::JsonBody};
 use gatehouse_store::{
+    TenantTx,
     executions::{Execution, NewExecution},
-    paging::Place,
+    paging::{Page, Place},
 };
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ use crate::{
     once::Once,
     paging::Listing,
     random,
-    routes::{Api, door::own, path_id, refused, timestamp},
+    routes::{Api, door::own, path_id, refused, timestamp, versions::deprecation},
 };
 
 /// Seconds after which a client looks again.
@@ -30,7 +31,11 @@ const MAX_INPUT_BYTES: usize = 256 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Id(AgentVersionId),
-    Named { agent: String, version: String },
+    /// The agent's promoted version where none is named.
+    Named {
+        agent: String,
+        version: Option<String>,
+    },
 }
 
 /// `POST /api/v1/runtime/executions`.
@@ -51,9 +56,11 @@ pub async fn submit(
     let within = tx.of_tenant()?;
     let version = match &wanted {
         Wanted::Id(id) => within.version(*id).await,
-        Wanted::Named { agent, version } => within.version_named(agent, version).await,
+        Wanted::Named { agent, version } => within.version_named(agent, version.as_deref()).await,
     };
-    let version = version.map_err(refused)?.ok_or(Reason::NotFound)?;
+    let Some(version) = version.map_err(refused)? else {
+        return Err(nothing_to_run(within, &wanted).await);
+    };
     let new = NewExecution {
         id: ExecutionId::new(random::id()),
         agent: version.agent,
@@ -61,7 +68,12 @@ pub async fn submit(
         input,
     };
     let made = within.submit_execution(&new).await.map_err(refused)?;
-    let answer = json!({"id": made.id, "state": made.state});
+    let answer = json!({
+        "id": made.id,
+        "state": made.state,
+        "agent_version_id": version.id,
+        "deprecation": deprecation(&version),
+    });
     let mut response = (StatusCode::ACCEPTED, Json(answer)).into_response();
     let headers = response.headers_mut();
     if let Ok(place) = HeaderValue::from_str(&format!("/api/v1/runtime/executions/{}", made.id)) {
@@ -121,6 +133,17 @@ fn shown(execution: &Execution) -> Value {
     })
 }
 
+/// Why there is no such version: an agent that has none promoted is there.
+async fn nothing_to_run(tx: &mut TenantTx<'_>, wanted: &Wanted) -> Reply {
+    let Wanted::Named { agent, version: None } = wanted else { return Reason::NotFound.into() };
+    match tx.list_agents(&Page::first(1), Some(agent)).await {
+        Ok(found) if found.is_empty() => Reason::NotFound.into(),
+        Ok(_) => Reply::new(Reason::Conflict)
+            .detail("the agent has no promoted version: promote one, or name a version"),
+        Err(error) => refused(error),
+    }
+}
+
 /// Either the version's id, or the names of agent and version.
 fn wanted(doc: &Document<'_>) -> Option<Wanted> {
     let id = doc.parsed_opt::<AgentVersionId>("agent_version_id", "a version's id");
@@ -128,16 +151,12 @@ fn wanted(doc: &Document<'_>) -> Option<Wanted> {
     let version = doc.text_opt("version");
     match (id?, agent?, version?) {
         (Some(id), None, None) => Some(Wanted::Id(id)),
-        (None, Some(agent), Some(version)) => Some(Wanted::Named { agent, version }),
-        (None, Some(_), None) => {
-            doc.note("version", "missing", "write the agent's version such as \"1.0.0\"");
-            None
-        }
+        (None, Some(agent), version) => Some(Wanted::Named { agent, version }),
         (None, None, _) => {
             doc.note(
                 "agent_version_id",
                 "missing",
-                "write a version's id, or \"agent\" and \"version\" by name",
+                "write a version's id, or \"agent\" by name, with \"version\" unless its promoted one is meant",
             );
             None
         }

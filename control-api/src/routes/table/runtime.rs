@@ -1,6 +1,6 @@
 //! The endpoints of `/api/v1/runtime`. Knows no handler's inside.
 
-use crate::routes::{endpoint::Endpoint, executions};
+use crate::routes::{endpoint::Endpoint, executions, history};
 
 /// An execution's input may have 256 KiB; the rest is the envelope around it.
 const EXECUTION_BODY_BYTES: usize = (256 + 8) * 1024;
@@ -27,5 +27,20 @@ pub fn runtime() -> Vec<Endpoint> {
             executions::read,
         )
         .answers(200, "Execution"),
+        Endpoint::list(
+            &format!("{EXECUTIONS}/{{execution}}/history"),
+            "listExecutionHistory",
+            "What happened to an execution, the newest first",
+            history::of_execution,
+        )
+        .answers(200, "Event"),
+        Endpoint::read(
+            &format!("{EXECUTIONS}/{{execution}}/state"),
+            "readExecutionState",
+            "An execution as it was at a time, rebuilt from what happened",
+            history::execution_state,
+        )
+        .narrowed_by(&["at"])
+        .answers(200, "ExecutionState"),
     ]
 }
