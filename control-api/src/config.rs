@@ -4,11 +4,13 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
 use gatehouse_authn::api_key::Peppers;
 use gatehouse_contract::Document;
+use gatehouse_kafka_kit::publish::Settings;
 use gatehouse_redis_kit::Address;
 use gatehouse_service::{Stop, config};
 use gatehouse_store::Urls;
@@ -27,6 +29,8 @@ pub struct Config {
     pub database: Urls,
     /// Where the change feed and the permission cache are; without it there is no relay.
     pub redis: Option<Address>,
+    /// Where events are published; without it their outbox keeps them.
+    pub kafka: Option<Settings>,
     /// From `key_file`.
     pub sealer: Sealer,
     /// From `key_file`, too.
@@ -88,6 +92,14 @@ fn build(doc: &Document<'_>) -> Option<Config> {
             "write the URL of gatehouse_system there: the relay reads the outbox as it",
         );
     }
+    let kafka = doc.object_opt("kafka", kafka);
+    if closed && matches!(kafka, Some(Some(_))) {
+        doc.note(
+            "kafka",
+            "needs $.database.system, which is missing",
+            "write the URL of gatehouse_system there: the publisher takes events out as it",
+        );
+    }
     let sealer = key_file(doc);
     let cursors = doc.text("key_file").map(|path| Cursors::from_file(Path::new(&path)));
     let peppers = peppers::read(doc);
@@ -105,6 +117,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
         },
         database: database?,
         redis: redis?,
+        kafka: kafka?,
         sealer: sealer?,
         // What cannot be read was noted above.
         cursors: cursors?.ok()?,
@@ -112,6 +125,38 @@ fn build(doc: &Document<'_>) -> Option<Config> {
         image_store: image_store?,
         sign_in: sign_in?,
     })
+}
+
+fn kafka(doc: &Document<'_>) -> Option<Settings> {
+    let brokers: Option<Vec<Broker>> = doc.parsed_list("brokers", "host:port");
+    doc.refuse_empty("brokers", brokers.as_deref(), "name one broker at least: \"host:port\"");
+    let prefix = doc.text_opt("topic_prefix");
+    let legal = |text: &String| {
+        text.len() <= 200 && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
+    };
+    let prefix = prefix.map(Option::unwrap_or_default);
+    if prefix.as_ref().is_some_and(|prefix| !legal(prefix)) {
+        doc.note("topic_prefix", "no part of a topic's name", "write a-z, 0-9, '.', '_' and '-'");
+        return None;
+    }
+    let brokers: Vec<String> = brokers?.into_iter().map(|broker| broker.0).collect();
+    Some(Settings { brokers: brokers.join(","), topic_prefix: prefix? })
+}
+
+/// `host:port`.
+struct Broker(String);
+
+impl FromStr for Broker {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (host, port) = text.rsplit_once(':').ok_or(())?;
+        let named = !host.is_empty() && !text.contains([',', '/', ' ', '@']);
+        match port.parse::<u16>() {
+            Ok(1..) if named => Ok(Self(text.to_owned())),
+            _ => Err(()),
+        }
+    }
 }
 
 /// An issuer is compared byte for byte, and its discovery document lies below it (RFC 8414 §2).

@@ -19,7 +19,9 @@ mod openapi;
 mod paging;
 mod peppers;
 mod principal;
+mod publisher;
 mod random;
+mod rebuild;
 mod relay;
 mod reseal;
 mod routes;
@@ -41,6 +43,7 @@ Examples:
   gatehouse-control-api bootstrap --config control-api.json --name ops
   gatehouse-control-api serve --config control-api.json
   gatehouse-control-api reseal --config control-api.json
+  gatehouse-control-api rebuild --check --config control-api.json
   gatehouse-control-api openapi > openapi.json
 
 Exit codes: 0 done, 64 mistakes in arguments or configuration, 69 something cannot be reached or had,
@@ -82,6 +85,17 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Hold every stored agent and execution against what its events add up to.
+    ///
+    /// Changes nothing. What differs goes to stderr, the sums to stdout; exit code 78 where something does.
+    Rebuild {
+        /// The configuration, a JSON document.
+        #[arg(long)]
+        config: PathBuf,
+        /// Compare and write nothing: the only way there is.
+        #[arg(long, required = true)]
+        check: bool,
+    },
     /// Make the platform's tenant and a client for its operator, and print the client's credentials once.
     Bootstrap {
         /// The configuration, a JSON document.
@@ -114,6 +128,7 @@ fn main() -> ExitCode {
             Command::Serve { config } => serve::run(&config).await,
             Command::Migrate { database } => apply(&database).await,
             Command::Reseal { config } => reseal::run(&config).await,
+            Command::Rebuild { config, .. } => rebuild::run(&config).await,
             Command::Openapi { bodies } => print(bodies),
             Command::Bootstrap { config, name, rotate_secret } => {
                 bootstrap::run(&config, &name, rotate_secret).await

@@ -23,7 +23,7 @@ use crate::{
     keyring::{self, Keyring},
     months,
     oidc::SignIn,
-    openapi,
+    openapi, publisher,
     relay::{Relay, status::Status},
     routes::{self, Api, reference::Reference},
     sealer::{self, Sealer},
@@ -41,6 +41,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         tokens,
         database,
         redis,
+        kafka,
         sealer,
         cursors,
         peppers,
@@ -84,6 +85,11 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         warn!("no $.database.system: this process neither seals the audit nor keeps months");
     }
     let months = Arc::new(months::Status::default());
+    let events = Arc::new(publisher::status::Status::default());
+    if kafka.is_none() {
+        warn!("no $.kafka: events are published nowhere, and wait in their outbox");
+    }
+    let published = kafka.is_some();
     let (_trigger, shutdown) = Shutdown::on_signals()?;
     // What no provider's document may lead to.
     let own = [&internal, &probes].into_iter().filter_map(|listener| listener.local_addr().ok());
@@ -120,13 +126,16 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         Some(_) => {
             let word = Arc::clone(&seals);
             let kept = Arc::clone(&months);
-            ready.note("audit_seals", move || word.word()).note("months", move || kept.word())
+            let ready =
+                ready.note("audit_seals", move || word.word()).note("months", move || kept.word());
+            let told = Arc::clone(&events);
+            ready.note("events", move || if published { told.word() } else { "kept" })
         }
         None => ready,
     };
     let metrics = requests.router_with({
-        let cache = cache.clone();
-        move || text.render() + &seals.render() + &cache.render()
+        let (cache, events) = (cache.clone(), Arc::clone(&events));
+        move || text.render() + &seals.render() + &cache.render() + &events.render()
     });
     let admin = admin::router(ready).merge(metrics);
     let relaying = async {
@@ -138,7 +147,9 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         if let Some(sealer) = sealing {
             let keeping = months::run(store.clone(), months, shutdown.clone());
             let erasing = erasure::run(store.clone(), cache.clone(), shutdown.clone());
-            tokio::join!(sealer.run(shutdown.clone()), keeping, erasing);
+            let publishing = publisher::Task::new(store.clone(), kafka, events);
+            let publishing = publishing.run(shutdown.clone());
+            tokio::join!(sealer.run(shutdown.clone()), keeping, erasing, publishing);
         }
     };
     tokio::join!(

@@ -20,9 +20,9 @@ mod described;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
-mod history;
-#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod history;
 #[cfg(test)]
 mod http;
 #[cfg(test)]

@@ -61,7 +61,8 @@ const IN_BATCHES: &[&str] = &[
         (SELECT id FROM executions WHERE tenant_id = $1 LIMIT $2)",
     // What waits to be published could not be opened any more.
     "DELETE FROM event_outbox WHERE tenant_id = $1 AND id IN
-        (SELECT id FROM event_outbox WHERE tenant_id = $1 AND kind <> 'tenant.erased' ORDER BY id LIMIT $2)",
+        (SELECT id FROM event_outbox WHERE tenant_id = $1 AND kind NOT IN ('tenant.erased', 'audit.recorded')
+            ORDER BY id LIMIT $2)",
 ];
 
 impl AdminTx<'_> {

@@ -2,13 +2,14 @@
 //! or as the state that they add up to. Agents and executions are rebuilt from theirs; of a tenant they are only told.
 //! Knows nothing of what an event means, nor of Kafka.
 
+use gatehouse_audit::Seal;
 use gatehouse_contract::{AgentId, ExecutionId};
 use gatehouse_events::{Agent, Aggregate, Event, Execution, Kind, published};
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::{Builder, Uuid};
 
-use crate::{Error, TenantTx, Within, data_keys::Cipher, master_keys::random};
+use crate::{Error, SystemTx, TenantTx, Within, data_keys::Cipher, master_keys::random};
 
 /// Where payloads are sealed; the event's id names the row.
 const PAYLOAD: &str = "event_store.payload";
@@ -126,6 +127,30 @@ macro_rules! tell {
     };
 }
 pub(crate) use tell;
+
+impl SystemTx {
+    /// Tells that what a seal covers was audited: names of actions and the rows' hashes, nothing that they say.
+    pub(crate) async fn tell_sealed(&mut self, seal: &Seal) -> Result<(), Error> {
+        let broken = |_| Error::Unreadable { what: "id" };
+        let ids: Result<Vec<i64>, _> = seal.rows.iter().map(|(id, _)| i64::try_from(*id)).collect();
+        let hashes: Vec<Vec<u8>> =
+            seal.rows.iter().map(|(_, hash)| hash.as_bytes().to_vec()).collect();
+        sqlx::query(
+            "INSERT INTO event_outbox (tenant_id, event_id, aggregate_kind, aggregate_id, seq, at, kind, schema_version,
+                payload)
+             SELECT $1, gen_random_uuid(), 'tenant', $1, 0, a.at, 'audit.recorded', 1, jsonb_build_object('row', a.id,
+                'hash', encode(s.hash, 'hex'), 'action', a.action, 'target_kind', a.target_kind)
+             FROM unnest($2::bigint[], $3::bytea[]) WITH ORDINALITY AS s (id, hash, n)
+             JOIN tenant_audit a ON a.tenant_id = $1 AND a.id = s.id ORDER BY s.n",
+        )
+        .bind(seal.tenant.as_uuid())
+        .bind(ids.map_err(broken)?)
+        .bind(hashes)
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+}
 
 impl TenantTx<'_> {
     /// As [`Within::append`].

@@ -117,7 +117,7 @@ impl SystemTx {
             "SELECT tx, tenant_id, id, at, subject, subject_kind, request_id, action, target_kind, target_id, reason,
                 commitment
              FROM tenant_audit
-             WHERE (tx, id) > ($1, $2)
+             WHERE (tx, id) > ($1, $2) AND tenant_id NOT IN (SELECT b.tenant_id FROM audit_breaks b)
              AND tx < pg_snapshot_xmin(pg_current_snapshot())::text::bigint + audit_clock_base()
              ORDER BY tx, id LIMIT $3",
         )
@@ -127,6 +127,57 @@ impl SystemTx {
         .fetch_all(self.connection())
         .await?;
         rows.into_iter().map(|row| Ok(Unsealed { tx: row.tx, row: row.row.try_into()? })).collect()
+    }
+
+    /// The tenants whose chains are not as they were signed: [`Self::unsealed`] leaves their rows out.
+    pub async fn breaks(&mut self) -> Result<Vec<TenantId>, Error> {
+        let found: Vec<Uuid> =
+            sqlx::query_scalar("SELECT tenant_id FROM audit_breaks ORDER BY tenant_id")
+                .fetch_all(self.connection())
+                .await?;
+        Ok(found.into_iter().map(TenantId::new).collect())
+    }
+
+    /// Leaves a tenant out from now on, and says why.
+    pub async fn leave_out(&mut self, tenant: TenantId, why: &str) -> Result<(), Error> {
+        let why: String = why.chars().take(1000).collect();
+        sqlx::query(
+            "INSERT INTO audit_breaks (tenant_id, why) VALUES ($1, $2) ON CONFLICT (tenant_id) DO NOTHING",
+        )
+        .bind(tenant.as_uuid())
+        .bind(why)
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+
+    /// As [`Self::unsealed`], of one tenant that was left out, whose chain is as it was: what has waited, from its own last
+    /// seal on. Once that is sealed, in this transaction, [`Self::take_in`].
+    pub async fn left_out(&mut self, tenant: TenantId, limit: u32) -> Result<Vec<Unsealed>, Error> {
+        let rows: Vec<UnsealedRow> = sqlx::query_as(
+            "SELECT tx, tenant_id, id, at, subject, subject_kind, request_id, action, target_kind, target_id, reason,
+                commitment
+             FROM tenant_audit
+             WHERE tenant_id = $1 AND (tx, id) > (
+                coalesce((SELECT s.last_tx FROM audit_seals s WHERE s.tenant_id = $1 ORDER BY s.seq DESC LIMIT 1), -1),
+                coalesce((SELECT s.last_id FROM audit_seals s WHERE s.tenant_id = $1 ORDER BY s.seq DESC LIMIT 1), -1))
+             AND tx < pg_snapshot_xmin(pg_current_snapshot())::text::bigint + audit_clock_base()
+             ORDER BY tx, id LIMIT $2",
+        )
+        .bind(tenant.as_uuid())
+        .bind(i64::from(limit))
+        .fetch_all(self.connection())
+        .await?;
+        rows.into_iter().map(|row| Ok(Unsealed { tx: row.tx, row: row.row.try_into()? })).collect()
+    }
+
+    /// A tenant that was left out is sealed like all others again.
+    pub async fn take_in(&mut self, tenant: TenantId) -> Result<(), Error> {
+        sqlx::query("DELETE FROM audit_breaks WHERE tenant_id = $1")
+            .bind(tenant.as_uuid())
+            .execute(self.connection())
+            .await?;
+        Ok(())
     }
 
     /// The last seal of a tenant.
@@ -169,7 +220,7 @@ impl SystemTx {
         .bind(stored(last.row.id)?)
         .execute(self.connection())
         .await?;
-        Ok(())
+        self.tell_sealed(seal).await
     }
 }
 
@@ -186,6 +237,32 @@ impl Within<'_> {
         .fetch_all(&mut *self.connection)
         .await?;
         rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// The last seal whose rows are no longer kept, as their months were dropped: an export begins behind it. One of the
+    /// hour after may have rows of both months; who removes others gains nothing, as they are then missing.
+    pub async fn dropped_seal(&mut self) -> Result<Option<StoredSeal>, Error> {
+        let kept_from: Option<i64> = sqlx::query_scalar(
+            "SELECT CASE WHEN bool_or(m.bound LIKE 'FOR VALUES FROM (MINVALUE)%') THEN NULL
+                ELSE floor(extract(epoch FROM min(substring(m.bound FROM $r$FROM [(]'([^']+)'[)]$r$)::timestamptz)))::bigint END
+             FROM (SELECT pg_get_expr(c.relpartbound, c.oid) AS bound FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                WHERE i.inhparent = 'public.tenant_audit'::regclass) m",
+        )
+        .fetch_one(&mut *self.connection)
+        .await?;
+        let Some(kept_from) = kept_from else { return Ok(None) };
+        let row: Option<SealRow> = sqlx::query_as(
+            "SELECT tenant_id, seq, prev, row_ids, row_hashes, total, sealed_at, hash, head
+             FROM audit_seals s WHERE tenant_id = $1 AND sealed_at < $2 + 3600 AND (sealed_at < $2 OR EXISTS (
+                SELECT FROM unnest(s.row_ids) r (id) WHERE NOT EXISTS (
+                    SELECT FROM tenant_audit a WHERE a.tenant_id = $1 AND a.id = r.id)))
+             ORDER BY seq DESC LIMIT 1",
+        )
+        .bind(self.tenant.as_uuid())
+        .bind(kept_from)
+        .fetch_optional(&mut *self.connection)
+        .await?;
+        row.map(TryInto::try_into).transpose()
     }
 
     /// The rows that a seal names, in its order. One that is not there is left out: whoever verifies sees it.

@@ -14,7 +14,7 @@ const PURE: &[&str] =
     &["contract", "edge", "authn", "ratelimit", "execution", "validate", "audit", "events"];
 /// One per outside thing; they never see each other.
 #[cfg(test)]
-const ADAPTERS: &[&str] = &["wasm-host", "service", "store", "redis-kit", "outbound"];
+const ADAPTERS: &[&str] = &["wasm-host", "service", "store", "redis-kit", "kafka-kit", "outbound"];
 
 /// What each package of ours may name of ours, beside nothing. `*pure` and `*all` are the groups.
 const MAY: &[(&str, &[&str])] = &[
@@ -31,6 +31,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("service", &["*pure"]),
     ("store", &["*pure"]),
     ("redis-kit", &["*pure"]),
+    ("kafka-kit", &["*pure"]),
     ("outbound", &["*pure"]),
     ("suite", &["contract", "edge", "wasm-host"]),
     ("probe", &[]),
@@ -41,7 +42,7 @@ const MAY: &[(&str, &[&str])] = &[
     // The package of `filters/validate`; the plain name is its crate's.
     ("validate-filter", &["wasm-host"]),
     ("ratelimit-sidecar", &["*pure", "service", "redis-kit", "outbound"]),
-    ("control-api", &["*pure", "service", "store", "redis-kit", "outbound"]),
+    ("control-api", &["*pure", "service", "store", "redis-kit", "kafka-kit", "outbound"]),
     ("execution-worker", &["*pure", "service", "store", "redis-kit"]),
     ("cli", &["*pure"]),
     ("fuzz", &["*pure"]),
@@ -56,6 +57,9 @@ const MAY: &[(&str, &[&str])] = &[
 const WRAPPED: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("redis", &["redis-kit"]),
+    // Tests of the control API start its broker.
+    ("rdkafka", &["kafka-kit", "control-api"]),
+    ("apache-avro", &["kafka-kit"]),
     ("proxy-wasm", &["wasm-host"]),
     // The edge signs tokens in its own tests only.
     ("jwt-compact", &["authn", "edge"]),
