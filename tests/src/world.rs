@@ -66,6 +66,8 @@ pub struct World {
     pub control: Process,
     /// Where it listens.
     pub control_listen: SocketAddr,
+    /// Where it says how it is.
+    pub control_admin: SocketAddr,
     /// Between Envoy and the control API.
     pub upstream: Tap,
     /// Between the sidecar and the published keys.
@@ -126,6 +128,7 @@ impl World {
             worker: Mutex::new(worker),
             control: control.process,
             control_listen: control.listen,
+            control_admin: control.admin,
             upstream,
             keys,
             test_key,

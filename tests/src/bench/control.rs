@@ -4,6 +4,7 @@
 
 mod doors;
 mod gateway;
+mod outbox;
 
 use std::path::Path;
 
@@ -40,6 +41,7 @@ const ALL: &[(&[&str], Measure)] = &[
     (&["rls_read_ratio"], doors::read),
     (&["list_deep_ratio", "list_scale_ratio"], doors::lists),
     (&["write_ratio"], doors::write),
+    (&["outbox_ratio"], outbox::measure),
     (&["gateway_ratio", "p95_ms_at_rate"], gateway::measure),
 ];
 

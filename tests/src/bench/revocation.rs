@@ -76,6 +76,7 @@ pub fn run(_options: &Options) -> Result<bool> {
         aim: AIM_S,
         ok: value <= FLOOR_S,
         runs: spread(&times).context("no keys")?,
+        more: false,
     };
     let outcome = Outcome { machine, figures: vec![figure] };
     let path = outcome.write(&repo::target(&repo::root()?), "revocation")?;

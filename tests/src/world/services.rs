@@ -39,6 +39,7 @@ pub(super) struct Control {
     pub process: Process,
     pub listen: SocketAddr,
     pub internal: SocketAddr,
+    pub admin: SocketAddr,
     pub platform: Client,
 }
 
@@ -107,7 +108,7 @@ impl Services<'_> {
         let made: Value = serde_json::from_slice(&made.stdout).context("bootstrap's answer")?;
         let platform = Client::read(&made)?;
         let process = self.serve("control-api", &config, admin)?;
-        Ok(Control { process, listen, internal, platform })
+        Ok(Control { process, listen, internal, admin, platform })
     }
 
     pub fn sidecar(&self, keys: SocketAddr, internal: SocketAddr) -> Result<Sidecar> {

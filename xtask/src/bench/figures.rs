@@ -15,7 +15,7 @@ use crate::report::{BOLD, GREEN, RED, colours, paint};
 /// The least, the middle and the largest of a figure's rounds.
 pub type Spread = [f64; 3];
 
-/// One figure. Smaller is better.
+/// One figure. Smaller is better, unless `more` says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// Its stable name.
@@ -32,6 +32,9 @@ pub struct Figure {
     pub ok: bool,
     /// The spread of the rounds.
     pub runs: Spread,
+    /// Whether more is better: floor and aim are the least that is promised and wished for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 impl Figure {
@@ -40,7 +43,17 @@ impl Figure {
         let runs = spread(rounds)?;
         let [_, value, _] = runs;
         let (id, unit) = (id.to_owned(), unit.to_owned());
-        Some(Self { id, value, unit, floor, aim, ok: value <= floor, runs })
+        Some(Self { id, value, unit, floor, aim, ok: value <= floor, runs, more: false })
+    }
+
+    /// One that must be at least its floor.
+    pub fn at_least(id: &str, unit: &str, bounds: (f64, f64), rounds: &[f64]) -> Option<Self> {
+        let figure = Self::new(id, unit, bounds, rounds)?;
+        Some(Self { ok: figure.value >= figure.floor, more: true, ..figure })
+    }
+
+    fn reaches_aim(&self) -> bool {
+        if self.more { self.value >= self.aim } else { self.value <= self.aim }
     }
 }
 
@@ -130,7 +143,7 @@ impl Outcome {
         out.push_str(&format!("{}\n", paint(colour, BOLD, head.trim_end())));
         for figure in &self.figures {
             let [least, middle, most] = figure.runs;
-            let verdict = match (figure.ok, figure.value <= figure.aim) {
+            let verdict = match (figure.ok, figure.reaches_aim()) {
                 (false, _) => paint(colour, RED, "MISSED"),
                 (true, false) => paint(colour, GREEN, "held"),
                 (true, true) => paint(colour, GREEN, "aim reached"),
@@ -178,6 +191,9 @@ mod tests {
         assert!(held.table(false).contains("held"));
         assert!(!held.table(false).contains('\u{1b}'));
         assert!(outcome(&[1.1]).table(true).contains("aim reached"));
+        let more = |value| Figure::at_least("m", "ratio", (0.5, 0.8), &[value]).unwrap();
+        assert!(!more(0.4).ok && more(0.6).ok && !more(0.6).reaches_aim());
+        assert!(more(0.9).reaches_aim());
     }
 
     #[test]

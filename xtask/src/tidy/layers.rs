@@ -58,7 +58,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("redis", &["redis-kit"]),
     // Tests of the control API start its broker.
-    ("rdkafka", &["kafka-kit", "control-api"]),
+    ("rdkafka", &["kafka-kit", "control-api", "tests"]),
     ("apache-avro", &["kafka-kit"]),
     ("proxy-wasm", &["wasm-host"]),
     // The edge signs tokens in its own tests only.

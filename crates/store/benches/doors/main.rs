@@ -11,6 +11,7 @@
 #[allow(dead_code, reason = "made for the tests")]
 mod harness;
 mod lists;
+mod outbox;
 mod read;
 mod write;
 
@@ -49,8 +50,9 @@ fn main() {
             found.append(&mut match word.as_str() {
                 "read" => read::measure(plan).await,
                 "lists" => lists::measure(plan).await,
+                "outbox" => outbox::measure(plan).await,
                 "write" => write::measure(plan).await,
-                other => panic!("no measurement {other}: read, lists, write"),
+                other => panic!("no measurement {other}: read, lists, write, outbox"),
             });
         }
         found

@@ -29,7 +29,7 @@ pub(super) fn write(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
 type Told = BTreeMap<String, Vec<f64>>;
 
 /// Runs the bench; what is not a figure is shown.
-fn told(bench: &mut Bench<'_>, what: &str) -> Result<Told> {
+pub(super) fn told(bench: &mut Bench<'_>, what: &str) -> Result<Told> {
     let mut doors = Command::new(env::path(env::DOORS)?);
     doors.args(bench.options.quick.then_some("--quick")).arg(what);
     let output = doors.output().context("running the store's bench")?;
@@ -45,6 +45,6 @@ fn told(bench: &mut Bench<'_>, what: &str) -> Result<Told> {
     Ok(told)
 }
 
-fn rounds<'a>(told: &'a Told, id: &str) -> Result<&'a [f64]> {
+pub(super) fn rounds<'a>(told: &'a Told, id: &str) -> Result<&'a [f64]> {
     told.get(id).map(Vec::as_slice).with_context(|| format!("the store's bench says no {id}"))
 }
