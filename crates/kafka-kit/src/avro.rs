@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use apache_avro::{Schema, from_avro_datum, rabin::Rabin, to_avro_datum, types::Value as Avro};
+use apache_avro::{
+    Schema, rabin::Rabin, reader::datum::GenericDatumReader, types::Value as Avro,
+    writer::datum::GenericDatumWriter,
+};
 use gatehouse_events::Kind;
 use serde_json::Value;
 
@@ -55,9 +58,11 @@ impl Schemas {
     /// Where it is not of the kind's schema.
     pub fn write(&self, kind: Kind, value: Value) -> Result<Vec<u8>, Error> {
         let known = self.0.get(&kind).ok_or(Error::Unknown)?;
-        let record =
-            Avro::from(value).resolve(&known.schema).map_err(|error| broken(kind, error))?;
-        let datum = to_avro_datum(&known.schema, record).map_err(|error| broken(kind, error))?;
+        let write = || {
+            let record = Avro::try_from(value)?.resolve(&known.schema)?;
+            GenericDatumWriter::builder(&known.schema).build()?.write_value_to_vec(record)
+        };
+        let datum = write().map_err(|error| broken(kind, error))?;
         Ok([MARKER.as_slice(), &known.fingerprint, &datum].concat())
     }
 
@@ -70,10 +75,11 @@ impl Schemas {
         let (named, mut datum) = rest.split_first_chunk::<8>().ok_or(Error::Unknown)?;
         let known = self.0.values().find(|known| known.fingerprint == *named);
         let known = known.ok_or(Error::Unknown)?;
-        let record = from_avro_datum(&known.schema, &mut datum, None)
-            .map_err(|error| broken(known.kind, error))?;
-        let value = Value::try_from(record).map_err(|error| broken(known.kind, error))?;
-        Ok((known.kind, value))
+        let mut read = || {
+            let reader = GenericDatumReader::builder(&known.schema).build()?;
+            Value::try_from(reader.read_value(&mut datum)?)
+        };
+        Ok((known.kind, read().map_err(|error| broken(known.kind, error))?))
     }
 }
 
