@@ -16,6 +16,7 @@ mod policies;
 mod record;
 mod shape;
 mod store;
+mod tenancy;
 mod validate;
 mod versions;
 
@@ -81,6 +82,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(control::GUARDS)
         .chain(audit::GUARDS)
         .chain(conventions::GUARDS)
+        .chain(tenancy::GUARDS)
         .chain(versions::GUARDS)
         .chain(validate::GUARDS)
         .chain(cli::GUARDS)

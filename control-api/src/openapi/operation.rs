@@ -204,14 +204,32 @@ fn responses(endpoint: &Endpoint) -> Value {
     }
     responses.insert(status.to_string(), success);
     for status in refusals(endpoint) {
-        let problem = json!({"$ref": "#/components/responses/Problem"});
-        responses.insert(status.to_string(), problem);
+        let refusal = match status {
+            400 | 401 if endpoint.path.starts_with("/oauth2/") => of_oauth(),
+            _ => json!({"$ref": "#/components/responses/Problem"}),
+        };
+        responses.insert(status.to_string(), refusal);
     }
     if matches!(endpoint.manner, Manner::Document | Manner::Read | Manner::List) {
         let same = json!({"$ref": "#/components/responses/NotModified"});
         responses.insert("304".to_owned(), same);
     }
     Value::Object(responses)
+}
+
+/// A refusal in the words of RFC 6749 §5.2, or a problem where the request was none of that protocol.
+fn of_oauth() -> Value {
+    let text = json!({"type": "string"});
+    let error = json!({"type": "object", "required": ["error"],
+        "properties": {"error": text, "error_description": text}});
+    json!({
+        "description": "Refused.",
+        "headers": {"X-Request-ID": header("RequestId")},
+        "content": {
+            "application/json": {"schema": error},
+            "application/problem+json": {"schema": schema("Problem")},
+        },
+    })
 }
 
 /// The statuses by which it may be refused, 429 by the gateway before it.
