@@ -10,6 +10,7 @@ mod control;
 mod conventions;
 mod edge;
 mod engine;
+mod events;
 mod functions;
 mod limits;
 mod policies;
@@ -83,6 +84,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(audit::GUARDS)
         .chain(conventions::GUARDS)
         .chain(tenancy::GUARDS)
+        .chain(events::GUARDS)
         .chain(versions::GUARDS)
         .chain(validate::GUARDS)
         .chain(cli::GUARDS)
