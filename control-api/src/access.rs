@@ -90,6 +90,11 @@ pub async fn tenant_in_path(
     Reply::new(Reason::NotFound).into_response()
 }
 
+/// Whether the caller of a request that goes on for long may still do what it does.
+pub async fn still(api: &Api, parts: &Parts) -> Result<(), Reply> {
+    check(api, parts).await.map(drop)
+}
+
 async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
     let shown = credential::of(&parts.headers)?;
     let (actor, verdict) = match shown {

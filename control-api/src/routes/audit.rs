@@ -4,13 +4,14 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use axum::{
     body::{Body, Bytes},
     extract::{Path, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use gatehouse_audit::{Line, VERSION};
@@ -25,11 +26,12 @@ use gatehouse_store::{
 use http_body::Frame;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
-use tracing::error;
+use tracing::{Span, error, info};
 use uuid::Uuid;
 
 use crate::{
-    access::{Caller, Door},
+    access::{self, Caller, Door},
+    keyring::Keys,
     paging::Listing,
     routes::{Api, door::open, path_id, refused},
     sealer,
@@ -78,16 +80,27 @@ pub async fn export(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    parts: Parts,
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
     let door = caller.door_to(tenant)?;
-    let export =
-        Export { seals: 0, rows: 0, last: None, ahead: VecDeque::new(), tenant, door, op, api };
-    let start = Line::Start { version: VERSION, tenant };
+    let mut export = Export {
+        seals: 0,
+        rows: 0,
+        last: None,
+        ahead: VecDeque::new(),
+        tenant,
+        door,
+        op,
+        api,
+        parts: Box::new(parts),
+    };
+    let begin = export.begin().await?;
+    let start = Line::Start { version: VERSION, tenant, begin };
     // What can be refused is refused before the first byte.
     let (first, export) = export.next(text(&[start])).await?;
-    let body = Lines { first: Some(first), step: export.map(Export::step) };
+    let body = Lines { first: Some(first), step: export.map(Export::step), span: Span::current() };
     let name = format!("attachment; filename=\"audit-{tenant}.jsonl\"");
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
@@ -138,24 +151,58 @@ struct Export {
     last: Option<StoredSeal>,
     seals: u64,
     rows: u64,
+    /// What its caller showed.
+    parts: Box<Parts>,
 }
 
 type Step = Pin<Box<dyn Future<Output = Result<(Vec<u8>, Option<Export>), Reply>> + Send>>;
 
 impl Export {
+    /// A step of one that goes on: whoever reads for hours may meanwhile have lost the right to, or the token its time.
     fn step(self) -> Step {
-        Box::pin(self.next(Vec::new()))
+        Box::pin(async move {
+            if let Err(why) = access::still(&self.api, &self.parts).await {
+                info!(reason = why.problem().code, "an export ends with its caller's right to it");
+                return Err(why);
+            }
+            self.next(Vec::new()).await
+        })
+    }
+
+    /// Where the months of the first rows are over: behind which seal it begins, signed.
+    async fn begin(&mut self) -> Result<Option<String>, Reply> {
+        let mut tx = open(&self.api, &self.op, self.door.clone(), self.tenant).await?;
+        let found = tx.within().dropped_seal().await.map_err(refused)?;
+        let Some(seal) = found else { return Ok(None) };
+        drop(tx);
+        let keys = self.keys().await?;
+        match sealer::judge(&self.api.store, &seal, &keys.set).await {
+            Ok(Ok(())) => {}
+            // Not in our name: it begins with the first seal, whose rows whoever verifies finds missing.
+            Ok(Err(why)) => {
+                error!(tenant.id = %self.tenant, why, "the audit was tampered with");
+                return Ok(None);
+            }
+            Err(problem) => return Err(unjudged(&problem)),
+        }
+        (self.seals, self.rows) = (seal.seal.seq, seal.seal.total);
+        let says = json!(seal.seal.head(&self.api.tokens.issuer));
+        let signed = keys.signer.sign(gatehouse_audit::BEGIN_TYPE, &says);
+        signed.map(Some).map_err(|_| Reason::Internal.into())
+    }
+
+    async fn keys(&self) -> Result<Arc<Keys>, Reply> {
+        self.api.keyring.keys().await.map_err(|problem| {
+            error!(error = %chain(&problem), "the signing keys cannot be had");
+            Reply::new(Reason::DependencyUnavailable)
+        })
     }
 
     /// The next lines behind `written`, and what comes after them.
     async fn next(mut self, mut written: Vec<u8>) -> Result<(Vec<u8>, Option<Self>), Reply> {
         let api = self.api.clone();
         let op = self.op.clone();
-        let door = match &self.door {
-            Door::Own => Door::Own,
-            Door::Platform(reason) => Door::Platform(reason.clone()),
-        };
-        let mut tx = open(&api, &op, door, self.tenant).await?;
+        let mut tx = open(&api, &op, self.door.clone(), self.tenant).await?;
         let mut within = tx.within();
         if self.ahead.is_empty() {
             self.ahead = within.seals(self.seals, SEALS).await.map_err(refused)?.into();
@@ -185,10 +232,7 @@ impl Export {
     async fn end(&self, waiting: u64) -> Result<Vec<u8>, Reply> {
         let (mut head, mut kid) = (None, None);
         if let Some(last) = &self.last {
-            let keys = self.api.keyring.keys().await.map_err(|problem| {
-                error!(error = %chain(&problem), "the signing keys cannot be had");
-                Reply::new(Reason::DependencyUnavailable)
-            })?;
+            let keys = self.keys().await?;
             let judged = sealer::judge(&self.api.store, last, &keys.set).await;
             match judged {
                 Ok(Ok(())) => {
@@ -202,20 +246,24 @@ impl Export {
                     error!(tenant.id = %self.tenant, why, "the audit was tampered with");
                     head = Some(last.head.clone());
                 }
-                Err(problem) => {
-                    error!(error = %chain(&problem), "a chain cannot be judged");
-                    return Err(Reason::DependencyUnavailable.into());
-                }
+                Err(problem) => return Err(unjudged(&problem)),
             }
         }
         Ok(text(&[Line::End { seals: self.seals, rows: self.rows, waiting, head, kid }]))
     }
 }
 
+fn unjudged(problem: &sealer::Error) -> Reply {
+    error!(error = %chain(problem), "a chain cannot be judged");
+    Reason::DependencyUnavailable.into()
+}
+
 /// The lines as a body, made as fast as they are read.
 struct Lines {
     first: Option<Vec<u8>>,
     step: Option<Step>,
+    /// The request's: its own ended with the answer's head.
+    span: Span,
 }
 
 /// An export that cannot go on is cut off, which whoever verifies it sees.
@@ -234,6 +282,8 @@ impl http_body::Body for Lines {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first.into()))));
         }
+        let span = self.span.clone();
+        let _within = span.enter();
         let Some(step) = self.step.as_mut() else { return Poll::Ready(None) };
         match step.as_mut().poll(context) {
             Poll::Pending => Poll::Pending,

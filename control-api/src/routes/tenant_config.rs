@@ -21,9 +21,14 @@ use serde_json::{Map, Value};
 use crate::{
     access::Caller,
     bodies,
+    cache::{Entity, Fresh},
     condition::IfMatch,
     federation::merge,
-    routes::{Api, door::open, path_id, refused},
+    routes::{
+        Api,
+        door::{self, Tx, open},
+        path_id, refused,
+    },
 };
 
 /// The version of [`SCHEMA`]. A change that refuses what was taken before is another version in a file of its own.
@@ -56,11 +61,17 @@ pub async fn read(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    fresh: Fresh,
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
-    let op = caller.op();
-    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    Ok(shown(tx.within().config().await.map_err(refused)?.document))
+    let door = caller.door_to(tenant)?;
+    let show = async |tx: &mut Tx<'_>| {
+        Ok(Value::Object(tx.within().config().await.map_err(refused)?.document))
+    };
+    let place = (tenant, Entity::Config, fresh);
+    let mut response = door::shown(&api, &caller.op(), door, place, show).await?;
+    response.headers_mut().insert(header::LINK, DESCRIBED_BY);
+    Ok(response)
 }
 
 /// `PATCH /api/v1/factory/tenants/{tenant}/config`.

@@ -72,6 +72,7 @@ fn mtd5_a_chain_whose_end_was_changed_is_not_extended_and_that_is_said() {
     let (tenant, other) = (world.tenant("forged"), world.tenant("whole"));
     sealed(&world, &tenant.id);
     sealed(&world, &other.id);
+    world.database.query("CREATE TABLE kept AS SELECT tenant_id, seq, row_hashes FROM audit_seals");
     let forge = format!(
         "UPDATE audit_seals SET row_hashes = decode(repeat('00', octet_length(row_hashes)), 'hex')
          WHERE tenant_id = '{}'",
@@ -79,13 +80,80 @@ fn mtd5_a_chain_whose_end_was_changed_is_not_extended_and_that_is_said() {
     );
     world.database.query(&forge);
     world.user(&tenant, "viewer");
+    world.user(&other, "viewer");
     until(|| (word(&world.service.admin) == "broken").then_some(()));
+    // Nobody else waits for it.
+    sealed(&world, &other.id);
+    assert_eq!((seals(&world, &tenant.id), seals(&world, &other.id)), (1, 2));
     let log = world.service.log().join("\n");
-    assert!(log.contains("was tampered with: seal 1 does not have its hash"), "{log}");
+    assert!(log.contains("seal 1 does not have its hash"), "{log}");
     assert!(log.contains(&tenant.id), "{log}");
+    let metrics =
+        |world: &World| send("GET", &format!("{}/metrics", world.service.admin), &[], None).text;
+    assert!(metrics(&world).contains("gatehouse_audit_chains_broken 1"), "{}", metrics(&world));
+    // Another process knows of it, too, and goes on beside it.
+    let World { service, setup, database, platform } = world;
+    drop(service);
+    let service = Service::start(&setup);
+    let world = World { service, setup, database, platform };
+    until(|| (word(&world.service.admin) == "broken").then_some(()));
+    world.user(&other, "viewer");
+    world.user(&tenant, "viewer");
+    sealed(&world, &other.id);
     assert_eq!(seals(&world, &tenant.id), 1);
-    let metrics = send("GET", &format!("{}/metrics", world.service.admin), &[], None).text;
-    assert!(metrics.contains("gatehouse_audit_chain_broken 1"), "{metrics}");
+    // Put back as it was, it is sealed with all that waited.
+    world.database.query(&format!(
+        "UPDATE audit_seals s SET row_hashes = k.row_hashes FROM kept k
+         WHERE s.tenant_id = '{}' AND k.tenant_id = s.tenant_id AND k.seq = s.seq",
+        tenant.id
+    ));
+    sealed(&world, &tenant.id);
+    until(|| (word(&world.service.admin) == "leads").then_some(()));
+    assert!(metrics(&world).contains("gatehouse_audit_chains_broken 0"));
+    verify(&world, &export(&world, &tenant.id)).unwrap();
+}
+
+#[test]
+fn mtd5_an_export_begins_where_the_months_that_are_kept_begin_and_says_so() {
+    let world = sealing();
+    let tenant = world.tenant("long");
+    world.user(&tenant, "viewer");
+    sealed(&world, &tenant.id);
+    let before = verify(&world, &export(&world, &tenant.id)).unwrap();
+    assert_eq!((before.begin, before.rows), (None, 2));
+    // The month is over and dropped; the one that is kept begins now.
+    world.database.query(
+        "DO $$ DECLARE till text; BEGIN
+            SELECT substring(pg_get_expr(relpartbound, oid) FROM $r$TO [(]'([^']+)'[)]$r$) INTO till
+            FROM pg_class WHERE relname = 'tenant_audit_p0';
+            ALTER TABLE tenant_audit DETACH PARTITION tenant_audit_p0;
+            DROP TABLE tenant_audit_p0;
+            EXECUTE format('CREATE TABLE tenant_audit_now PARTITION OF tenant_audit FOR VALUES FROM (%L) TO (%L)',
+                clock_timestamp(), till);
+        END $$",
+    );
+    world.user(&tenant, "viewer");
+    sealed_since(&world, &tenant.id, 3);
+    let text = export(&world, &tenant.id);
+    let shown = verify(&world, &text).unwrap();
+    assert_eq!(shown.begin.map(|begin| begin.total), Some(2), "{text}");
+    assert_eq!(shown.rows, 3);
+    // A row that is not of a month that was dropped is missing, as ever.
+    world.database.query(
+        "UPDATE audit_seals SET sealed_at = sealed_at WHERE false; DELETE FROM tenant_audit",
+    );
+    world.database.query("ALTER TABLE tenant_audit DETACH PARTITION tenant_audit_now");
+    world.database.query(
+        "CREATE TABLE tenant_audit_all PARTITION OF tenant_audit FOR VALUES FROM ('2001-01-01') TO ('2001-02-01')",
+    );
+    let broken = verify(&world, &export(&world, &tenant.id)).unwrap_err();
+    assert!(broken.contains("is missing"), "{broken}");
+}
+
+/// Waits until the chain of a tenant has so many rows.
+fn sealed_since(world: &World, tenant: &str, rows: u32) {
+    let total = format!("SELECT max(total) FROM audit_seals WHERE tenant_id = '{tenant}'");
+    until(|| (world.database.query(&total) == rows.to_string()).then_some(()));
 }
 
 /// The export as its bytes.
@@ -237,4 +305,52 @@ fn a_new_key_takes_over_from_the_one_in_the_file() {
         text.contains("$.key_file: the sealed key cannot be opened with this key file"),
         "{text}"
     );
+}
+
+#[test]
+fn an_export_ends_with_its_callers_right_to_it() {
+    use std::io::{Read as _, Write as _};
+    let world = sealing();
+    let tenant = world.tenant("long");
+    let client = world.client(&tenant, "admin");
+    let token = world.token_of(&client);
+    // More than sockets hold: some two dozen seals of a thousand rows.
+    world.database.query(&format!(
+        "INSERT INTO tenant_audit (tenant_id, subject, request_id, action, target_kind, target_id)
+         SELECT '{}', 's', 'r', 'a', 'k', repeat('x', 500) FROM generate_series(1, 24000)",
+        tenant.id
+    ));
+    let count = format!(
+        "SELECT sum(cardinality(row_ids)) >= 24000 FROM audit_seals WHERE tenant_id = '{}'",
+        tenant.id
+    );
+    until(|| (world.database.query(&count) == "t").then_some(()));
+    let read = |revoke: bool| {
+        let address = world.service.url.strip_prefix("http://").unwrap();
+        let mut socket = std::net::TcpStream::connect(address).unwrap();
+        write!(
+            socket,
+            "GET /api/v1/factory/tenants/{}/audit/export HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+             authorization: Bearer {token}\r\n\r\n",
+            tenant.id
+        )
+        .unwrap();
+        let mut begin = [0; 4096];
+        socket.read_exact(&mut begin).unwrap();
+        assert!(begin.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&begin));
+        if revoke {
+            let id = client["client_id"].as_str().unwrap();
+            let path = format!("/api/v1/factory/tenants/{}/clients/{id}/revoke-tokens", tenant.id);
+            assert_eq!(world.as_platform("POST", &path, "a test", None).status, 204);
+        }
+        let mut rest = Vec::new();
+        // A connection that is cut off may say so.
+        let _ = socket.read_to_end(&mut rest);
+        let whole = String::from_utf8_lossy(&rest).contains(r#""kind":"end""#);
+        (rest.len(), whole)
+    };
+    let (bytes, whole) = read(false);
+    assert!(whole && bytes > 12_000_000, "{bytes}");
+    let (cut, whole) = read(true);
+    assert!(!whole && cut < bytes, "{cut} of {bytes}");
 }

@@ -17,6 +17,7 @@ use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     time::{Instant, timeout, timeout_at},
 };
+use tracing::Instrument as _;
 
 /// How long one connection attempt may take; callers wait no longer than their own deadline.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -382,7 +383,7 @@ impl Link {
         // A task of its own, bounded by CONNECT_TIMEOUT: a caller with a short deadline must not cut it short,
         // or a server that needs longer than one deadline to accept would never be reached again.
         let shared = Arc::clone(&self.0);
-        match tokio::spawn(async move { shared.connect(attempts).await }).await {
+        match tokio::spawn(async move { shared.connect(attempts).await }.in_current_span()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::Resting),
         }

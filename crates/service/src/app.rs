@@ -16,7 +16,7 @@ use axum::{
     Router,
     body::{Body, HttpBody},
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
-    http::{HeaderValue, Response, Version, header},
+    http::{HeaderValue, Response, StatusCode, Version, header},
     middleware::{Next, from_fn_with_state},
     response::IntoResponse,
 };
@@ -27,6 +27,7 @@ use crate::{
     Reply, RequestId,
     metrics::Requests,
     problem::{Pending, reason_of, render},
+    request::trace_id,
 };
 
 /// What one request may take.
@@ -88,6 +89,7 @@ async fn around(
         request.id = %id,
         http.method = %method,
         http.route = route,
+        trace.id = %trace_id(request.headers()),
         tenant.id = Empty,
     );
     async {
@@ -153,6 +155,11 @@ fn seal(mut response: Response<Body>, id: &RequestId) -> (Response<Body>, Option
             response.headers_mut().insert(name, value.clone());
         }
         *response.body_mut() = whole.into_body();
+    }
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        // What is away may be back at any moment.
+        let soon = HeaderValue::from_static("1");
+        response.headers_mut().entry(header::RETRY_AFTER).or_insert(soon);
     }
     response.headers_mut().insert(names::REQUEST_ID, id.to_header());
     (response, code)

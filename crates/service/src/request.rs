@@ -60,6 +60,31 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     }
 }
 
+/// The trace that a request belongs to (W3C Trace Context §3.2): the one that it names soundly, else a new one.
+pub(crate) fn trace_id(headers: &HeaderMap) -> String {
+    let mut values = headers.get_all("traceparent").iter();
+    let named = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok().and_then(trace_in),
+        _ => None,
+    };
+    named.map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned)
+}
+
+fn trace_in(parent: &str) -> Option<&str> {
+    let hex = |text: &str, len| {
+        text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let mut parts = parent.split('-');
+    let (version, trace, span, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    // A later version may have more behind it.
+    let whole = version != "00" || parts.next().is_none();
+    let sound =
+        hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16) && hex(flags, 2);
+    let named = trace.bytes().any(|b| b != b'0') && span.bytes().any(|b| b != b'0');
+    (whole && sound && named).then_some(trace)
+}
+
 fn is_plain(bytes: &[u8]) -> bool {
     (1..=MAX_BYTES).contains(&bytes.len())
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(b))
@@ -76,6 +101,34 @@ mod tests {
         }
         let id = RequestId::of(&headers);
         assert_eq!(sent.first() == Some(&id.as_str()), kept, "{sent:?} -> {id}");
+    }
+
+    #[test]
+    fn a_trace_is_the_one_that_is_named_soundly_or_a_new_one() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let of = |sent: &[String]| {
+            let mut headers = HeaderMap::new();
+            for value in sent {
+                headers.append("traceparent", HeaderValue::from_str(value).unwrap());
+            }
+            trace_id(&headers)
+        };
+        let sound = format!("00-{trace}-00f067aa0ba902b7-01");
+        assert_eq!(of(std::slice::from_ref(&sound)), trace);
+        assert_eq!(of(&[format!("01-{trace}-00f067aa0ba902b7-01-more")]), trace);
+        for bad in [
+            format!("00-{trace}-00f067aa0ba902b7-01-more"),
+            format!("00-{}-00f067aa0ba902b7-01", trace.to_uppercase()),
+            format!("ff-{trace}-00f067aa0ba902b7-01"),
+            format!("00-{trace}-0000000000000000-01"),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            trace.to_owned(),
+            String::new(),
+        ] {
+            let made = of(std::slice::from_ref(&bad));
+            assert!(made != trace && made.len() == 32, "{bad} -> {made}");
+        }
+        assert_ne!(of(&[sound.clone(), sound]), trace, "two say nothing");
     }
 
     #[test]
