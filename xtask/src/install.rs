@@ -10,6 +10,7 @@ mod envoy;
 mod find;
 mod oidc;
 pub mod runsc;
+mod schemathesis;
 
 use std::{
     path::{Path, PathBuf},
@@ -45,6 +46,8 @@ pub enum Part {
     PgBouncer,
     /// pgTAP, a second opinion on the schema; for tests alone.
     PgTap,
+    /// Schemathesis, which asks a service what its OpenAPI document says; for tests alone.
+    Schemathesis,
 }
 
 impl Part {
@@ -53,7 +56,8 @@ impl Part {
         &[Self::Postgres, Self::Redis, Self::Envoy, Self::Runsc, Self::WasmTarget];
 
     /// What tests need besides.
-    pub const OF_TESTS: &'static [Self] = &[Self::OidcProvider, Self::PgBouncer, Self::PgTap];
+    pub const OF_TESTS: &'static [Self] =
+        &[Self::OidcProvider, Self::PgBouncer, Self::PgTap, Self::Schemathesis];
 
     const fn title(self) -> &'static str {
         match self {
@@ -65,6 +69,7 @@ impl Part {
             Self::OidcProvider => "OpenID provider",
             Self::PgBouncer => "PgBouncer",
             Self::PgTap => "pgTAP",
+            Self::Schemathesis => "Schemathesis",
         }
     }
 
@@ -80,7 +85,9 @@ impl Part {
                 "put a runsc 20240729 (Debian bookworm-backports) on the PATH, and dpkg and apt-get for xtask to unpack it"
             }
             Self::WasmTarget => "run `rustup target add wasm32-wasip1`",
-            Self::OidcProvider => "install the Debian package python3-venv and run this again",
+            Self::OidcProvider | Self::Schemathesis => {
+                "install the Debian package python3-venv and run this again"
+            }
             Self::PgBouncer => "install the Debian package pgbouncer",
             Self::PgTap => "install the Debian package postgresql-15-pgtap",
         }
@@ -96,7 +103,7 @@ impl Part {
         match self {
             Self::Postgres => &["postgresql-15"],
             Self::Redis => &["redis-server"],
-            Self::Envoy | Self::OidcProvider => &["python3-venv"],
+            Self::Envoy | Self::OidcProvider | Self::Schemathesis => &["python3-venv"],
             Self::PgBouncer => &["pgbouncer"],
             Self::PgTap => &["postgresql-15-pgtap"],
             Self::Runsc | Self::WasmTarget => &[],
@@ -121,6 +128,8 @@ pub struct Tools {
     pub oidc: Option<PathBuf>,
     /// `pgbouncer`.
     pub pgbouncer: Option<PathBuf>,
+    /// `schemathesis`.
+    pub schemathesis: Option<PathBuf>,
 }
 
 impl Tools {
@@ -159,6 +168,11 @@ impl Tools {
         asked(self.pgbouncer.as_deref(), Part::PgBouncer)
     }
 
+    /// `schemathesis`.
+    pub fn schemathesis(&self) -> anyhow::Result<&Path> {
+        asked(self.schemathesis.as_deref(), Part::Schemathesis)
+    }
+
     /// Looks for `part`; whether it is there.
     fn find(&mut self, part: Part) -> bool {
         match part {
@@ -188,6 +202,10 @@ impl Tools {
                 self.pgbouncer.is_some()
             }
             Part::PgTap => find::pgtap(),
+            Part::Schemathesis => {
+                self.schemathesis = schemathesis::find();
+                self.schemathesis.is_some()
+            }
         }
     }
 }
@@ -225,6 +243,7 @@ pub fn ensure(parts: &[Part], report: &mut Report) -> anyhow::Result<Tools> {
             Part::Runsc => runsc::install(),
             Part::WasmTarget => add_wasm_target(),
             Part::OidcProvider => oidc::install(),
+            Part::Schemathesis => schemathesis::install(),
             Part::Postgres | Part::Redis | Part::PgBouncer | Part::PgTap => Ok(()),
         })?;
     }
@@ -246,7 +265,7 @@ fn refuse_what_cannot_be(missing: &[Part]) -> anyhow::Result<()> {
         .iter()
         .filter_map(|part| {
             let needs_system = match part {
-                Part::Envoy | Part::OidcProvider => !envoy::has_venv(),
+                Part::Envoy | Part::OidcProvider | Part::Schemathesis => !envoy::has_venv(),
                 _ => !part.packages().is_empty(),
             };
             let obstacle = if needs_system {

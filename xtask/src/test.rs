@@ -93,6 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
             .env("GATEHOUSE_TEST_RUNSC", parts.runsc()?)
             .env("GATEHOUSE_TEST_OIDC", parts.oidc()?)
+            .env("GATEHOUSE_TEST_SCHEMATHESIS", parts.schemathesis()?)
             .env("GATEHOUSE_TEST_SUITE", &suite)
             .env("GATEHOUSE_TEST_PROBE", &probe)
             .envs(modules(&suite))

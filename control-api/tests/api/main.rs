@@ -22,6 +22,8 @@ mod events;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod fuzzed;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod http;
