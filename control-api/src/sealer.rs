@@ -1,5 +1,6 @@
 //! Seals the audit: chains each tenant's rows and signs the head, a second after they were written. One process leads, by
-//! an advisory lock; the others wait for their turn. A chain whose end is not as it was signed is not extended.
+//! an advisory lock; the others wait for their turn. A chain whose end is not as it was signed is not extended, and no other
+//! waits for it.
 //! Knows no route; what is hashed is `gatehouse_audit`'s.
 
 pub mod status;
@@ -11,7 +12,7 @@ use gatehouse_authn::KeySet;
 use gatehouse_contract::TenantId;
 use gatehouse_service::{Shutdown, exit::chain};
 use gatehouse_store::{
-    Error as StoreError, Job, Store,
+    Error as StoreError, Job, Store, SystemTx,
     relay::Leadership,
     seals::{StoredSeal, Unsealed},
 };
@@ -21,7 +22,7 @@ use tracing::{debug, error, info, warn};
 use self::status::{Stand, Status};
 use crate::{
     clock,
-    keyring::{self, Keyring},
+    keyring::{self, Keyring, Keys},
 };
 
 /// How often it looks for rows: no row waits longer for its seal, unless a transaction before it still runs.
@@ -40,8 +41,6 @@ pub enum Error {
     Key(#[from] keyring::Error),
     #[error("signing a head")]
     Sign,
-    #[error("the chain of tenant {tenant} was tampered with: {why}")]
-    Broken { tenant: TenantId, why: String },
 }
 
 /// The task.
@@ -75,13 +74,6 @@ impl Sealer {
             failing &= !sealed;
             match ended {
                 Ok(()) => self.status.is(Stand::Follows),
-                Err(problem @ Error::Broken { .. }) => {
-                    self.status.is(Stand::Broken);
-                    if !failing {
-                        error!(error = %chain(&problem), "the audit is not sealed: see docs/audit.md");
-                    }
-                    failing = true;
-                }
                 Err(problem) => {
                     self.status.is(Stand::Follows);
                     if failing {
@@ -122,46 +114,108 @@ impl Sealer {
         }
     }
 
-    /// Seals what there is, at most [`ROWS`]; returns whether there may be more.
+    /// Seals what there is, at most [`ROWS`]; returns whether there may be more. A tenant whose chain is not as it was
+    /// signed is left out until it is, and all others are sealed.
     #[expect(clippy::disallowed_methods, reason = "the sealer is a job; no request leads here")]
     async fn round(&self) -> Result<bool, Error> {
         let mut tx = self.store.system(Job::Sealer).await?;
-        let found = tx.unsealed(ROWS).await?;
-        if found.is_empty() {
-            return Ok(false);
-        }
-        let keys = self.keyring.keys().await?;
-        let more = found.len() >= usize::try_from(ROWS).unwrap_or(usize::MAX);
-        let mut tenants: BTreeMap<TenantId, Vec<Unsealed>> = BTreeMap::new();
-        for row in found {
-            tenants.entry(row.row.tenant).or_default().push(row);
-        }
         let mut written = Vec::new();
-        for (tenant, rows) in tenants {
-            let mut last = tx.last_seal(tenant).await?;
-            if let Some(last) = &last {
-                self.as_signed(last, &keys.set).await?;
+        let mut broken = tx.breaks().await?;
+        let before = broken.len();
+        if before > 0 {
+            let keys = self.keyring.keys().await?;
+            let mut still = Vec::new();
+            for tenant in broken {
+                let mended = self.mend(&mut tx, &keys, tenant, &mut written).await?;
+                still.extend((!mended).then_some(tenant));
             }
-            for rows in rows.chunks(MAX_SEAL_ROWS) {
-                let Some(newest) = rows.last() else { continue };
-                let seal = next(tenant, last.as_ref().map(|last| &last.seal), rows);
-                let head = json!(seal.head(&self.issuer));
-                let head = keys.signer.sign(HEAD_TYPE, &head).map_err(|_| Error::Sign)?;
-                tx.insert_seal(&seal, &head, newest).await?;
-                written.push(rows.len());
-                last = Some(StoredSeal { hash: seal.hash(), seal, head });
+            broken = still;
+        }
+        let mended = before - broken.len();
+        let found = tx.unsealed(ROWS).await?;
+        let more = found.len() >= usize::try_from(ROWS).unwrap_or(usize::MAX);
+        let mut left_out = 0;
+        if !found.is_empty() {
+            let keys = self.keyring.keys().await?;
+            let mut tenants: BTreeMap<TenantId, Vec<Unsealed>> = BTreeMap::new();
+            for row in found {
+                tenants.entry(row.row.tenant).or_default().push(row);
+            }
+            for (tenant, rows) in tenants {
+                match self.chained(&mut tx, &keys, tenant).await? {
+                    Ok(last) => self.seal(&mut tx, &keys, last, &rows, &mut written).await?,
+                    Err(why) => {
+                        error!(tenant.id = %tenant, why, "a chain was tampered with and is not extended: see docs/audit.md");
+                        tx.leave_out(tenant, &why).await?;
+                        left_out += 1;
+                    }
+                }
             }
         }
-        tx.commit().await?;
+        // What was neither read nor written needs no commit.
+        if !written.is_empty() || mended > 0 || left_out > 0 {
+            tx.commit().await?;
+        }
         written.into_iter().for_each(|rows| self.status.sealed(rows));
+        self.status.left_out(broken.len() + left_out);
         Ok(more)
     }
 
-    /// Whoever changed the end of a chain does not get what follows it signed by us.
-    async fn as_signed(&self, last: &StoredSeal, published: &KeySet) -> Result<(), Error> {
-        judge(&self.store, last, published)
-            .await?
-            .map_err(|why| Error::Broken { tenant: last.seal.tenant, why })
+    /// The end of a tenant's chain; the inner error says what is wrong with it.
+    async fn chained(
+        &self,
+        tx: &mut SystemTx,
+        keys: &Keys,
+        tenant: TenantId,
+    ) -> Result<Result<Option<StoredSeal>, String>, Error> {
+        let last = match tx.last_seal(tenant).await {
+            Ok(last) => last,
+            Err(StoreError::Unreadable { .. }) => {
+                return Ok(Err("its last seal is none".to_owned()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(last) = last else { return Ok(Ok(None)) };
+        Ok(judge(&self.store, &last, &keys.set).await?.map(|()| Some(last)))
+    }
+
+    /// Seals what a tenant that was left out has waiting, where its chain is as it was; returns whether that is all.
+    async fn mend(
+        &self,
+        tx: &mut SystemTx,
+        keys: &Keys,
+        tenant: TenantId,
+        written: &mut Vec<usize>,
+    ) -> Result<bool, Error> {
+        let Ok(last) = self.chained(tx, keys, tenant).await? else { return Ok(false) };
+        let rows = tx.left_out(tenant, ROWS).await?;
+        let all = rows.len() < usize::try_from(ROWS).unwrap_or(usize::MAX);
+        self.seal(tx, keys, last, &rows, written).await?;
+        if all {
+            tx.take_in(tenant).await?;
+            info!(tenant.id = %tenant, "a chain is as it was signed again, and sealed");
+        }
+        Ok(all)
+    }
+
+    async fn seal(
+        &self,
+        tx: &mut SystemTx,
+        keys: &Keys,
+        mut last: Option<StoredSeal>,
+        rows: &[Unsealed],
+        written: &mut Vec<usize>,
+    ) -> Result<(), Error> {
+        for rows in rows.chunks(MAX_SEAL_ROWS) {
+            let Some(newest) = rows.last() else { continue };
+            let seal = next(newest.row.tenant, last.as_ref().map(|last| &last.seal), rows);
+            let head = json!(seal.head(&self.issuer));
+            let head = keys.signer.sign(HEAD_TYPE, &head).map_err(|_| Error::Sign)?;
+            tx.insert_seal(&seal, &head, newest).await?;
+            written.push(rows.len());
+            last = Some(StoredSeal { hash: seal.hash(), seal, head });
+        }
+        Ok(())
     }
 }
 

@@ -109,7 +109,7 @@ fn kept(path: &Path, keys: &KeySet) -> Result<Head, Outcome> {
 }
 
 fn told(verified: &Verified) -> Outcome {
-    let Verified { tenant, rows, seals, waiting, head, signed } = verified;
+    let Verified { tenant, begin, rows, seals, waiting, head, signed } = verified;
     let mut outcome = Outcome::default();
     outcome.fact("valid", true);
     outcome.fact("tenant", tenant.to_string());
@@ -119,6 +119,14 @@ fn told(verified: &Verified) -> Outcome {
     outcome.say("valid");
     outcome.say(format_args!("tenant     {tenant}"));
     outcome.say(format_args!("rows       {rows} in {seals} seals"));
+    if let Some(begin) = begin {
+        outcome.fact("begins_after_seal", begin.seq);
+        outcome.fact("rows_not_kept", begin.total);
+        outcome.say(format_args!(
+            "begins     behind seal {}: the {} rows before are no longer kept",
+            begin.seq, begin.total
+        ));
+    }
     if let (Some(head), Some(signed)) = (head, signed) {
         outcome.fact("sealed_at", head.sealed_at);
         outcome.fact("issuer", head.iss.as_str());

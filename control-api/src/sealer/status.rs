@@ -13,8 +13,6 @@ pub enum Stand {
     Follows,
     /// It seals.
     Leads,
-    /// It found a chain that it does not extend: someone must look.
-    Broken,
 }
 
 /// Shared by the sealer and the admin listener.
@@ -23,15 +21,16 @@ pub struct Status {
     stand: Mutex<Stand>,
     rows: AtomicU64,
     seals: AtomicU64,
+    broken: AtomicU64,
 }
 
 impl Status {
-    /// `leads`, `follows` or `broken`.
+    /// `leads`, `follows`, or `broken` where it leads and a tenant is left out: someone must look.
     pub fn word(&self) -> &'static str {
         match self.stand() {
+            Stand::Leads if self.broken.load(Ordering::Relaxed) > 0 => "broken",
             Stand::Follows => "follows",
             Stand::Leads => "leads",
-            Stand::Broken => "broken",
         }
     }
 
@@ -48,21 +47,23 @@ impl Status {
         self.seals.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn left_out(&self, tenants: usize) {
+        self.broken.store(u64::try_from(tenants).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// The text form of Prometheus.
     pub fn render(&self) -> String {
-        let (leads, broken) = match self.stand() {
-            Stand::Follows => (0, 0),
-            Stand::Leads => (1, 0),
-            Stand::Broken => (0, 1),
-        };
+        let leads = u8::from(self.stand() == Stand::Leads);
+        // Whoever leads knows.
+        let broken = u64::from(leads) * self.broken.load(Ordering::Relaxed);
         let (rows, seals) = (self.rows.load(Ordering::Relaxed), self.seals.load(Ordering::Relaxed));
         format!(
             "# HELP gatehouse_audit_sealer_leads Whether this process seals the audit.\n\
              # TYPE gatehouse_audit_sealer_leads gauge\n\
              gatehouse_audit_sealer_leads {leads}\n\
-             # HELP gatehouse_audit_chain_broken Whether a chain was found that was tampered with.\n\
-             # TYPE gatehouse_audit_chain_broken gauge\n\
-             gatehouse_audit_chain_broken {broken}\n\
+             # HELP gatehouse_audit_chains_broken Tenants whose chain was tampered with and is not extended.\n\
+             # TYPE gatehouse_audit_chains_broken gauge\n\
+             gatehouse_audit_chains_broken {broken}\n\
              # HELP gatehouse_audit_sealed_rows_total Audit rows sealed by this process.\n\
              # TYPE gatehouse_audit_sealed_rows_total counter\n\
              gatehouse_audit_sealed_rows_total {rows}\n\

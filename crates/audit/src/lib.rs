@@ -17,6 +17,8 @@ pub use verify::{Broken, HeadFault, Verified, Verifier, head, kept};
 
 /// `typ` of a signed head: no token is one, and a head is no token.
 pub const HEAD_TYPE: &str = "audit-head";
+/// `typ` of the statement where an export begins whose first rows are no longer kept: a [`Head`] of the last seal before.
+pub const BEGIN_TYPE: &str = "audit-begin";
 /// The version of what is hashed and exported.
 pub const VERSION: u32 = 1;
 /// Most rows that one seal covers.
@@ -96,6 +98,10 @@ pub enum Line {
         version: u32,
         /// The tenant.
         tenant: TenantId,
+        /// Where the first rows are no longer kept: the [`Head`] of the seal behind which it begins, signed as
+        /// [`BEGIN_TYPE`] when it was exported.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        begin: Option<String>,
     },
     /// A row.
     Row {

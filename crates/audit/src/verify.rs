@@ -8,7 +8,7 @@ mod tests;
 use gatehouse_authn::{KeySet, Refusal, jws};
 use gatehouse_contract::TenantId;
 
-use crate::{Digest, HEAD_TYPE, Head, Line, MAX_SEAL_ROWS, Row, Seal, VERSION, commit};
+use crate::{BEGIN_TYPE, Digest, HEAD_TYPE, Head, Line, MAX_SEAL_ROWS, Row, Seal, VERSION, commit};
 
 /// Takes the lines of one export in their order.
 pub struct Verifier<'k> {
@@ -16,6 +16,8 @@ pub struct Verifier<'k> {
     /// A head that was kept elsewhere: the chain must pass through it.
     kept: Option<Head>,
     tenant: Option<TenantId>,
+    /// The seal behind which it begins, where that is not the first.
+    begin: Option<Head>,
     rows: Vec<(u64, Digest)>,
     last: Option<Seal>,
     end: Option<Verified>,
@@ -26,6 +28,8 @@ pub struct Verifier<'k> {
 pub struct Verified {
     /// Whose audit it is.
     pub tenant: TenantId,
+    /// Behind which seal it begins: rows up to there are no longer kept, and not in here. `None` is the first row.
+    pub begin: Option<Head>,
     /// How many rows are sealed.
     pub rows: u64,
     /// By how many seals.
@@ -48,6 +52,12 @@ pub enum Broken {
     Version(u32),
     #[error("an export starts with its `start`, once")]
     Start,
+    #[error("where it begins is not good: {0}")]
+    Begin(HeadFault),
+    #[error(
+        "the head that was kept is of seal {kept}, and the export begins behind seal {begin}: they cannot be compared"
+    )]
+    KeptBefore { kept: u64, begin: u64 },
     #[error("there are lines after the end")]
     AfterEnd,
     #[error("row {row} is of tenant {tenant}")]
@@ -99,7 +109,7 @@ pub enum HeadFault {
 impl<'k> Verifier<'k> {
     /// Verifies with `keys`. `kept` is a head that somebody kept: the export must hold it.
     pub const fn new(keys: &'k KeySet, kept: Option<Head>) -> Self {
-        Self { keys, kept, tenant: None, rows: Vec::new(), last: None, end: None }
+        Self { keys, kept, tenant: None, begin: None, rows: Vec::new(), last: None, end: None }
     }
 
     /// Takes the next line.
@@ -109,12 +119,12 @@ impl<'k> Verifier<'k> {
             return Err(Broken::AfterEnd);
         }
         match (line, self.tenant) {
-            (Line::Start { version, tenant }, None) => {
+            (Line::Start { version, tenant, begin }, None) => {
                 if version != VERSION {
                     return Err(Broken::Version(version));
                 }
                 self.tenant = Some(tenant);
-                Ok(())
+                begin.map_or(Ok(()), |signed| self.begin(&signed, tenant))
             }
             (Line::Start { .. }, Some(_)) | (_, None) => Err(Broken::Start),
             (Line::Row { row, details, salt }, Some(tenant)) => {
@@ -141,11 +151,30 @@ impl<'k> Verifier<'k> {
         self.end.ok_or(Broken::CutOff)
     }
 
+    /// Only who signs our heads says that rows are no longer kept: else whoever removes them would.
+    fn begin(&mut self, signed: &str, tenant: TenantId) -> Result<(), Broken> {
+        let begin = signed_as(BEGIN_TYPE, self.keys, signed).map_err(Broken::Begin)?;
+        if begin.tenant != tenant {
+            return Err(Broken::Begin(HeadFault::Tenant));
+        }
+        if let Some(kept) = &self.kept {
+            if kept.seq < begin.seq {
+                return Err(Broken::KeptBefore { kept: kept.seq, begin: begin.seq });
+            }
+            if kept.seq == begin.seq && kept.hash != begin.hash {
+                return Err(Broken::Kept(kept.seq));
+            }
+        }
+        self.begin = Some(begin);
+        Ok(())
+    }
+
     fn seal(&mut self, seal: Seal, signed: &str, tenant: TenantId) -> Result<(), Broken> {
         let seq = seal.seq;
-        let (expected, prev, total) = match &self.last {
-            None => (1, Digest::ZERO, 0),
-            Some(last) => (last.seq.saturating_add(1), last.hash(), last.total),
+        let (expected, prev, total) = match (&self.last, &self.begin) {
+            (Some(last), _) => (last.seq.saturating_add(1), last.hash(), last.total),
+            (None, Some(begin)) => (begin.seq.saturating_add(1), begin.hash, begin.total),
+            (None, None) => (1, Digest::ZERO, 0),
         };
         if seq != expected {
             return Err(Broken::Seal { found: seq, expected });
@@ -210,13 +239,13 @@ impl<'k> Verifier<'k> {
         if let Some((id, _)) = self.rows.first() {
             return Err(Broken::Unsealed(*id));
         }
-        let last = self.last.as_ref().map_or(0, |seal| seal.seq);
+        let begin = self.begin.as_ref().map_or((0, 0), |begin| (begin.seq, begin.total));
+        let (last, total) = self.last.as_ref().map_or(begin, |seal| (seal.seq, seal.total));
         if let Some(kept) =
             self.kept.as_ref().filter(|kept| kept.seq > last || kept.tenant != tenant)
         {
             return Err(Broken::Kept(kept.seq));
         }
-        let total = self.last.as_ref().map_or(0, |seal| seal.total);
         if (seals, rows) != (last, total) {
             return Err(Broken::Tail { head: seals, last });
         }
@@ -233,7 +262,16 @@ impl<'k> Verifier<'k> {
                 Some(head)
             }
         };
-        Ok(Verified { tenant, rows, seals, waiting, head, signed: signed.map(str::to_owned) })
+        let begin = self.begin.clone();
+        Ok(Verified {
+            tenant,
+            begin,
+            rows,
+            seals,
+            waiting,
+            head,
+            signed: signed.map(str::to_owned),
+        })
     }
 }
 
@@ -248,8 +286,12 @@ pub fn head(keys: &KeySet, signed: &str, tenant: TenantId) -> Result<Head, HeadF
 
 /// A signed head of whichever tenant, for [`Verifier::new`].
 pub fn kept(keys: &KeySet, signed: &str) -> Result<Head, HeadFault> {
+    signed_as(HEAD_TYPE, keys, signed)
+}
+
+fn signed_as(typ: &str, keys: &KeySet, signed: &str) -> Result<Head, HeadFault> {
     let message = jws::verify(keys, signed.as_bytes()).map_err(HeadFault::Signature)?;
-    if message.header.typ.as_deref() != Some(HEAD_TYPE) {
+    if message.header.typ.as_deref() != Some(typ) {
         return Err(HeadFault::Type);
     }
     serde_json::from_slice(&message.payload).map_err(|_| HeadFault::Type)

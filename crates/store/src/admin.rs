@@ -2,6 +2,8 @@
 //! bound on its time. It has no way to agents and executions.
 //! Knows nothing of who may use it: the caller has checked the platform membership.
 
+use std::time::Duration;
+
 use gatehouse_contract::{ClientId, TenantId, sidecar::Change};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -12,12 +14,17 @@ use crate::{
     Error, OpCtx, Store,
     audit::{self, told},
     data_keys::Keys,
+    deadline::Deadline,
     members::{self, Member, NewClient, Tenant, TenantRow},
 };
+
+/// How long a transaction of the platform lasts at most, whatever it does (specification RLS-004).
+pub const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// An open transaction of the platform.
 pub struct AdminTx<'op> {
     transaction: Transaction<'static, Postgres>,
+    deadline: Deadline,
     op: &'op OpCtx,
     reason: String,
     keys: Keys,
@@ -37,7 +44,8 @@ pub struct NewSigningKey<'a> {
 
 impl Store {
     /// Opens a transaction across tenants. Who opened it and why is committed first, so that it is known
-    /// whatever becomes of the transaction. Statements have 10 s, the whole transaction may idle for 10 s.
+    /// whatever becomes of the transaction. Statements have 10 s, between two of them may be 10 s, and the whole has
+    /// [`LIMIT`].
     pub async fn admin<'op>(&self, op: &'op OpCtx, reason: &str) -> Result<AdminTx<'op>, Error> {
         let pool = self.admin.as_ref().ok_or(Error::DoorClosed("admin"))?;
         sqlx::query(
@@ -50,20 +58,25 @@ impl Store {
         .execute(pool)
         .await?;
         let mut transaction = pool.begin().await?;
-        sqlx::query(
-            "SELECT set_config('statement_timeout', '10s', true),
+        let (pid, began, _, _): (i32, OffsetDateTime, String, String) = sqlx::query_as(
+            "SELECT pg_backend_pid(), now(), set_config('statement_timeout', '10s', true),
                 set_config('idle_in_transaction_session_timeout', '10s', true)",
         )
-        .execute(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await?;
+        let deadline = Deadline::new(pool.clone(), (pid, began), self.admin_limit);
         let keys = Keys::new(self.vault.clone());
-        Ok(AdminTx { transaction, op, reason: reason.to_owned(), keys })
+        Ok(AdminTx { transaction, deadline, op, reason: reason.to_owned(), keys })
     }
 }
 
 impl AdminTx<'_> {
     /// Makes it last.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where it took too long: nothing of it lasts.
     pub async fn commit(self) -> Result<(), Error> {
+        self.deadline.check()?;
         self.transaction.commit().await.map_err(Into::into)
     }
 

@@ -29,6 +29,7 @@ pub struct Store {
     pub(crate) app: PgPool,
     pub(crate) admin: Option<PgPool>,
     pub(crate) system: Option<PgPool>,
+    pub(crate) admin_limit: Duration,
 }
 
 /// Why the store does not open.
@@ -104,13 +105,19 @@ impl Store {
             Some(url) => Some(pool("system", "gatehouse_system", url, SYSTEM_CONNECTIONS).await?),
             None => None,
         };
-        Ok(Self { vault: None, app, admin, system })
+        Ok(Self { vault: None, app, admin, system, admin_limit: crate::admin::LIMIT })
     }
 
     /// With the keys from the file: without them nothing personal or secret is read or written.
     #[must_use]
     pub fn with_keys(self, keys: MasterKeys) -> Self {
         Self { vault: Some(Arc::new(Vault::new(keys))), ..self }
+    }
+
+    /// With another bound on the platform's transactions than [`crate::admin::LIMIT`].
+    #[must_use]
+    pub fn with_admin_limit(self, limit: Duration) -> Self {
+        Self { admin_limit: limit, ..self }
     }
 
     /// Whether the database answers, for readiness.

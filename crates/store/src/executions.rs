@@ -10,7 +10,7 @@ use gatehouse_events::{
     event::{ExecutionEnded, ExecutionStarted, ExecutionSubmitted, Nothing},
 };
 use gatehouse_execution::{EndReason, ExecutionState, ImageRef, outcome::Outcome, state::Event};
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -202,7 +202,8 @@ impl TenantTx<'_> {
         .bind(&self.op.subject)
         .fetch_one(self.connection())
         .await?;
-        self.audit("execution.submit", "execution", new.id).await?;
+        let told = json!({"new": {"agent": new.agent, "version": new.version}});
+        self.within().audit_change("execution.submit", "execution", new.id, told).await?;
         let told = Told::ExecutionSubmitted(ExecutionSubmitted {
             agent_id: new.agent,
             version_id: new.version,

@@ -21,14 +21,16 @@ impl AdminTx<'_> {
                 .bind(json!({"kind": PURGE}))
                 .execute(connection)
                 .await?;
-            self.audit(own, "cache.purge", "cache", "all").await?;
+            let told = json!({"new": {"tenant": null}});
+            self.within(own).audit_change("cache.purge", "cache", "all", told).await?;
             return Ok(true);
         };
         if self.tenant(tenant).await?.is_none() {
             return Ok(false);
         }
         self.within(tenant).publish(&[Change::Tenant { tenant }]).await?;
-        self.audit(tenant, "cache.purge", "cache", tenant).await?;
+        let told = json!({"new": {"tenant": tenant}});
+        self.within(tenant).audit_change("cache.purge", "cache", tenant, told).await?;
         Ok(true)
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
 use crate::{
-    Error, OpCtx, Store, audit,
+    Error, OpCtx, Store,
     data_keys::{Cipher, Keys},
     within::Done,
 };
@@ -91,23 +91,5 @@ impl TenantTx<'_> {
     /// The tenant's key.
     pub(crate) async fn cipher(&mut self) -> Result<Arc<Cipher>, Error> {
         self.keys.of(&mut self.transaction, self.op.tenant).await
-    }
-
-    pub(crate) async fn audit(
-        &mut self,
-        action: &'static str,
-        target_kind: &'static str,
-        target_id: impl ToString,
-    ) -> Result<(), Error> {
-        let target_id = target_id.to_string();
-        let entry = audit::Entry {
-            tenant: self.op.tenant,
-            action,
-            target_kind,
-            target_id,
-            reason: None,
-            details: None,
-        };
-        audit::write(&mut self.transaction, self.op, entry).await
     }
 }

@@ -34,8 +34,15 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "mtd5 a head is of its type",
         file: "crates/audit/src/verify.rs",
-        text: "    if message.header.typ.as_deref() != Some(HEAD_TYPE) {",
+        text: "    if message.header.typ.as_deref() != Some(typ) {",
         without: "    if false {",
+        tests: "verify::",
+    },
+    Guard {
+        name: "mtd5 only a signer says where an export begins",
+        file: "crates/audit/src/verify.rs",
+        text: "signed_as(BEGIN_TYPE, self.keys, signed).map_err(Broken::Begin)?",
+        without: "signed_as(HEAD_TYPE, self.keys, signed).map_err(Broken::Begin)?",
         tests: "verify::",
     },
     Guard {

@@ -78,7 +78,7 @@ fn row(of: TenantId, id: u64) -> Row {
 
 /// Seals of the rows named, signed.
 fn chain(of: TenantId, seals: &[&[u64]]) -> Vec<Line> {
-    let mut lines = vec![Line::Start { version: VERSION, tenant: of }];
+    let mut lines = vec![Line::Start { version: VERSION, tenant: of, begin: None }];
     let (mut prev, mut total, mut last) = (Digest::ZERO, 0, None);
     for (seq, ids) in (1..).zip(seals) {
         let rows: Vec<Row> = ids.iter().map(|id| row(of, *id)).collect();
@@ -286,7 +286,7 @@ fn mtd5_a_forged_or_foreign_head_is_refused() {
     assert!(forge(changed).starts_with("the head of seal 3 is not good"));
     // A whole export of another tenant under this one's name.
     let mut lines = chain(tenant(2), &[&[1]]);
-    lines[0] = Line::Start { version: VERSION, tenant: tenant(1) };
+    lines[0] = Line::Start { version: VERSION, tenant: tenant(1), begin: None };
     assert!(refused(&lines).contains("row 1 is of tenant"));
     lines.remove(1);
     assert_eq!(refused(&lines), "seal 1 is of another tenant");
@@ -299,7 +299,7 @@ fn what_is_no_export_is_said_to_be_none() {
         let error = Verifier::new(&keys, None).line(text).unwrap_err();
         assert!(matches!(error, Broken::Form(_)), "{text}: {error}");
     }
-    let unknown = Line::Start { version: 2, tenant: tenant(1) };
+    let unknown = Line::Start { version: 2, tenant: tenant(1), begin: None };
     assert_eq!(verify_with(&[unknown], None).unwrap_err(), Broken::Version(2));
     assert_eq!(verify_with(&good()[1..], None).unwrap_err(), Broken::Start);
     let mut lines = good();
@@ -313,4 +313,66 @@ fn the_sample_of_the_command_line_is_an_export_of_today() {
     let lines: Vec<String> =
         good().iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
     assert_eq!(lines.concat(), include_str!("../../../../cli/tests/data/audit.jsonl"));
+}
+
+/// The export whose first seals are no longer kept: behind seal 1, as `typ` says and `says` of it.
+fn begun(typ: &str, says: impl Fn(&mut Head)) -> Vec<Line> {
+    let mut lines = good();
+    let place = lines.iter().position(|line| matches!(line, Line::Seal { .. })).unwrap();
+    let Line::Seal { seal, .. } = &lines[place] else { panic!() };
+    let mut head = seal.head("https://auth.example");
+    says(&mut head);
+    let begin = Some(sign(RSA, typ, &head));
+    lines.drain(..=place);
+    lines.insert(0, Line::Start { version: VERSION, tenant: tenant(1), begin });
+    lines
+}
+
+#[test]
+fn mtd5_an_export_whose_first_months_are_over_says_where_it_begins() {
+    let lines = begun(BEGIN_TYPE, |_| {});
+    let shown = verify_with(&lines, None).unwrap();
+    assert_eq!(shown.begin.as_ref().map(|begin| (begin.seq, begin.total)), Some((1, 3)));
+    assert_eq!((shown.rows, shown.seals), (5, 3));
+    // A head is no such statement, and nobody else makes one.
+    let of_head = begun(HEAD_TYPE, |_| {});
+    assert_eq!(refused(&of_head), "where it begins is not good: it is no audit head");
+    let mut forged = lines.clone();
+    let Line::Start { begin, .. } = &mut forged[0] else { panic!() };
+    let Line::Seal { seal, .. } = &good()[4] else { panic!() };
+    *begin = Some(sign(OTHER, BEGIN_TYPE, &seal.head("https://auth.example")));
+    assert!(refused(&forged).starts_with("where it begins is not good: "));
+    let of_another = begun(BEGIN_TYPE, |head| head.tenant = tenant(2));
+    assert_eq!(refused(&of_another), "where it begins is not good: it is another tenant's");
+    // What follows must follow that seal, with as many rows before.
+    assert_eq!(
+        refused(&begun(BEGIN_TYPE, |head| head.hash = Digest::ZERO)),
+        "seal 2 does not follow the seal before it"
+    );
+    assert_eq!(
+        refused(&begun(BEGIN_TYPE, |head| head.total = 2)),
+        "seal 2 counts its rows wrongly"
+    );
+    assert_eq!(
+        refused(&begun(BEGIN_TYPE, |head| head.seq = 2)),
+        "seal 2 stands where seal 3 belongs"
+    );
+    // Without it they are missing.
+    let mut without = lines.clone();
+    let Line::Start { begin, .. } = &mut without[0] else { panic!() };
+    *begin = None;
+    assert_eq!(refused(&without), "seal 2 stands where seal 1 belongs");
+    // A head that was kept is of the chain, or cannot be compared with it.
+    let kept = |place: usize| match &good()[place] {
+        Line::Seal { seal, .. } => seal.head("https://auth.example"),
+        line => panic!("{line:?}"),
+    };
+    verify_with(&lines, Some(kept(4))).unwrap();
+    let other = Head { hash: Digest::ZERO, ..kept(4) };
+    assert_eq!(verify_with(&lines, Some(other)).unwrap_err(), Broken::Kept(1));
+    let older = Head { seq: 0, ..kept(4) };
+    assert_eq!(
+        verify_with(&lines, Some(older)).unwrap_err(),
+        Broken::KeptBefore { kept: 0, begin: 1 }
+    );
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::harness::{op, with_db};
+use crate::harness::{op, rows, with_db};
 
 fn client(id: ClientId) -> NewClient<'static> {
     NewClient { id, name: "client", secret_sha256: [9; 32] }
@@ -72,6 +72,48 @@ async fn the_admin_door_is_recorded_even_when_its_work_fails() {
         assert_eq!(reasons, ["looked and left"]);
         // No reason, no entry.
         assert!(db.store.admin(&caller, "").await.is_err());
+    })
+    .await;
+}
+
+/// Each statement is short, and no pause is long: the whole ends all the same, and nothing of it is left.
+#[tokio::test]
+async fn rls4_a_transaction_of_the_platform_ends_when_its_time_is_over_whatever_it_does() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let store = db.store.clone().with_admin_limit(std::time::Duration::from_millis(300));
+        let mut tx = store.admin(&a, "a long look").await.unwrap();
+        let own = client(ClientId::new(Uuid::new_v4()));
+        tx.within(a.tenant).create_client(&own, Role::Viewer).await.unwrap();
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            loop {
+                if let Err(error) = tx.tenant(a.tenant).await {
+                    break error;
+                }
+            }
+        });
+        let error = ended.await.expect("the transaction goes on");
+        assert!(error.is_unavailable(), "{error:?}");
+        tx.commit().await.unwrap_err();
+        let mut root = db.root().await;
+        let open = "SELECT FROM pg_stat_activity WHERE datname = current_database()
+            AND usename = 'gatehouse_admin' AND xact_start IS NOT NULL";
+        assert_eq!(rows(&mut root, open).await, 0);
+        assert_eq!(rows(&mut root, "SELECT FROM oauth_clients").await, 0);
+        // The door opens again, and what ends in time lasts: nobody ends another's session.
+        let mut tx = store.admin(&a, "a short one").await.unwrap();
+        tx.within(a.tenant).create_client(&own, Role::Viewer).await.unwrap();
+        tx.commit().await.unwrap();
+        let tx = store.admin(&a, "left open").await.unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            while rows(&mut root, open).await > 0 {}
+        })
+        .await
+        .expect("a transaction that does nothing goes on");
+        // Too late to make it last, even for whoever has not noticed.
+        let error = tx.commit().await.unwrap_err();
+        assert!(error.is_unavailable(), "{error:?}");
+        assert_eq!(rows(&mut root, "SELECT FROM oauth_clients").await, 1);
     })
     .await;
 }
