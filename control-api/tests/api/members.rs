@@ -65,10 +65,10 @@ fn a_suspended_tenant_is_closed_to_all_its_people_and_opens_again() {
     refused(&change("suspend", None), 400, "header_invalid");
     assert_eq!(world.get(&token, AGENTS).status, 200);
     let suspended = change("suspend", Some("they do not pay"));
-    assert_eq!((suspended.status, &suspended.json()["status"]), (200, &json!("suspended")));
+    assert_eq!((suspended.status, &suspended.json()["kind"]), (202, &json!("tenant.suspend")));
     refused(&world.get(&token, AGENTS), 403, "tenant_inactive");
     assert_eq!(world.get(&other, AGENTS).status, 200, "nobody else");
-    assert_eq!(change("resume", Some("they paid")).status, 200);
+    assert_eq!(change("resume", Some("they paid")).status, 202);
     assert_eq!(world.get(&token, AGENTS).status, 200);
     let reasons = world.database.query(
         "SELECT action || ': ' || reason FROM tenant_audit WHERE action ~ 'suspend|resume' ORDER BY id",
