@@ -4,7 +4,10 @@
 use gatehouse_authn::api_key::{ApiKey, Mark};
 use gatehouse_contract::{TenantId, sidecar::PrincipalFacts};
 use gatehouse_service::Reply;
-use gatehouse_store::{Error, lookup::ApiKey as Stored};
+use gatehouse_store::{
+    Error,
+    lookup::{ApiKey as Stored, Standing},
+};
 use uuid::Uuid;
 
 use crate::routes::Api;
@@ -53,21 +56,21 @@ pub async fn remembered_own_token(
         lookup.standing(token.tenant, subject, token.mark).await.map_err(away)
     };
     let found = api.cache.member((token.tenant, subject, token.mark), record).await?;
-    Ok(match found {
-        None => Verdict::Stranger,
-        Some(standing) if standing.denies(token.issued_at_s) => Verdict::Worthless,
-        Some(standing) => Verdict::Known(Box::new(standing.facts.clone())),
-    })
+    Ok(of_standing(found.as_deref(), token))
 }
 
 /// Whom a token stands for whose subject was mapped to this member of the tenant.
 pub async fn of_member(api: &Api, member: Uuid, token: Token<'_>) -> Result<Verdict, Error> {
     let found = api.store.lookup().standing(token.tenant, member, token.mark).await?;
-    Ok(match found {
+    Ok(of_standing(found.as_ref(), token))
+}
+
+fn of_standing(found: Option<&Standing>, token: Token<'_>) -> Verdict {
+    match found {
         None => Verdict::Stranger,
         Some(standing) if standing.denies(token.issued_at_s) => Verdict::Worthless,
-        Some(standing) => Verdict::Known(Box::new(standing.facts)),
-    })
+        Some(standing) => Verdict::Known(Box::new(standing.facts.clone())),
+    }
 }
 
 /// Whom an API key stands for.
