@@ -4,11 +4,15 @@
 //!
 //! Says one line of JSON: a list of rounds by figure, and what is only told. Knows no floors.
 
-// A bench ends at what it did not expect, as a test does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a bench ends at what it did not expect, as a test does"
+)]
 
 #[path = "../../tests/store/harness.rs"]
-#[allow(dead_code, reason = "made for the tests")]
+#[expect(dead_code, reason = "made for the tests")]
 mod harness;
 mod lists;
 mod outbox;
