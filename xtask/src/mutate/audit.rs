@@ -6,8 +6,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "mtd5 nothing late is passed over",
         file: "crates/store/src/seals.rs",
-        text: "             AND tx < pg_snapshot_xmin(pg_current_snapshot())::text::bigint + audit_clock_base()\n",
-        without: "",
+        text: "             AND tx < pg_snapshot_xmin(pg_current_snapshot())::text::bigint + audit_clock_base()\n             ORDER BY tx, id LIMIT $3",
+        without: "             ORDER BY tx, id LIMIT $3",
         tests: "store: seals::",
     },
     Guard {

@@ -56,8 +56,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "t8 the reason is audited",
         file: "crates/store/src/within.rs",
-        text: "reason: Some(reason), keys }",
-        without: "reason: None, keys }",
+        text: "reason: Some(reason), keys, gathered: None }",
+        without: "reason: None, keys, gathered: None }",
         tests: "store: doors::",
     },
     Guard {
