@@ -150,7 +150,7 @@ fn a_suspended_tenants_members_reach_nothing() {
         }
         asked += 1;
         let path = template.replace("{tenant}", &tenant.id).replace("{role}", "viewer");
-        let path = path.replace('{', "").replace('}', "");
+        let path = path.replace(['{', '}'], "");
         refused(&world.call(&admin, &method, &path, None), 403, "tenant_inactive");
     }
     assert!(asked > 60, "{asked}");

@@ -129,11 +129,12 @@ impl Call<'_> {
 /// What the one row says.
 fn details(world: &World, row: &str) -> Value {
     let (tenant, id) = row.split_once(' ').unwrap();
+    let id: u64 = id.parse().unwrap();
     let path = format!("/api/v1/factory/tenants/{tenant}/audit?limit=100");
     let shown = world.as_platform("GET", &path, "a test", None);
     assert_eq!(shown.status, 200, "{}", shown.text);
     let items = shown.json()["items"].as_array().unwrap().clone();
-    let row = items.into_iter().find(|item| item["id"].to_string() == id);
+    let row = items.into_iter().find(|item| item["id"].as_u64() == Some(id));
     row.expect("the row is on the first page")
 }
 
