@@ -1,9 +1,13 @@
 //! Every refusal is a problem with the request's id, whoever made it.
 
-use gatehouse_contract::rbac::Matrix;
 use serde_json::{Map, Value, json};
 
-use crate::{http::send, oidc::issuers, world::World};
+use crate::{
+    conventions::{Furnished, example, operations},
+    http::send,
+    oidc::issuers,
+    world::World,
+};
 
 #[test]
 fn whatever_goes_wrong_is_a_problem() {
@@ -94,43 +98,22 @@ fn a_database_that_goes_away_is_503_and_not_ready_and_comes_back() {
     assert_eq!(world.get(&token, "/api/v1/registry/agents").status, 200);
 }
 
-/// Mutating routes whose operation reads no body.
-fn reads_no_body(method: &str, path: &str) -> bool {
-    const VERBS: &[&str] =
-        &["/suspend", "/resume", "/revoke-tokens", "/rotate-secret", "/signing-keys"];
-    method == "DELETE"
-        || path.starts_with("/oauth2/")
-        || path.contains("/roles/")
-        || VERBS.iter().any(|verb| path.ends_with(verb))
-}
-
 #[test]
 fn x7_every_operation_says_what_is_wrong_with_a_body_in_the_same_members() {
-    let world = issuers::anyone();
-    let tenant = world.tenant("tenant-a");
-    let admin = world.member(&tenant, "admin");
-    let made = |path: &str, body: Value| {
-        let answer = world.post(&admin, path, body);
-        answer.json()["id"].as_str().unwrap().to_owned()
-    };
-    let issuer = made(&issuers::path(&tenant), issuers::public(json!({})));
-    let keys = format!("/api/v1/factory/tenants/{}/api-keys", tenant.id);
-    let key = made(&keys, json!({"name": "k", "roles": ["viewer"]}));
+    let furnished = Furnished::of(issuers::anyone());
     let many: Map<String, Value> = (0..20).map(|n| (format!("a.{n}/~"), json!(n))).collect();
     let mut judged = 0;
-    for route in Matrix::builtin().unwrap().routes() {
-        if route.method == "GET" || reads_no_body(&route.method, &route.template) {
+    for (method, template, operation) in operations() {
+        if example(operation).is_none() {
             continue;
         }
-        let path = route.template.replace("{tenant}", &tenant.id).replace("{key}", &key);
-        let path = path.replace("{agent}", &tenant.id).replace("{issuer}", &issuer);
+        let path = furnished.path(template);
         assert!(!path.contains('{'), "{path}");
         for body in [json!([]), Value::Object(many.clone())] {
-            let own = world.call(&admin, &route.method, &path, Some(body.clone()));
-            let platform = world.as_platform(&route.method, &path, "a test", Some(body.clone()));
-            // Each of the two may call some of them.
-            let answer = if own.status == 403 { platform } else { own };
-            let what = format!("{} {path}: {}", route.method, answer.text);
+            let caller = furnished.caller(operation);
+            let answer =
+                furnished.call(caller, (&method, &path), &[("if-match", "*")], Some(&body));
+            let what = format!("{method} {path}: {}", answer.text);
             assert_eq!(answer.status, 422, "{what}");
             let problem = answer.json();
             let members: Vec<&String> = problem.as_object().unwrap().keys().collect();

@@ -101,7 +101,7 @@ fn metric(world: &World, name: &str) -> f64 {
 fn suspend(world: &World, tenant: &Tenant, verb: &str) {
     let path = format!("/api/v1/factory/tenants/{}/{verb}", tenant.id);
     let answer = world.as_platform("POST", &path, "a test", None);
-    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.status, 202, "{}", answer.text);
 }
 
 fn is_of(tenant: &Tenant) -> impl Fn(&Change) -> bool {
