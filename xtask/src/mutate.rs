@@ -5,6 +5,7 @@
 
 mod audit;
 mod authn;
+mod cache;
 mod cli;
 mod control;
 mod conventions;
@@ -82,6 +83,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(store::GUARDS)
         .chain(control::GUARDS)
         .chain(audit::GUARDS)
+        .chain(cache::GUARDS)
         .chain(conventions::GUARDS)
         .chain(tenancy::GUARDS)
         .chain(events::GUARDS)
