@@ -236,16 +236,29 @@ fn standing(world: &World, table: &mut Table) {
         let change = |verb: &str| {
             let at = path(world, &format!("/{verb}"));
             let call = Call { method: "POST", ..Call::get(&at) };
-            world.api.want(200, call.token(&world.platform).headers(&reason))
+            world.api.want(202, call.token(&world.platform).headers(&reason))
         };
-        change("suspend")?;
+        let begun = change("suspend")?;
         let ended = ends(|| by_token(world, &token), 403, "tenant_inactive");
         let key_ended = ends(|| by_key(world, key), 403, "tenant_inactive");
         change("resume")?;
         let (ended, key_ended) = (ended?, key_ended?);
         let back = opens(|| by_token(world, &token))?;
         opens(|| by_key(world, key))?;
-        Ok(seen(format!("{ended}; its key: {key_ended}; {back}")))
+        let operation = begun.header("location").unwrap_or_default().to_owned();
+        let succeeded = settles(|| {
+            let read = Call::get(&operation).token(&world.platform).headers(&reason);
+            Ok(world
+                .api
+                .want(200, read)?
+                .json()
+                .pointer("/state")
+                .is_some_and(|s| s == "succeeded"))
+        })?;
+        Ok(seen(format!(
+            "{ended}; its key: {key_ended}; {back}; its operation succeeded ({} s)",
+            succeeded.as_secs()
+        )))
     });
 }
 
