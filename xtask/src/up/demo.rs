@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     report::{BOLD, Report, colours, paint},
-    stack::instance::{Instance, url, write},
+    stack::instance::{Client, Instance, url, write},
 };
 
 /// What `demo.json` holds.
@@ -95,14 +95,15 @@ impl Demo {
             writeln!(text, "  {what:<23} {at}")?;
         }
         writeln!(text, "\n{} (tenant {}, as a developer):", heading("Try it"), tenant.slug)?;
-        writeln!(
-            text,
-            "  # a token by client credentials\n  \
-               TOKEN=$(curl -s {gateway}/oauth2/token -d grant_type=client_credentials \\\n    \
-                 -d client_id={} \\\n    -d client_secret={} \\\n    \
-                 | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])')",
-            developer.client_id, developer.client_secret
-        )?;
+        let token = |name: &str, client: &Client| {
+            format!(
+                "  {name}=$(curl -s {gateway}/oauth2/token -d grant_type=client_credentials \\\n    \
+                   -d client_id={} \\\n    -d client_secret={} \\\n    \
+                   | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])')",
+                client.client_id, client.client_secret
+            )
+        };
+        writeln!(text, "  # a token by client credentials\n{}", token("TOKEN", developer))?;
         let (agents, executions) = (
             format!("{gateway}/api/v1/registry/agents"),
             format!("{gateway}/api/v1/runtime/executions"),
@@ -134,6 +135,15 @@ impl Demo {
                  | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"id\"])')\n  \
                sleep 2; curl -s -w '\\n' {executions}/$ID {bearer}",
             agent.version
+        )?;
+        let tenants = format!("{gateway}/api/v1/factory/tenants");
+        writeln!(
+            text,
+            "\n  # as the platform: another tenant, and what there is of them (docs/tenancy.md)\n{}\n  \
+               curl -s -w '\\n' {tenants} -H \"Authorization: Bearer $OPS\" \\\n    \
+                 {typed} -d '{{\"name\": \"Acme\", \"slug\": \"acme\", \"tier\": \"pro\"}}'\n  \
+               curl -s -w '\\n' {tenants} -H \"Authorization: Bearer $OPS\"",
+            token("OPS", &instance.platform)
         )?;
         writeln!(
             text,
