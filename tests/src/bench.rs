@@ -5,6 +5,7 @@ pub mod control;
 pub mod cpu;
 pub mod edge;
 pub mod load;
+mod measured;
 pub mod memory;
 pub mod pairs;
 pub mod ratelimit;

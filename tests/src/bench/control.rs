@@ -8,12 +8,10 @@ mod outbox;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use gatehouse_xtask::{
-    bench::figures::{Figure, Machine, Outcome},
-    command, repo,
-    report::{Faults, Report},
-};
+use anyhow::{Context, Result};
+use gatehouse_xtask::bench::figures::Figure;
+
+use super::measured;
 
 /// What to run.
 #[derive(Debug, Clone, Default, clap::Parser)]
@@ -31,7 +29,7 @@ struct Bench<'a> {
     options: &'a Options,
     dir: &'a Path,
     /// For the reader, below the steps.
-    shown: String,
+    shown: &'a mut String,
 }
 
 type Measure = fn(&mut Bench<'_>) -> Result<Vec<Figure>>;
@@ -53,40 +51,12 @@ impl Options {
 
 /// Measures, prints and writes; whether every floor is held.
 pub fn run(options: &Options) -> Result<bool> {
-    command::catch_signals()?;
-    let machine = Machine::this();
     let wanted: Vec<_> =
-        ALL.iter().filter(|(ids, _)| ids.iter().any(|id| options.wants(id))).collect();
-    ensure!(!wanted.is_empty(), "no figure of this name");
-    let mut report = Report::new();
-    report.expect(wanted.len());
-    let (mut figures, mut shown, mut failed) = (Vec::new(), String::new(), Vec::new());
-    for (ids, measure) in wanted {
-        if command::interrupted() {
-            return Err(Faults::interrupted().into());
-        }
-        let dir = tempfile::Builder::new().prefix("gatehouse-bench-").tempdir()?;
-        let mut bench = Bench { options, dir: dir.path(), shown: String::new() };
-        let measured = report.step(&ids.join(", "), |_| measure(&mut bench));
-        shown.push_str(&bench.shown);
-        match measured {
-            Ok(found) => figures.extend(found),
-            // The others are worth having; what cannot be measured is a floor that is missed.
-            Err(error) => {
-                let kept = dir.keep();
-                failed.push(format!("{}: {error:#} (logs in {})", ids.join(", "), kept.display()));
-            }
-        }
-    }
-    let outcome = Outcome { machine, figures };
-    let path = outcome.write(&repo::target(&repo::root()?), "control")?;
-    print!("{shown}");
-    outcome.print();
-    for line in &failed {
-        println!("not measured: {line}");
-    }
-    println!("written to {}", path.display());
-    Ok(outcome.ok() && failed.is_empty())
+        ALL.iter().copied().filter(|(ids, _)| ids.iter().any(|id| options.wants(id))).collect();
+    measured::run("control", &wanted, |measure, dir, shown| {
+        let mut bench = Bench { options, dir, shown };
+        measure(&mut bench)
+    })
 }
 
 /// A ratio with its floor and aim.

@@ -19,12 +19,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use gatehouse_load::hex;
-use gatehouse_xtask::{
-    bench::figures::{Figure, Machine, Outcome, spread},
-    command, repo,
-    report::{Faults, Report},
-};
+use gatehouse_xtask::bench::figures::{Figure, spread};
 
+use super::measured;
 use crate::{env, load::Way, summary::Summary};
 
 /// What to run.
@@ -43,7 +40,7 @@ struct Bench<'a> {
     options: &'a Options,
     dir: &'a Path,
     /// For the reader, below the steps.
-    shown: String,
+    shown: &'a mut String,
 }
 
 type Measure = fn(&mut Bench<'_>) -> Result<Vec<Figure>>;
@@ -81,39 +78,11 @@ impl Options {
 
 /// Measures, prints and writes; whether every floor is held.
 pub fn run(options: &Options) -> Result<bool> {
-    command::catch_signals()?;
-    let machine = Machine::this();
-    let wanted: Vec<_> = ALL.iter().filter(|(ids, _)| options.wants(ids)).collect();
-    ensure!(!wanted.is_empty(), "no figure of this name");
-    let mut report = Report::new();
-    report.expect(wanted.len());
-    let (mut figures, mut shown, mut failed) = (Vec::new(), String::new(), Vec::new());
-    for (ids, measure) in wanted {
-        if command::interrupted() {
-            return Err(Faults::interrupted().into());
-        }
-        let dir = tempfile::Builder::new().prefix("gatehouse-bench-").tempdir()?;
-        let mut bench = Bench { options, dir: dir.path(), shown: String::new() };
-        let measured = report.step(&ids.join(", "), |_| measure(&mut bench));
-        shown.push_str(&bench.shown);
-        match measured {
-            Ok(found) => figures.extend(found),
-            // The others are worth having; what cannot be measured is a floor that is missed.
-            Err(error) => {
-                let kept = dir.keep();
-                failed.push(format!("{}: {error:#} (logs in {})", ids.join(", "), kept.display()));
-            }
-        }
-    }
-    let outcome = Outcome { machine, figures };
-    let path = outcome.write(&repo::target(&repo::root()?), "ratelimit")?;
-    print!("{shown}");
-    outcome.print();
-    for line in &failed {
-        println!("not measured: {line}");
-    }
-    println!("written to {}", path.display());
-    Ok(outcome.ok() && failed.is_empty())
+    let wanted: Vec<_> = ALL.iter().copied().filter(|(ids, _)| options.wants(ids)).collect();
+    measured::run("ratelimit", &wanted, |measure, dir, shown| {
+        let mut bench = Bench { options, dir, shown };
+        measure(&mut bench)
+    })
 }
 
 impl Bench<'_> {

@@ -135,7 +135,7 @@ fn rates(bench: &mut Bench<'_>) -> Result<()> {
         let mut seen = Vec::new();
         for pinned in [true, false] {
             let dir = bench.dir.join(pinned.to_string());
-            let place = Bench { options: bench.options, dir: &dir, shown: String::new() };
+            let place = Bench { options: bench.options, dir: &dir, shown: &mut String::new() };
             // What a thread starts stays where it is; the clients are started elsewhere.
             let start = || {
                 if pinned {
