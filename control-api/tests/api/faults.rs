@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::Cluster,
+    conventions::Beside,
     database::Database,
     http::{Answer, send},
     redis::Redis,
@@ -20,6 +21,8 @@ use crate::{
 };
 
 const AGENTS: &str = "/api/v1/registry/agents";
+/// What keeps everybody from the registry, as a migration would.
+const HELD: &str = "LOCK TABLE agents IN ACCESS EXCLUSIVE MODE;";
 
 fn make_agent(url: &str, token: &str, name: &str) -> Answer {
     let bearer = format!("Bearer {token}");
@@ -127,21 +130,7 @@ fn a_pool_that_is_used_up_is_said_and_passes() {
     let tenant = world.tenant("tenant-a");
     let token = world.member(&tenant, "developer");
     // Somebody holds what every request needs, as a migration would.
-    let database = world.database.superuser();
-    let mut holder = std::process::Command::new("psql")
-        .args(["-X", "-q", "-d", &database])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut stdin = holder.stdin.take().unwrap();
-    use std::io::Write as _;
-    writeln!(stdin, "BEGIN; LOCK TABLE agents IN ACCESS EXCLUSIVE MODE;").unwrap();
-    until(|| {
-        let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
-            AND relation = 'agents'::regclass";
-        (world.database.query(held) == "1").then_some(())
-    });
+    let beside = Beside::holding(&world, HELD);
     let url = world.service.url.clone();
     let before = Instant::now();
     thread::scope(|scope| {
@@ -157,9 +146,7 @@ fn a_pool_that_is_used_up_is_said_and_passes() {
     });
     assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
     assert_eq!(probe(&world.service, "/livez").0, 200);
-    writeln!(stdin, "ROLLBACK;").unwrap();
-    drop(stdin);
-    holder.wait().unwrap();
+    beside.release();
     until(|| (make_agent(&url, &token, "after").status == 201).then_some(()));
     let counts = "SELECT (SELECT count(*) FROM agents),
         (SELECT count(*) FROM tenant_audit WHERE action = 'agent.create')";
@@ -198,23 +185,9 @@ fn what_runs_when_the_service_is_told_to_stop_is_finished() {
     let world = World::new();
     let tenant = world.tenant("tenant-a");
     let token = world.member(&tenant, "developer");
-    let database = world.database.superuser();
-    let mut holder = std::process::Command::new("psql")
-        .args(["-X", "-q", "-d", &database])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut stdin = holder.stdin.take().unwrap();
-    use std::io::Write as _;
-    writeln!(stdin, "BEGIN; LOCK TABLE agents IN ACCESS EXCLUSIVE MODE;").unwrap();
+    let beside = Beside::holding(&world, HELD);
     let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'agents'::regclass";
     let World { service, database, setup: _setup, .. } = world;
-    until(|| {
-        let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
-            AND relation = 'agents'::regclass";
-        (database.query(held) == "1").then_some(())
-    });
     let (url, admin) = (service.url.clone(), service.admin.clone());
     thread::scope(|scope| {
         let ask = scope.spawn(move || make_agent(&url, &token, "agent-a"));
@@ -227,12 +200,10 @@ fn what_runs_when_the_service_is_told_to_stop_is_finished() {
                 .call()
                 .map_or(Some(()), |answer| (answer.status() == 503).then_some(()))
         });
-        writeln!(stdin, "ROLLBACK;").unwrap();
-        drop(stdin);
+        beside.release();
         let answer = ask.join().unwrap();
         assert_eq!(answer.status, 201, "{}", answer.text);
     });
-    holder.wait().unwrap();
     assert!(service.stop().success());
     assert_eq!(database.query("SELECT count(*) FROM agents"), "1");
 }
