@@ -10,6 +10,7 @@ pub mod event;
 pub mod execution;
 pub mod kind;
 pub mod published;
+pub mod webhook;
 
 pub use agent::Agent;
 pub use event::{Event, Unreadable};

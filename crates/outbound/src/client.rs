@@ -91,6 +91,15 @@ pub struct Answer {
     headers: HeaderMap,
 }
 
+/// The head of an answer whose body nobody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// The status, of a redirect too.
+    pub status: u16,
+    /// For how long it asks not to be asked again, in the form of seconds (RFC 9110 §10.2.3).
+    pub retry_after: Option<Duration>,
+}
+
 /// There is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -198,7 +207,9 @@ impl Client {
     /// # Errors
     /// [`Error`]; an answer of another status than success is an [`Answer`].
     pub async fn get(&self, guard: &Guard, url: &str, bounds: Bounds) -> Result<Answer, Error> {
-        self.exchange(guard, url, bounds, |request| request.method(Method::GET), Bytes::new()).await
+        let get = |request: http::request::Builder| request.method(Method::GET);
+        let read = async |response| read(response, bounds.body_bytes).await;
+        self.exchange(guard, url, bounds.deadline, (get, Bytes::new()), read).await
     }
 
     /// Posts a form (OAuth 2), with an `Authorization` field's value if any.
@@ -222,17 +233,40 @@ impl Client {
                 None => request,
             }
         };
-        self.exchange(guard, url, bounds, head, body.into()).await
+        let read = async |response| read(response, bounds.body_bytes).await;
+        self.exchange(guard, url, bounds.deadline, (head, body.into()), read).await
     }
 
-    async fn exchange(
+    /// Posts a JSON document with these header fields, and hears whether it was taken. The answer is over with its head: what
+    /// follows is not read.
+    ///
+    /// # Errors
+    /// [`Error`]; an answer of any status is [`Heard`].
+    pub async fn post_json(
         &self,
         guard: &Guard,
         url: &str,
-        bounds: Bounds,
-        head: impl FnOnce(http::request::Builder) -> http::request::Builder,
-        body: Bytes,
-    ) -> Result<Answer, Error> {
+        headers: &[(&'static str, &str)],
+        body: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Heard, Error> {
+        let head = |request: http::request::Builder| {
+            let request = request.method(Method::POST);
+            let request = request.header(header::CONTENT_TYPE, "application/json");
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
+        };
+        let hear = async |response| Ok(hear(&response));
+        self.exchange(guard, url, deadline, (head, body.into()), hear).await
+    }
+
+    async fn exchange<T>(
+        &self,
+        guard: &Guard,
+        url: &str,
+        deadline: Duration,
+        (head, body): (impl FnOnce(http::request::Builder) -> http::request::Builder, Bytes),
+        take: impl AsyncFnOnce(http::Response<Incoming>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let target = guard.check(url)?;
         let request = Request::builder()
             .uri(&target.path)
@@ -243,9 +277,9 @@ impl Client {
         let request = head(request).body(Full::new(body)).map_err(Error::Request)?;
         let exchange = async {
             let stream = self.connect(guard, &target).await?;
-            send(stream, request, bounds.body_bytes).await
+            send(stream, request, take).await
         };
-        timeout(bounds.deadline, exchange).await.unwrap_or(Err(Error::Late(bounds.deadline)))
+        timeout(deadline, exchange).await.unwrap_or(Err(Error::Late(deadline)))
     }
 
     async fn connect(&self, guard: &Guard, target: &Target) -> Result<Box<dyn Stream>, Error> {
@@ -281,18 +315,18 @@ async fn connect_to_one_of(addresses: &[SocketAddr]) -> Result<TcpStream, Error>
     Err(Error::Connect(last))
 }
 
-async fn send(
+async fn send<T>(
     stream: Box<dyn Stream>,
     request: Request<Full<Bytes>>,
-    limit: usize,
-) -> Result<Answer, Error> {
+    take: impl AsyncFnOnce(http::Response<Incoming>) -> Result<T, Error>,
+) -> Result<T, Error> {
     let mut builder = hyper::client::conn::http1::Builder::new();
     builder.max_headers(HEADERS).max_buf_size(HEAD_BYTES);
     let (mut sender, connection) =
         builder.handshake(TokioIo::new(stream)).await.map_err(Error::Http)?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(Error::Http)?;
-        read(response, limit).await
+        take(response).await
     };
     // The connection runs here and nowhere else: whoever gives the exchange up drops it, too.
     let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
@@ -326,6 +360,12 @@ async fn read(response: http::Response<Incoming>, limit: usize) -> Result<Answer
         whole.extend_from_slice(&data);
     }
     Ok(Answer { status: head.status.as_u16(), body: whole, headers: head.headers })
+}
+
+fn hear(response: &http::Response<Incoming>) -> Heard {
+    let seconds = response.headers().get(header::RETRY_AFTER);
+    let seconds = seconds.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    Heard { status: response.status().as_u16(), retry_after: seconds.map(Duration::from_secs) }
 }
 
 /// JSON by its name, or what a static server says of a file without a suffix: then whoever parses it judges.

@@ -1,4 +1,5 @@
-//! Calls to addresses that are not ours: an issuer's keys, its discovery document, its token endpoint.
+//! Calls to addresses that are not ours: an issuer's keys, its discovery document, its token endpoint; a tenant's
+//! webhook.
 //!
 //! Everything that leaves for a stranger passes [`Guard`] and [`Client`] (design §3.3): https with verified
 //! certificates, the name resolved once and the connection pinned to what was judged, no private or special
@@ -14,6 +15,6 @@ mod guard;
 mod target;
 
 pub use address::is_public;
-pub use client::{Answer, Bounds, Client, Error, Resolve, Trust, TrustError};
+pub use client::{Answer, Bounds, Client, Error, Heard, Resolve, Trust, TrustError};
 pub use guard::{Guard, Refused};
 pub use target::{NotAUrl, Origin, Target};

@@ -223,6 +223,42 @@ async fn what_is_out_of_bounds_is_not_taken() {
     }
 }
 
+#[tokio::test]
+async fn aex4_33_of_what_is_told_an_answer_only_its_head_is_heard() {
+    let elsewhere = Server::start(JSON).await;
+    let tell = async |server: &Server| {
+        let url = format!("http://{}/hook?k=v", server.at);
+        let headers = [("webhook-id", "an-id"), ("webhook-timestamp", "1")];
+        let body = br#"{"a":"=z"#.to_vec();
+        client().post_json(&server.named(), &url, &headers, body, BOUNDS.deadline).await
+    };
+    for (head, expected) in [
+        ("204 X\r\n".to_owned(), (204, None)),
+        ("429 X\r\nretry-after: 120\r\n".to_owned(), (429, Some(120))),
+        ("503 X\r\nretry-after: Fri, 31 Dec 1999 23:59:59 GMT\r\n".to_owned(), (503, None)),
+        ("503 X\r\nretry-after: -1\r\n".to_owned(), (503, None)),
+        (format!("307 X\r\nlocation: http://{}/\r\n", elsewhere.at), (307, None)),
+        ("200 X\r\ncontent-type: text/html\r\ncontent-encoding: gzip\r\n".to_owned(), (200, None)),
+    ] {
+        let server =
+            Server::start(format!("HTTP/1.1 {head}content-length: 104857600\r\n\r\nx")).await;
+        let heard = tell(&server).await.unwrap();
+        assert_eq!(
+            (heard.status, heard.retry_after.map(|pause| pause.as_secs())),
+            expected,
+            "{head}"
+        );
+        let asked = server.heads.lock().unwrap().concat();
+        let (head, body) = asked.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, "", "the server of this test reads no more");
+        assert!(head.starts_with("POST /hook?k=v HTTP/1.1\r\n"), "{head}");
+        for field in ["content-type: application/json", "webhook-id: an-id", "content-length: 8"] {
+            assert!(head.contains(field), "{head}");
+        }
+    }
+    assert_eq!(elsewhere.asked.load(SeqCst), 0, "a redirect is not followed");
+}
+
 /// Every byte keeps the connection alive, none the deadline.
 #[tokio::test]
 async fn a_slow_answer_is_given_up_at_the_deadline() {
