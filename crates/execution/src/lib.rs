@@ -1,5 +1,5 @@
 //! Executions as data: the state machine, image names, the OCI documents that we accept, the sandbox document
-//! and what the end of a run means.
+//! what the end of a run means, and what its result came from.
 //!
 //! Pure: no IO, no clock, no randomness, no async. Knows neither PostgreSQL nor Redis nor runsc's command line.
 #![warn(missing_docs)]
@@ -9,6 +9,7 @@ pub mod json;
 pub mod limits;
 pub mod oci;
 pub mod outcome;
+pub mod provenance;
 pub mod sandbox;
 pub mod state;
 
