@@ -5,12 +5,14 @@
 
 pub mod acl;
 pub mod document;
+pub mod field;
 pub mod header;
 pub mod id;
 pub mod identity;
 pub mod problem;
 pub mod rbac;
 pub mod sidecar;
+pub mod trace;
 pub mod version;
 
 pub use document::{Document, Mistake};

@@ -118,6 +118,8 @@ reasons! {
     AnswerTimeout = "answer_timeout", 504, "The answer was not ready in time";
     /// As many executions wait as the tenant may have waiting.
     QueueFull = "queue_full", 429, "Too many executions are waiting";
+    /// `Accept` takes none of the media types in which the operation answers.
+    MediaTypeNotAcceptable = "media_type_not_acceptable", 406, "No media type that can be answered is acceptable";
 }
 
 impl Reason {

@@ -34,7 +34,6 @@ mod sizes;
 mod state;
 mod step;
 mod text;
-mod trace;
 mod transform;
 mod vary;
 mod version;

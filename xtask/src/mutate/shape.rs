@@ -103,14 +103,14 @@ pub(super) const GUARDS: &[Guard] = &[
     },
     Guard {
         name: "x10 a trace of zeros",
-        file: "crates/edge/src/trace.rs",
+        file: "crates/contract/src/trace.rs",
         text: "is(part, length) && part.iter().any(|byte| *byte != b'0')",
         without: "is(part, length)",
         tests: "x10",
     },
     Guard {
         name: "x10 no version ff",
-        file: "crates/edge/src/trace.rs",
+        file: "crates/contract/src/trace.rs",
         text: "&& version != b\"ff\"
 ",
         without: "

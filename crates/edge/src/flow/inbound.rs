@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use gatehouse_authn::{bearer, cookie, query};
-use gatehouse_contract::{Reason, header};
+use gatehouse_contract::{Reason, header, trace};
 
 use super::{NamedTenant, Request, versions::Undecided};
 use crate::{
@@ -17,7 +17,6 @@ use crate::{
     request_id,
     state::VmState,
     step::{Edit, RequestRecord, Step},
-    trace,
     transform::Found,
     version::Content,
     view::{RequestView, Scan, Single},

@@ -2,6 +2,8 @@
 //! version, or the version as a parameter. Names are compared as media types are, in any case.
 //! Bytes of a client: nothing is assumed, and what is read is bounded. Knows no paths and no tenants.
 
+use gatehouse_contract::field::{FULL, Parts, parameter, weight_of};
+
 use super::Versions;
 
 /// The most that is read of all `Accept` headers that came, in bytes and in ranges. A list beyond it is refused.
@@ -211,13 +213,6 @@ fn strip<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// `name=value`; a parameter without a value says nothing.
-fn parameter(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().position(|byte| *byte == b'=')?;
-    let (name, value) = text.split_at_checked(at)?;
-    Some((name.trim_ascii(), value.get(1..)?.trim_ascii()))
-}
-
 fn unquoted(value: &[u8]) -> Option<&[u8]> {
     match value {
         [b'"', inner @ .., b'"'] => Some(inner),
@@ -228,70 +223,6 @@ fn unquoted(value: &[u8]) -> Option<&[u8]> {
 fn is_token(value: &[u8]) -> bool {
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     !value.is_empty() && value.iter().all(fits)
-}
-
-/// The weight of 1 (RFC 9110 §12.4.2).
-const FULL: u16 = 1000;
-
-fn weight_of(value: &[u8]) -> Option<u16> {
-    let (whole, decimals) = match value {
-        [whole] => (whole, &[][..]),
-        [whole, b'.', decimals @ ..] => (whole, decimals),
-        _ => return None,
-    };
-    if decimals.len() > 3 || !decimals.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let mut weight = match whole {
-        b'0' => 0,
-        b'1' => FULL,
-        _ => return None,
-    };
-    for (decimal, scale) in decimals.iter().zip([100, 10, 1]) {
-        weight += u16::from(decimal - b'0') * scale;
-    }
-    (weight <= FULL).then_some(weight)
-}
-
-/// The parts of a list between separators that do not stand in quotes.
-struct Parts<'a> {
-    rest: Option<&'a [u8]>,
-    separator: u8,
-}
-
-impl<'a> Parts<'a> {
-    fn of(text: &'a [u8], separator: u8) -> Self {
-        Self { rest: Some(text), separator }
-    }
-}
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let rest = self.rest.take()?;
-        let (mut quoted, mut escaped) = (false, false);
-        let end = rest.iter().position(|byte| {
-            let here = std::mem::take(&mut escaped);
-            match byte {
-                _ if here => false,
-                b'\\' if quoted => {
-                    escaped = true;
-                    false
-                }
-                b'"' => {
-                    quoted = !quoted;
-                    false
-                }
-                byte => !quoted && *byte == self.separator,
-            }
-        });
-        let Some((part, after)) = end.and_then(|end| rest.split_at_checked(end)) else {
-            return Some(rest);
-        };
-        self.rest = after.get(1..);
-        Some(part)
-    }
 }
 
 #[cfg(test)]

@@ -269,4 +269,11 @@ pub(super) const ROWS: &[Row] = &[
         client: "repeat after `Retry-After` seconds, with a growing delay.",
         operator: "whether workers take what waits; else the tenant's `queued_executions` ([tenancy](tenancy.md#quotas)).",
     },
+    Row {
+        reason: Reason::MediaTypeNotAcceptable,
+        from: "the control API",
+        means: "`Accept` takes none of the media types in which the operation answers. `supported` lists them. Nothing was done.",
+        client: "accept one of `supported`, or send no `Accept`. Refusals are always `application/problem+json`.",
+        operator: "nothing: it is a client's to solve.",
+    },
 ];

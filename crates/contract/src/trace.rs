@@ -1,12 +1,11 @@
-//! `traceparent` as the W3C has it (Trace Context §3.2): a sound one goes on as it came, anything else is nobody's trace
-//! and goes with its `tracestate`, so that whoever traces behind begins anew and never meets two.
+//! `traceparent` as the W3C has it (Trace Context §3.2). What is not sound by the letter is nobody's trace.
 //! Knows neither spans nor hosts.
 
 /// Of version 00: version, trace-id, parent-id and flags, with a dash between them.
 const LENGTH: usize = 55;
 
 /// Whether `value` names a trace and a parent.
-pub(crate) fn is_sound(value: &[u8]) -> bool {
+pub fn is_sound(value: &[u8]) -> bool {
     let (Some(known), Some(rest)) = (value.get(..LENGTH), value.get(LENGTH..)) else {
         return false;
     };
@@ -29,6 +28,24 @@ pub(crate) fn is_sound(value: &[u8]) -> bool {
         && names(parent, 16)
         && is(flags, 2)
         && ends
+}
+
+/// A sound one as version 00 has it, which is all that we know of: 55 characters, of a later version's flags the
+/// first alone. `None` for anything else.
+pub fn carried(value: &[u8]) -> Option<String> {
+    let known = value.get(..LENGTH).filter(|_| is_sound(value))?;
+    let mut text = std::str::from_utf8(known).ok()?.to_owned();
+    if !text.starts_with("00") {
+        let sampled = text.bytes().last().is_some_and(|digit| b"13579bdf".contains(&digit));
+        text.replace_range(..2, "00");
+        text.replace_range(53.., if sampled { "01" } else { "00" });
+    }
+    Some(text)
+}
+
+/// The id of the trace that a carried one names: 32 hexadecimal digits.
+pub fn id(carried: &str) -> &str {
+    carried.get(3..35).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -59,6 +76,24 @@ mod tests {
             (String::new(), false),
         ] {
             assert_eq!(is_sound(value.as_bytes()), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn one_is_carried_as_we_know_it() {
+        let sound = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let later = |flags| format!("cc{}{flags}", &sound[2..53]);
+        for (value, expected) in [
+            (sound.to_owned(), Some(sound)),
+            (later("01-more"), Some(sound)),
+            (later("ff"), Some(sound)),
+            (later("fe-x"), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")),
+            (format!("{sound}-more"), None),
+            (String::new(), None),
+        ] {
+            let carried = carried(value.as_bytes());
+            assert_eq!(carried.as_deref(), expected, "{value}");
+            assert!(carried.is_none_or(|one| id(&one) == "4bf92f3577b34da6a3ce929d0e0e4736"));
         }
     }
 }
