@@ -13,6 +13,9 @@ use crate::{access_log, baggage, config::Suite, handover::Handover};
 pub(crate) struct Prepared {
     /// Who calls; roles and membership within what the issuer may grant.
     pub(crate) facts: Facts,
+    /// The tenant's id and the roles as text.
+    pub(crate) tenant: Rc<str>,
+    pub(crate) roles: Rc<str>,
     /// The permissions that the credential is narrowed to.
     pub(crate) scopes: Option<Vec<String>>,
     /// What the upstream is told.
@@ -52,13 +55,14 @@ impl Suite {
         if subject.is_empty() || !subject.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(NoHeader);
         }
-        let tenant_text = tenant.to_string();
+        let tenant_text: Rc<str> = tenant.to_string().into();
+        let roles_text: Rc<str> = roles.to_string().into();
         let value = |name: &str| -> Rc<str> {
             match name {
-                header::TENANT_ID => tenant_text.as_str().into(),
+                header::TENANT_ID => Rc::clone(&tenant_text),
                 header::TENANT_TIER => tier.as_str().into(),
                 header::USER_ID => subject.as_str().into(),
-                header::USER_ROLES => roles.to_string().into(),
+                header::USER_ROLES => Rc::clone(&roles_text),
                 _ => method.as_str().into(),
             }
         };
@@ -89,6 +93,8 @@ impl Suite {
             scopes: scopes.clone(),
             headers,
             baggage: baggage::with_tenant("", &tenant_text).into(),
+            tenant: tenant_text,
+            roles: roles_text,
             handover,
             logged: self.access_log.then(|| access_log::caller(facts, method).into()),
             signed: RefCell::new(vec![None; self.context.sign.len()]),

@@ -90,8 +90,10 @@ impl Op {
 impl Template {
     /// `None` where a piece has no value in this request.
     fn render(&self, known: Known<'_>) -> Option<Text> {
-        if let [Piece::Literal(text)] = self.0.as_slice() {
-            return Some(text.into());
+        match (self.0.as_slice(), known.caller) {
+            ([Piece::Literal(text)], _) => return Some(text.into()),
+            ([Piece::Tenant], Some(caller)) => return Some((&caller.tenant).into()),
+            _ => {}
         }
         let mut value = String::new();
         for piece in &self.0 {
@@ -100,10 +102,10 @@ impl Template {
                 Piece::RequestId => value.push_str(&known.record.request_id),
                 Piece::Version => value.push_str(known.record.version.as_deref()?),
                 Piece::Route => value.push_str(known.route?),
-                Piece::Tenant => value.push_str(&known.caller?.facts.tenant.to_string()),
+                Piece::Tenant => value.push_str(&known.caller?.tenant),
                 Piece::Tier => value.push_str(known.caller?.facts.tier.as_str()),
                 Piece::User => value.push_str(&known.caller?.facts.subject),
-                Piece::Roles => value.push_str(&known.caller?.facts.roles.to_string()),
+                Piece::Roles => value.push_str(&known.caller?.roles),
             }
         }
         Some(value.into())

@@ -46,9 +46,13 @@ impl Vary {
         if self == Self::default() {
             return None;
         }
+        let is_theirs = |name: &N| name.as_ref().eq_ignore_ascii_case(HEADER.as_bytes());
+        if !headers.iter().any(|(name, _)| is_theirs(name)) {
+            return Some(Edit::Set(HEADER.into(), added("", self.names())?));
+        }
         let theirs: Vec<_> = headers
             .iter()
-            .filter(|(name, _)| name.as_ref().eq_ignore_ascii_case(HEADER.as_bytes()))
+            .filter(|(name, _)| is_theirs(name))
             .map(|(_, value)| String::from_utf8_lossy(value.as_ref()))
             .collect();
         let theirs = theirs.join(", ");

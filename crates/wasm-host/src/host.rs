@@ -51,11 +51,13 @@ pub(crate) fn client() -> Option<String> {
 /// Who the peer of this very connection proved to be: the URI of a certificate that the host has verified. A certificate
 /// that is shown and not verified (Envoy's `ACCEPT_UNTRUSTED`) proves nothing, and what a header says neither.
 pub(crate) fn peer() -> Option<String> {
+    // First what most peers do not have: a look-up that finds nothing costs a third of one that does.
+    let uri = abi::property("connection\0uri_san_peer_certificate")?;
     let holds = |property: &str| abi::property(property).as_deref() == Some(TRUE);
     if !holds("connection\0mtls") || !holds("connection\0peer_certificate_valid") {
         return None;
     }
-    String::from_utf8(abi::property("connection\0uri_san_peer_certificate")?).ok()
+    String::from_utf8(uri).ok()
 }
 
 /// How Envoy writes that something holds.

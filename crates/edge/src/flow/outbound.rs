@@ -53,7 +53,7 @@ impl Suite {
                 edits.push(Edit::Set(header::BAGGAGE.into(), (&prepared.baggage).into()));
             }
             (Some(prepared), Some(foreign)) => {
-                let members = baggage::with_tenant(&foreign, &prepared.facts.tenant.to_string());
+                let members = baggage::with_tenant(&foreign, &prepared.tenant);
                 edits.push(Edit::Set(header::BAGGAGE.into(), members.into()));
             }
             (None, Some(foreign)) if foreign.is_empty() => edits.push(self.gone(header::BAGGAGE)),

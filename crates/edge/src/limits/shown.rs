@@ -7,7 +7,7 @@ use std::{fmt::Write, rc::Rc};
 
 use gatehouse_contract::sidecar::CheckAnswer;
 
-use crate::{config::Reset, local::SPAN};
+use crate::{config::Reset, local::SPAN, text::Text};
 
 /// The tightest limit, and the names of all: what answers to one lease have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,8 @@ impl Standing {
 
     /// The value of `RateLimit`; its time is always from now.
     pub(crate) fn item(&self) -> String {
-        format!("{}{};t={}", self.shown.item, self.remaining, self.reset_s)
+        let [left, seconds] = [self.remaining, self.reset_s].map(Text::from);
+        [&*self.shown.item, &left, ";t=", &seconds].concat()
     }
 }
 
