@@ -6,7 +6,7 @@ use gatehouse_contract::TenantId;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{Aggregate, Kind};
+use crate::{Aggregate, Kind, published::KEPT_BACK};
 
 /// The body of an event whose published payload ([`crate::published::payload`]) is `payload`. `None` where that is no object
 /// or the time cannot be written.
@@ -18,6 +18,8 @@ pub fn body(
     payload: Value,
 ) -> Option<Vec<u8>> {
     let Value::Object(mut data) = payload else { return None };
+    // What jobs tell is stored as it is told.
+    data.retain(|name, _| !KEPT_BACK.contains(&name.as_str()));
     data.insert("tenant_id".to_owned(), json!(tenant));
     match kind.aggregate() {
         Aggregate::Agent => drop(data.insert("agent_id".to_owned(), json!(aggregate_id))),
@@ -60,7 +62,7 @@ mod tests {
         );
         check(
             Kind::ExecutionGivenUp,
-            json!({"state": "dead_letter", "completed_at": "2026-01-01T00:00:00Z"}),
+            json!({"state": "dead_letter", "completed_at": "2026-01-01T00:00:00Z", "error": "x", "output": null}),
             r#"{"data":{"completed_at":"2026-01-01T00:00:00Z","end_reason":"lost","execution_id":"00000000-0000-0000-0000-000000000002","tenant_id":"00000000-0000-0000-0000-000000000001"},"timestamp":"2026-01-01T00:00:00.1203Z","type":"execution.given_up"}"#,
         );
         check(

@@ -19,6 +19,7 @@ mod deadline;
 pub mod entitlements;
 pub mod erasure;
 pub mod error;
+pub mod deliveries;
 pub mod events;
 pub mod executions;
 pub mod idempotency;

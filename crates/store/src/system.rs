@@ -33,6 +33,8 @@ pub enum Job {
     Erasure,
     /// Takes what waits to be published out of the events' outbox ([`crate::publisher`]).
     Publisher,
+    /// Tells tenants' endpoints what happened ([`crate::deliveries`]).
+    Deliverer,
 }
 
 impl Job {
@@ -49,6 +51,7 @@ impl Job {
         Self::Erasure,
         Self::Publisher,
     ];
+        Self::Deliverer,
 
     /// Its name in the policies.
     pub const fn as_str(self) -> &'static str {
@@ -65,6 +68,7 @@ impl Job {
             Self::Publisher => "publisher",
         }
     }
+            Self::Deliverer => "deliverer",
 }
 
 /// An open transaction of one job.

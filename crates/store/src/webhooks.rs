@@ -60,6 +60,8 @@ pub struct Delivery {
     pub attempt: i32,
     /// What the endpoint answered last.
     pub last_status: Option<i32>,
+    /// What went wrong where there was no answer, in a word of ours.
+    pub last_error: Option<String>,
     /// When it is tried next, while it is pending.
     pub due_at: OffsetDateTime,
     /// When the event came.
@@ -263,7 +265,8 @@ impl Within<'_> {
         state: Option<&str>,
     ) -> Result<Vec<Delivery>, Error> {
         let rows = sqlx::query_as(
-            "SELECT id, event_id, event_kind, state, attempt, last_status, due_at, created_at, delivered_at
+            "SELECT id, event_id, event_kind, state, attempt, last_status, last_error, due_at, created_at,
+                delivered_at
              FROM webhook_deliveries WHERE tenant_id = $1 AND endpoint_id = $2 AND (created_at, id) < ($3, $4)
              AND ($5::text IS NULL OR state = $5)
              ORDER BY created_at DESC, id DESC LIMIT $6",

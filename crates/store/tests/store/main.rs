@@ -6,6 +6,8 @@ mod catalog;
 #[cfg(test)]
 mod credentials;
 #[cfg(test)]
+mod deliveries;
+#[cfg(test)]
 mod doors;
 #[cfg(test)]
 mod entitlements;
