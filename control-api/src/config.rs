@@ -27,6 +27,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     pub tokens: Tokens,
     pub database: Urls,
+    /// What heavy reads may be answered by; without it the primary answers all.
+    pub replica: Option<String>,
     /// Where the change feed and the permission cache are; without it there is no relay.
     pub redis: Option<Address>,
     /// Where events are published; without it their outbox keeps them.
@@ -72,7 +74,11 @@ fn build(doc: &Document<'_>) -> Option<Config> {
             Some(_) => Some(config::secret_url(doc, "system", &["postgres", "postgresql"])?),
             None => None,
         };
-        Some(Urls { app: app?, admin: Some(admin?), system })
+        let replica = match doc.raw("replica") {
+            Some(_) => Some(config::secret_url(doc, "replica", &["postgres", "postgresql"])?),
+            None => None,
+        };
+        Some((Urls { app: app?, admin: Some(admin?), system }, replica))
     });
     let redis = doc.object_opt("redis", |doc| {
         let url = config::secret_url(doc, "url", &["redis", "redis+unix"])?;
@@ -84,7 +90,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
             }
         }
     });
-    let closed = database.as_ref().is_some_and(|urls| urls.system.is_none());
+    let closed = database.as_ref().is_some_and(|(urls, _)| urls.system.is_none());
     if closed && matches!(redis, Some(Some(_))) {
         doc.note(
             "redis",
@@ -105,6 +111,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
     let peppers = peppers::read(doc);
     let image_store = folder(doc, "image_store");
     let sign_in = oidc::config::read(doc);
+    let (database, replica) = database.unzip();
     Some(Config {
         listen: listen?,
         internal_listen: internal_listen?,
@@ -116,6 +123,7 @@ fn build(doc: &Document<'_>) -> Option<Config> {
             key_publish_ahead: Duration::from_secs(ahead?),
         },
         database: database?,
+        replica: replica?,
         redis: redis?,
         kafka: kafka?,
         sealer: sealer?,

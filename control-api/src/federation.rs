@@ -69,8 +69,11 @@ pub async fn list(
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
-    let mut tx = door::open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    let found = tx.within().list_issuers(&listing.page()).await.map_err(refused)?;
+    let page = &listing.page();
+    let found = door::read(&api, &op, caller.door_to(tenant)?, tenant, |mut tx| async move {
+        tx.within().list_issuers(page).await
+    })
+    .await?;
     let place = |one: &Issuer| Place { created_at: one.created_at, id: one.id.as_uuid() };
     Ok(listing.answer(&found, place, shown))
 }

@@ -1,5 +1,7 @@
 //! Puts the service together and runs it until it is told to stop.
 
+mod reads;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use gatehouse_contract::rbac::Matrix;
@@ -40,6 +42,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         admin_listen,
         tokens,
         database,
+        replica,
         redis,
         kafka,
         sealer,
@@ -52,7 +55,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let public = listen::bind("listen", listen).await?;
     let internal = listen::bind("internal_listen", internal_listen).await?;
     let probes = listen::bind("admin_listen", admin_listen).await?;
-    let store = open(&database).await?.with_keys(sealer.keys());
+    let store = open_with(&database, replica.as_deref()).await?.with_keys(sealer.keys());
     let sealer = Arc::new(sealer);
     let keyring = Arc::new(Keyring::new(store.clone(), Arc::clone(&sealer), &tokens));
     keyring.ensure().await.map_err(keys_stop)?;
@@ -85,6 +88,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         warn!("no $.database.system: this process neither seals the audit nor keeps months");
     }
     let months = Arc::new(months::Status::default());
+    let (standing, reads) = (store.clone(), store.clone());
     let events = Arc::new(publisher::status::Status::default());
     if kafka.is_none() {
         warn!("no $.kafka: events are published nowhere, and wait in their outbox");
@@ -133,9 +137,19 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         }
         None => ready,
     };
+    let ready = match replica {
+        Some(_) => ready.note("replica", move || reads::word(&standing)),
+        None => ready,
+    };
     let metrics = requests.router_with({
         let (cache, events) = (cache.clone(), Arc::clone(&events));
-        move || text.render() + &seals.render() + &cache.render() + &events.render()
+        move || {
+            let own = text.render()
+                + &seals.render()
+                + &cache.render()
+                + &events.render();
+            own + &reads::render(&reads)
+        }
     });
     let admin = admin::router(ready).merge(metrics);
     let relaying = async {
@@ -155,6 +169,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     tokio::join!(
         relaying,
         cache.follow(shutdown.clone()),
+        reads::watch(store.clone(), shutdown.clone()),
         jobs,
         listen::serve("listen", public, finish(routes::public(&state)), shutdown.clone()),
         listen::serve(
@@ -177,15 +192,26 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
 
 /// Opens the store, or says in one line why it does not open.
 pub async fn open(urls: &connect::Urls) -> Result<Store, Stop> {
-    Store::connect(urls).await.map_err(|error| match &error {
+    open_with(urls, None).await
+}
+
+async fn open_with(urls: &connect::Urls, replica: Option<&str>) -> Result<Store, Stop> {
+    let opened = async {
+        let store = Store::connect(urls).await?;
+        match replica {
+            Some(url) => store.with_replica(url).await,
+            None => Ok(store),
+        }
+    };
+    opened.await.map_err(|error| match &error {
         connect::Error::Url { .. } => Stop::usage(vec![format!("$.database: {error}")]),
         connect::Error::Unreachable { .. } => Stop::unavailable(format!(
             "$.database: {}; check the address, the password and that PostgreSQL runs",
             chain(&error)
         )),
-        connect::Error::Refused { .. } | connect::Error::NotMigrated => {
-            Stop::refused(format!("$.database: {error}"))
-        }
+        connect::Error::Refused { .. }
+        | connect::Error::NotMigrated
+        | connect::Error::NoReplica { .. } => Stop::refused(format!("$.database: {error}")),
     })
 }
 

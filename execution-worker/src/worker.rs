@@ -141,7 +141,9 @@ async fn open_store(app: String, system: String) -> Result<Store, Stop> {
             connect::Error::Unreachable { .. } => {
                 Stop::unavailable(format!("{line}; start PostgreSQL or correct the URL"))
             }
-            connect::Error::NotMigrated => Stop::unavailable(line),
+            connect::Error::NotMigrated | connect::Error::NoReplica { .. } => {
+                Stop::unavailable(line)
+            }
         }
     })
 }

@@ -16,6 +16,7 @@ mod functions;
 mod limits;
 mod policies;
 mod record;
+mod replica;
 mod shape;
 mod store;
 mod tenancy;
@@ -67,7 +68,8 @@ pub struct Guard {
     /// The text without the guard.
     pub without: &'static str,
     /// Which tests of the file's package must notice: a part of their names, or nothing for all. After `NAME: ` those
-    /// of the package's integration test of that name, which get stores and a provider of their own; else unit tests.
+    /// of the package's integration test of that name, which get stores and a provider of their own; after
+    /// `PACKAGE/NAME: ` another package's; else unit tests.
     pub tests: &'static str,
 }
 
@@ -79,6 +81,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(engine::GUARDS)
         .chain(limits::GUARDS)
         .chain(record::GUARDS)
+        .chain(replica::GUARDS)
         .chain(shape::GUARDS)
         .chain(store::GUARDS)
         .chain(control::GUARDS)
@@ -223,14 +226,14 @@ fn experiments(
     lab: &Lab,
     report: &mut Report,
 ) -> anyhow::Result<ExitCode> {
-    let packages: BTreeSet<&str> = chosen.iter().map(|guard| package(guard.file)).collect();
+    let packages: BTreeSet<&str> = chosen.iter().map(|guard| guard.package()).collect();
     report.expect(1 + packages.len() + chosen.len());
     report.step("Copy the tree", |_| copy_tree(root, &lab.copy))?;
     for package in packages {
         let name = format!("Build the tests of {package} and see them green");
         report.step(&name, |_| {
             // Only those that are asked: others of the package may need parts that are not started here.
-            let of_package = chosen.iter().filter(|guard| self::package(guard.file) == package);
+            let of_package = chosen.iter().filter(|guard| guard.package() == package);
             let parts: BTreeSet<&str> = of_package.map(|guard| guard.tests).collect();
             for part in parts {
                 let sound = lab.tests(package, part, BUILD)?;
@@ -266,7 +269,7 @@ fn without(lab: &Lab, guard: &Guard) -> anyhow::Result<Fate> {
     let file = lab.copy.join(guard.file);
     let whole = fs::read_to_string(&file).with_context(|| guard.file.to_owned())?;
     fs::write(&file, whole.replacen(guard.text, guard.without, 1))?;
-    let fate = lab.tests(package(guard.file), guard.tests, TESTS);
+    let fate = lab.tests(guard.package(), guard.tests, TESTS);
     fs::write(&file, whole)?;
     fate
 }
@@ -282,6 +285,12 @@ impl Guard {
     fn integration(&self) -> Option<&'static str> {
         self.tests.split_once(": ").map(|(name, _)| name)
     }
+
+    /// The package whose tests these are.
+    fn package(&self) -> &'static str {
+        let named = self.integration().and_then(|name| name.split_once('/'));
+        named.map_or_else(|| package(self.file), |(package, _)| package)
+    }
 }
 
 impl Lab {
@@ -289,7 +298,7 @@ impl Lab {
     /// too.
     fn tests(&self, package: &str, part: &str, limit: Duration) -> anyhow::Result<Fate> {
         let (integration, part) = match part.split_once(": ") {
-            Some((name, part)) => (Some(name), part),
+            Some((name, part)) => (name.rsplit('/').next(), part),
             None => (None, part),
         };
         let cargo = |more: &[&str]| {

@@ -18,7 +18,13 @@ use crate::{
     once::Once,
     paging::Listing,
     random,
-    routes::{Api, door::own, path_id, refused, tenants::created, timestamp},
+    routes::{
+        Api,
+        door::{own, read_own},
+        path_id, refused,
+        tenants::created,
+        timestamp,
+    },
 };
 
 const MAX_DESCRIPTION_CHARS: usize = 2000;
@@ -53,8 +59,9 @@ pub async fn list(
     listing: Listing,
 ) -> Result<Response, Reply> {
     let op = caller.op();
-    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-    let found = tx.list_agents(&listing.page(), listing.filter("name")).await.map_err(refused)?;
+    let (page, name) = (&listing.page(), listing.filter("name"));
+    let found =
+        read_own(&api, &op, |mut tx| async move { tx.list_agents(page, name).await }).await?;
     let place = |agent: &Agent| Place { created_at: agent.created_at, id: agent.id.as_uuid() };
     Ok(listing.answer(&found, place, shown))
 }

@@ -29,7 +29,7 @@ use crate::{
     random,
     routes::{
         Api,
-        door::{Tx, open},
+        door::{self, Tx, open},
         members::shown_once,
         path_id, refused,
         tenants::named,
@@ -100,8 +100,11 @@ pub async fn list(
     let door = caller.door_to(tenant)?;
     let only = only(&caller, &door)?;
     let op = caller.op();
-    let mut tx = open(&api, &op, door, tenant).await?;
-    let found = tx.within().list_api_keys(&listing.page(), only).await.map_err(refused)?;
+    let page = &listing.page();
+    let found = door::read(&api, &op, door, tenant, |mut tx| async move {
+        tx.within().list_api_keys(page, only).await
+    })
+    .await?;
     let place = |key: &ApiKeyRecord| Place { created_at: key.created_at, id: key.id.as_uuid() };
     Ok(listing.answer(&found, place, shown))
 }

@@ -33,7 +33,7 @@ use crate::{
     access::{self, Caller, Door},
     keyring::Keys,
     paging::Listing,
-    routes::{Api, door::open, path_id, refused},
+    routes::{Api, door, path_id},
     sealer,
 };
 
@@ -62,12 +62,15 @@ pub async fn list(
         until: at(&listing, "until")?,
     };
     let op = caller.op();
-    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
     let page = listing.page();
     // A row's number in the place of an id; the first page begins above every number.
     let before = u64::try_from(page.after.id.as_u128()).ok();
     let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
-    let found = tx.within().audit_page(&filter, before, limit).await.map_err(refused)?;
+    let filter = &filter;
+    let found = door::read(&api, &op, caller.door_to(tenant)?, tenant, |mut tx| async move {
+        tx.within().audit_page(filter, before, limit).await
+    })
+    .await?;
     let place = |told: &Told| Place {
         created_at: OffsetDateTime::UNIX_EPOCH,
         id: Uuid::from_u128(u128::from(told.row.id)),
@@ -155,6 +158,13 @@ struct Export {
     parts: Box<Parts>,
 }
 
+/// What comes next: the rows of a seal, and seals behind it that were read with it; or the end, and how many rows wait for a
+/// seal.
+enum Next {
+    Rows(Vec<Told>, StoredSeal, VecDeque<StoredSeal>),
+    Waiting(u64),
+}
+
 type Step = Pin<Box<dyn Future<Output = Result<(Vec<u8>, Option<Export>), Reply>> + Send>>;
 
 impl Export {
@@ -171,10 +181,12 @@ impl Export {
 
     /// Where the months of the first rows are over: behind which seal it begins, signed.
     async fn begin(&mut self) -> Result<Option<String>, Reply> {
-        let mut tx = open(&self.api, &self.op, self.door.clone(), self.tenant).await?;
-        let found = tx.within().dropped_seal().await.map_err(refused)?;
+        let door = self.door.clone();
+        let found = door::read(&self.api, &self.op, door, self.tenant, |mut tx| async move {
+            tx.within().dropped_seal().await
+        })
+        .await?;
         let Some(seal) = found else { return Ok(None) };
-        drop(tx);
         let keys = self.keys().await?;
         match sealer::judge(&self.api.store, &seal, &keys.set).await {
             Ok(Ok(())) => {}
@@ -200,19 +212,29 @@ impl Export {
 
     /// The next lines behind `written`, and what comes after them.
     async fn next(mut self, mut written: Vec<u8>) -> Result<(Vec<u8>, Option<Self>), Reply> {
-        let api = self.api.clone();
-        let op = self.op.clone();
-        let mut tx = open(&api, &op, self.door.clone(), self.tenant).await?;
-        let mut within = tx.within();
-        if self.ahead.is_empty() {
-            self.ahead = within.seals(self.seals, SEALS).await.map_err(refused)?.into();
-        }
-        let Some(stored) = self.ahead.pop_front() else {
-            let waiting = within.waiting_for_a_seal().await.map_err(refused)?;
-            written.extend(self.end(waiting).await?);
-            return Ok((written, None));
+        let (known, behind) = (self.ahead.pop_front(), self.seals);
+        let known = known.as_ref();
+        let door = self.door.clone();
+        let read = door::read(&self.api, &self.op, door, self.tenant, |mut tx| async move {
+            let mut within = tx.within();
+            let mut seals: VecDeque<StoredSeal> = match known {
+                Some(seal) => VecDeque::from([seal.clone()]),
+                None => within.seals(behind, SEALS).await?.into(),
+            };
+            Ok(match seals.pop_front() {
+                Some(seal) => Next::Rows(within.sealed_rows(&seal.seal).await?, seal, seals),
+                None => Next::Waiting(within.waiting_for_a_seal().await?),
+            })
+        })
+        .await?;
+        let (rows, stored, ahead) = match read {
+            Next::Rows(rows, stored, ahead) => (rows, stored, ahead),
+            Next::Waiting(waiting) => {
+                written.extend(self.end(waiting).await?);
+                return Ok((written, None));
+            }
         };
-        let rows = within.sealed_rows(&stored.seal).await.map_err(refused)?;
+        self.ahead.extend(ahead);
         let mut lines: Vec<Line> = rows
             .into_iter()
             .map(|told| Line::Row {

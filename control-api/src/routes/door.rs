@@ -7,7 +7,7 @@ use axum::{
 };
 use gatehouse_contract::{Reason, TenantId};
 use gatehouse_service::Reply;
-use gatehouse_store::{AdminTx, OpCtx, TenantTx, Within};
+use gatehouse_store::{AdminTx, Error, OpCtx, TenantTx, Within};
 use serde_json::Value;
 
 use crate::{
@@ -39,6 +39,31 @@ pub async fn open<'op>(
             Ok(Tx::Platform(tx, tenant))
         }
     }
+}
+
+/// Reads in `tenant` through `door`: what is the caller's own at a replica, where there is one that shows everything; what
+/// is another's at the primary, where it is recorded.
+pub async fn read<'op, T, F: Future<Output = Result<T, Error>>>(
+    api: &Api,
+    op: &'op OpCtx,
+    door: Door,
+    tenant: TenantId,
+    read: impl Fn(Tx<'op>) -> F,
+) -> Result<T, Reply> {
+    match door {
+        Door::Own => api.store.read(op, |tx| read(Tx::Own(tx))).await,
+        Door::Platform(_) => read(open(api, op, door, tenant).await?).await,
+    }
+    .map_err(refused)
+}
+
+/// As [`read`], in the caller's own tenant, whichever it is.
+pub async fn read_own<'op, T, F: Future<Output = Result<T, Error>>>(
+    api: &Api,
+    op: &'op OpCtx,
+    read: impl Fn(TenantTx<'op>) -> F,
+) -> Result<T, Reply> {
+    api.store.read(op, read).await.map_err(refused)
 }
 
 /// A document of `tenant` as `show` makes it: of the caller's own tenant it may be remembered, the platform's way to another

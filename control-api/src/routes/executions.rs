@@ -20,7 +20,12 @@ use crate::{
     once::Once,
     paging::Listing,
     random,
-    routes::{Api, door::own, path_id, refused, timestamp, versions::deprecation},
+    routes::{
+        Api,
+        door::{own, read_own},
+        path_id, refused, timestamp,
+        versions::deprecation,
+    },
 };
 
 /// Seconds after which a client looks again.
@@ -90,8 +95,8 @@ pub async fn list(
     listing: Listing,
 ) -> Result<Response, Reply> {
     let op = caller.op();
-    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-    let found = tx.list_executions(&listing.page()).await.map_err(refused)?;
+    let page = &listing.page();
+    let found = read_own(&api, &op, |mut tx| async move { tx.list_executions(page).await }).await?;
     let place = |one: &Execution| Place { created_at: one.created_at, id: one.id.as_uuid() };
     Ok(listing.answer(&found, place, shown))
 }

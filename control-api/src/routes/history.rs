@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     access::Caller,
     paging::Listing,
-    routes::{Api, path_id, refused, timestamp},
+    routes::{Api, door::read_own, path_id, timestamp},
 };
 
 /// `GET /api/v1/registry/agents/{agent}/history`.
@@ -52,12 +52,12 @@ async fn list(
     listing: &Listing,
 ) -> Result<Response, Reply> {
     let op = caller.op();
-    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
     let page = listing.page();
     // An event's number in the place of an id; the first page begins above every number.
     let before = u64::try_from(page.after.id.as_u128()).ok();
     let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
-    let found = tx.history(of, id, before, limit).await.map_err(refused)?;
+    let found =
+        read_own(api, &op, |mut tx| async move { tx.history(of, id, before, limit).await }).await?;
     // Every aggregate has a first event; behind it nothing is found either.
     if found.is_empty() && before.is_none() {
         return Err(Reason::NotFound.into());
@@ -79,8 +79,8 @@ pub async fn agent_state(
     let agent: AgentId = path_id(&agent)?;
     let at = at(&uri)?;
     let op = caller.op();
-    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-    was(at, tx.agent_at(agent, at).await.map_err(refused)?)
+    let found = read_own(&api, &op, |mut tx| async move { tx.agent_at(agent, at).await }).await?;
+    was(at, found)
 }
 
 /// `GET /api/v1/runtime/executions/{execution}/state`.
@@ -93,8 +93,9 @@ pub async fn execution_state(
     let execution: ExecutionId = path_id(&execution)?;
     let at = at(&uri)?;
     let op = caller.op();
-    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-    was(at, tx.execution_at(execution, at).await.map_err(refused)?)
+    let found =
+        read_own(&api, &op, |mut tx| async move { tx.execution_at(execution, at).await }).await?;
+    was(at, found)
 }
 
 fn was(at: Option<OffsetDateTime>, state: Option<impl Serialize>) -> Result<Json<Value>, Reply> {

@@ -29,7 +29,7 @@ use crate::{
     random::{self, ClientSecret},
     routes::{
         Api,
-        door::{Tx, open},
+        door::{self, Tx, open},
         endpoint::Endpoint,
         path_id, refused,
         tenants::{created, named},
@@ -247,14 +247,16 @@ async fn list(
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
-    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    let (page, which) = (listing.page(), which(&listing)?);
-    let found = match kind {
-        Kind::User => tx.within().list_users(&page, which).await,
-        Kind::Client => tx.within().list_clients(&page, which).await,
-    };
+    let (page, which) = (&listing.page(), which(&listing)?);
+    let found = door::read(&api, &op, caller.door_to(tenant)?, tenant, |mut tx| async move {
+        match kind {
+            Kind::User => tx.within().list_users(page, which).await,
+            Kind::Client => tx.within().list_clients(page, which).await,
+        }
+    })
+    .await?;
     let place = |one: &MemberRecord| Place { created_at: one.created_at, id: one.member.id() };
-    Ok(listing.answer(&found.map_err(refused)?, place, shown))
+    Ok(listing.answer(&found, place, shown))
 }
 
 async fn read(

@@ -24,7 +24,7 @@ use crate::{
     random,
     routes::{
         Api,
-        door::open,
+        door::{self, open},
         path_id, refused,
         tenants::{created, named},
         timestamp,
@@ -47,9 +47,11 @@ pub async fn list(
         if roots { None } else { listing.parsed("parent", "an organization's id or none")? };
     let within = listing.parsed("within", "an organization's id")?;
     let op = caller.op();
-    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    let filter = OrganizationFilter { parent, roots, within };
-    let found = tx.within().list_organizations(&listing.page(), &filter).await.map_err(refused)?;
+    let (page, filter) = (&listing.page(), &OrganizationFilter { parent, roots, within });
+    let found = door::read(&api, &op, caller.door_to(tenant)?, tenant, |mut tx| async move {
+        tx.within().list_organizations(page, filter).await
+    })
+    .await?;
     let place = |one: &Organization| Place { created_at: one.created_at, id: one.id.as_uuid() };
     Ok(listing.answer(&found, place, shown))
 }

@@ -21,8 +21,8 @@ use crate::{
     paging::Listing,
     routes::{
         Api,
-        door::{Tx, open},
-        path_id, refused, timestamp,
+        door::{self, Tx},
+        path_id, timestamp,
     },
 };
 
@@ -52,16 +52,19 @@ pub async fn list(
     // A day's place is its midnight: the page behind begins with the day before.
     let until = after.created_at.date().previous_day().map_or(until, |before| until.min(before));
     let op = caller.op();
-    let found = match open(&api, &op, caller.door_to(tenant)?, tenant).await? {
-        _ if from > until => Ok(Vec::new()),
-        Tx::Own(mut tx) => tx.usage(from, until, limit).await,
-        Tx::Platform(mut tx, tenant) => tx.within(tenant).usage(from, until, limit).await,
-    };
+    let found = door::read(&api, &op, caller.door_to(tenant)?, tenant, |tx| async move {
+        match tx {
+            _ if from > until => Ok(Vec::new()),
+            Tx::Own(mut tx) => tx.usage(from, until, limit).await,
+            Tx::Platform(mut tx, tenant) => tx.within(tenant).usage(from, until, limit).await,
+        }
+    })
+    .await?;
     let place = |used: &Used| Place {
         created_at: OffsetDateTime::new_utc(used.day, Time::MIDNIGHT),
         id: Uuid::nil(),
     };
-    Ok(listing.answer(&found.map_err(refused)?, place, shown))
+    Ok(listing.answer(&found, place, shown))
 }
 
 fn day(listing: &Listing, name: &str) -> Result<Option<Date>, Reply> {

@@ -24,7 +24,13 @@ use crate::{
     once::Once,
     paging::Listing,
     random,
-    routes::{Api, door::own, path_id, refused, tenants::created, timestamp},
+    routes::{
+        Api,
+        door::{own, read_own},
+        path_id, refused,
+        tenants::created,
+        timestamp,
+    },
 };
 
 const MAX_VERSION_BYTES: usize = 64;
@@ -78,14 +84,20 @@ pub async fn list(
 ) -> Result<Response, Reply> {
     let agent: AgentId = path_id(&agent)?;
     let op = caller.op();
-    let mut tx = api.store.tenant(&op).await.map_err(refused)?;
-    tx.agent(agent).await.map_err(refused)?.ok_or(Reason::NotFound)?;
+    let page = &listing.page();
     let wanted = Wanted {
         version: listing.filter("version"),
         deprecated: yes_or_no(&listing, "deprecated")?,
         promoted: yes_or_no(&listing, "promoted")?,
     };
-    let found = tx.list_versions(agent, &listing.page(), wanted).await.map_err(refused)?;
+    let found = read_own(&api, &op, |mut tx| async move {
+        match tx.agent(agent).await? {
+            Some(_) => tx.list_versions(agent, page, wanted).await.map(Some),
+            None => Ok(None),
+        }
+    })
+    .await?
+    .ok_or(Reason::NotFound)?;
     let place =
         |version: &AgentVersion| Place { created_at: version.created_at, id: version.id.as_uuid() };
     Ok(listing.answer(&found, place, shown))

@@ -31,7 +31,11 @@ use crate::{
     paging::Listing,
     random,
     routes::{
-        Api, door::open, endpoint::Endpoint, members::shown_once, path_id, refused, timestamp,
+        Api,
+        door::{self, open},
+        endpoint::Endpoint,
+        members::shown_once,
+        path_id, refused, timestamp,
     },
 };
 
@@ -153,8 +157,11 @@ async fn list(
 ) -> Result<Response, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
-    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
-    let found = tx.within().list_webhooks(&listing.page()).await.map_err(refused)?;
+    let page = &listing.page();
+    let found = door::read(&api, &op, caller.door_to(tenant)?, tenant, |mut tx| async move {
+        tx.within().list_webhooks(page).await
+    })
+    .await?;
     let place = |one: &Webhook| Place { created_at: one.created_at, id: one.id.as_uuid() };
     Ok(listing.answer(&found, place, shown))
 }
@@ -265,11 +272,17 @@ async fn deliveries(
             .detail(format!("state is one of {}", STATES.join(", "))));
     }
     let op = caller.op();
-    let mut tx = open(&api, &op, door, tenant).await?;
-    tx.within().webhook(id).await.map_err(refused)?.ok_or(Reason::NotFound)?;
-    let found = tx.within().list_deliveries(id, &listing.page(), state).await;
+    let page = &listing.page();
+    let found = door::read(&api, &op, door, tenant, |mut tx| async move {
+        match tx.within().webhook(id).await? {
+            Some(_) => tx.within().list_deliveries(id, page, state).await.map(Some),
+            None => Ok(None),
+        }
+    })
+    .await?
+    .ok_or(Reason::NotFound)?;
     let place = |one: &Delivery| Place { created_at: one.created_at, id: one.id };
-    Ok(listing.answer(&found.map_err(refused)?, place, delivery))
+    Ok(listing.answer(&found, place, delivery))
 }
 
 /// What is sealed opens as a secret of this endpoint and of no other.

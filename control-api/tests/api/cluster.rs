@@ -51,8 +51,64 @@ impl Cluster {
         cluster
     }
 
+    /// A streaming replica of it, made as the runbook says.
+    pub fn replica(&self, make: &str) -> Self {
+        let replica = Self { dir: tempfile::tempdir().unwrap(), port: free_port() };
+        if is_root() {
+            chown(replica.dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let mut command = replica.command("sh");
+        command
+            .env("PRIMARY_HOST", "127.0.0.1")
+            .env("PRIMARY_PORT", self.port.to_string())
+            .env("REPLICA_PORT", replica.port.to_string());
+        self.told(&replica, &mut command, make);
+        replica
+    }
+
+    /// Runs commands of the runbook, where this is the primary.
+    pub fn follow(&self, replica: &Self, commands: &str) -> String {
+        self.told(replica, &mut replica.command("sh"), commands)
+    }
+
+    fn told(&self, replica: &Self, command: &mut Command, commands: &str) -> String {
+        let path = std::env::var("PATH").unwrap();
+        let own = program("").display().to_string();
+        let superuser = |port| format!("postgres://postgres:test@127.0.0.1:{port}");
+        run(command
+            .args(["-ec", commands])
+            .env("PATH", format!("{own}:{path}"))
+            .env("PRIMARY", superuser(self.port))
+            .env("REPLICATION_PASSWORD", "test")
+            .env("REPLICA", superuser(replica.port)))
+    }
+
     pub fn url(&self, role: &str) -> String {
-        format!("postgres://{role}:test@127.0.0.1:{}/gatehouse", self.port)
+        self.url_of(role, "gatehouse")
+    }
+
+    pub fn url_of(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}:test@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// A signal to each of its processes.
+    pub fn signal(&self, signal: &str) {
+        let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        let postmaster = pid.lines().next().unwrap().to_owned();
+        let mut pids = vec![postmaster.clone()];
+        for entry in std::fs::read_dir("/proc").unwrap() {
+            let Ok(stat) = std::fs::read_to_string(entry.unwrap().path().join("stat")) else {
+                continue;
+            };
+            // `pid (name) state parent …`; a name may have anything in it.
+            let (pid, rest) = stat.split_once(" (").unwrap();
+            let parent = rest.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+            if parent == Some(postmaster.as_str()) {
+                pids.push(pid.to_owned());
+            }
+        }
+        let mut shell = Command::new("sh");
+        run(shell.args(["-c", r#"kill "$@" 2>/dev/null || true"#, "sh", signal]).args(&pids));
     }
 
     /// Starts it, again where it was stopped.
@@ -71,6 +127,13 @@ impl Cluster {
         run(self.psql(database).args(["-c", statement]))
     }
 
+    /// As [`Self::query`] in our database, as this role.
+    pub fn query_as(&self, role: &str, statement: &str) -> String {
+        let mut psql = Command::new("psql");
+        psql.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", &self.url(role)]);
+        run(psql.args(["-c", statement]))
+    }
+
     fn psql(&self, database: &str) -> Command {
         let mut psql = Command::new("psql");
         let url = format!("postgres://postgres:test@127.0.0.1:{}/{database}", self.port);
@@ -83,7 +146,7 @@ impl Cluster {
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(program(name));
+        let mut command = Command::new(if name == "sh" { name.into() } else { program(name) });
         command.env("PGDATA", self.data()).current_dir(self.dir.path());
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
@@ -95,6 +158,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if self.data().join("postmaster.pid").exists() {
+            self.signal("-CONT");
             run(self.command("pg_ctl").args(["-w", "-m", "immediate", "stop"]));
         }
         until(|| (!self.data().join("postmaster.pid").exists()).then_some(()));

@@ -46,6 +46,8 @@ mod registry;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod revocation;
 #[cfg(test)]
 mod starts;

@@ -7,7 +7,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
 
@@ -127,7 +127,7 @@ impl Setup {
 pub struct Service {
     child: Child,
     /// Its log so far, and what comes.
-    lines: mpsc::Receiver<String>,
+    lines: Mutex<mpsc::Receiver<String>>,
     /// What was read of it before anyone asked.
     seen: Vec<String>,
     pub url: String,
@@ -155,7 +155,7 @@ impl Service {
         });
         let mut service = Self {
             child,
-            lines,
+            lines: Mutex::new(lines),
             seen: Vec::new(),
             url: String::new(),
             internal: String::new(),
@@ -175,7 +175,7 @@ impl Service {
 
     fn learn_addresses(&mut self) {
         while [&self.url, &self.internal, &self.admin].iter().any(|url| url.is_empty()) {
-            let line = self.lines.recv_timeout(DEADLINE);
+            let line = self.lines.get_mut().unwrap().recv_timeout(DEADLINE);
             let line = line.unwrap_or_else(|_| panic!("it does not listen: {:?}", self.seen));
             // What is no JSON is the reason why it does not start: kept for the message above.
             let fields: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -200,7 +200,7 @@ impl Service {
     /// What it logged since the last call.
     pub fn log(&mut self) -> Vec<String> {
         let mut log = std::mem::take(&mut self.seen);
-        log.extend(self.lines.try_iter());
+        log.extend(self.lines.get_mut().unwrap().try_iter());
         log
     }
 

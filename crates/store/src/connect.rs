@@ -9,7 +9,7 @@ use sqlx::{
 };
 use tracing::debug;
 
-use crate::{data_keys::Vault, master_keys::MasterKeys};
+use crate::{data_keys::Vault, master_keys::MasterKeys, replica::Replica};
 
 /// One URL per door that the service may use; a door without one stays closed.
 #[derive(Clone, Default)]
@@ -29,6 +29,7 @@ pub struct Store {
     pub(crate) app: PgPool,
     pub(crate) admin: Option<PgPool>,
     pub(crate) system: Option<PgPool>,
+    pub(crate) replica: Option<Arc<Replica>>,
     pub(crate) admin_limit: Duration,
 }
 
@@ -69,6 +70,12 @@ pub enum Error {
         "the database has no Gatehouse schema; run `gatehouse-control-api migrate --database URL`"
     )]
     NotMigrated,
+    /// The replica is another database's.
+    #[error("the replica URL {why}; name a streaming replica of its server, and the same database")]
+    NoReplica {
+        /// What is wrong.
+        why: String,
+    },
 }
 
 /// Refused are connections that take longer.
@@ -105,7 +112,14 @@ impl Store {
             Some(url) => Some(pool("system", "gatehouse_system", url, SYSTEM_CONNECTIONS).await?),
             None => None,
         };
-        Ok(Self { vault: None, app, admin, system, admin_limit: crate::admin::LIMIT })
+        Ok(Self {
+            vault: None,
+            app,
+            admin,
+            system,
+            replica: None,
+            admin_limit: crate::admin::LIMIT,
+        })
     }
 
     /// With the keys from the file: without them nothing personal or secret is read or written.
@@ -136,6 +150,9 @@ impl Store {
         self.app.close().await;
         for pool in [&self.admin, &self.system].into_iter().flatten() {
             pool.close().await;
+        }
+        if let Some(replica) = &self.replica {
+            replica.close().await;
         }
     }
 }
@@ -169,7 +186,11 @@ struct Standing {
     migrated: bool,
 }
 
-async fn judge(door: &'static str, expected: &'static str, pool: &PgPool) -> Result<(), Error> {
+pub(crate) async fn judge(
+    door: &'static str,
+    expected: &'static str,
+    pool: &PgPool,
+) -> Result<(), Error> {
     let standing: Standing = sqlx::query_as(
         "SELECT current_user::text AS role, me.rolsuper AS superuser, me.rolbypassrls AS bypasses,
             EXISTS (

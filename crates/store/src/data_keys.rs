@@ -52,6 +52,8 @@ pub(crate) struct Keys {
     vault: Option<Arc<Vault>>,
     /// Made in this transaction: another one must not use them before it is committed.
     made: Vec<Arc<Cipher>>,
+    /// Whether a tenant that has no key gets one.
+    makes: bool,
 }
 
 // === impl Cipher ===
@@ -206,14 +208,19 @@ pub(crate) fn name_of(tenant: TenantId) -> String {
 
 impl Keys {
     pub(crate) const fn new(vault: Option<Arc<Vault>>) -> Self {
-        Self { vault, made: Vec::new() }
+        Self { vault, made: Vec::new(), makes: true }
+    }
+
+    /// Of a transaction that only reads: nothing was sealed where there is no key.
+    pub(crate) const fn reading(vault: Option<Arc<Vault>>) -> Self {
+        Self { vault, made: Vec::new(), makes: false }
     }
 
     /// The key of `tenant`, which is made where there is none.
     ///
     /// # Errors
     /// [`Error::NoKeyFile`] without master keys, [`Error::Locked`] under another one, [`Error::Erased`] where the tenant's
-    /// was destroyed.
+    /// was destroyed, [`Error::Unreadable`] where there is none and none may be made.
     pub(crate) async fn of(
         &mut self,
         connection: &mut PgConnection,
@@ -230,6 +237,9 @@ impl Keys {
             let cipher = vault.unwrap(tenant, &found.ok_or(Error::Erased)?)?;
             vault.keep(&cipher);
             return Ok(cipher);
+        }
+        if !self.makes {
+            return Err(Error::Unreadable { what: "data key" });
         }
         let broken = |_| Error::Unreadable { what: "data key" };
         let key = random().map_err(broken)?;

@@ -2,7 +2,8 @@
 //!
 //! Three doors, and no other way in (design §4): [`Store::tenant`] opens a transaction that sees one tenant,
 //! [`Store::admin`] one across tenants, with a recorded reason and a bound on its time, [`Store::system`] one for
-//! a job of a closed list. [`Store::lookup`] answers what must be known before the tenant is. Which role may do
+//! a job of a closed list. [`Store::read`] is the first one's for what only reads, and may be answered by a replica.
+//! [`Store::lookup`] answers what must be known before the tenant is. Which role may do
 //! what is in `migrations/`; this crate refuses to start on a role that could see past it.
 //! Knows neither HTTP nor Redis, and makes no ids: callers bring them.
 #![warn(missing_docs)]
@@ -40,6 +41,7 @@ pub mod rebuild;
 pub mod rekey;
 pub mod relay;
 pub mod remembered;
+pub mod replica;
 pub mod revocations;
 pub mod seals;
 pub mod sessions;

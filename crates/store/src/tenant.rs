@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
 use crate::{
     Error, OpCtx, Store,
-    data_keys::{Cipher, Keys},
+    data_keys::{Cipher, Keys, Vault},
     within::Done,
 };
 
@@ -20,6 +20,15 @@ use crate::{
 pub fn enter(tenant: TenantId) -> AssertSqlSafe<String> {
     AssertSqlSafe(format!(
         "BEGIN; SET LOCAL app.current_tenant_id = '{}'; SET LOCAL statement_timeout = '5s';
+         SET LOCAL idle_in_transaction_session_timeout = '10s'",
+        tenant.as_uuid().hyphenated(),
+    ))
+}
+
+/// As [`enter`], at a replica, where a read has less time: the primary is to answer what takes too long there.
+pub(crate) fn enter_reading(tenant: TenantId) -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!(
+        "BEGIN READ ONLY; SET LOCAL app.current_tenant_id = '{}'; SET LOCAL statement_timeout = '2s';
          SET LOCAL idle_in_transaction_session_timeout = '10s'",
         tenant.as_uuid().hyphenated(),
     ))
@@ -38,6 +47,17 @@ impl Store {
     pub async fn tenant<'op>(&self, op: &'op OpCtx) -> Result<TenantTx<'op>, Error> {
         let transaction = self.app.begin_with(enter(op.tenant)).await?;
         Ok(TenantTx { transaction, op, keys: Keys::new(self.vault.clone()), gathered: None })
+    }
+}
+
+impl<'op> TenantTx<'op> {
+    /// A transaction at a replica, which makes no key.
+    pub(crate) fn reading(
+        transaction: Transaction<'static, Postgres>,
+        op: &'op OpCtx,
+        vault: Option<Arc<Vault>>,
+    ) -> Self {
+        Self { transaction, op, keys: Keys::reading(vault), gathered: None }
     }
 }
 
