@@ -1,6 +1,7 @@
 //! The control API: tenants, who acts in them, agents, executions, and the tokens by which they are reached.
 //! Routes -> domain -> store, and a relay that tells sidecars what changed; knows no sandbox.
 
+mod accept;
 mod access;
 mod bodies;
 mod bootstrap;

@@ -4,14 +4,12 @@
 use gatehouse_contract::rbac::{Access, Matrix};
 use serde_json::{Map, Value, json};
 
-use crate::routes::{
-    endpoint::{Endpoint, Manner},
-    tenant_config,
-};
+use crate::routes::endpoint::{Endpoint, Manner};
 
 /// What holds for all.
 pub const CONVENTIONS: &str = "\
-Every refusal is `application/problem+json` (RFC 9457) with a stable `code` and the request's id. What belongs to another \
+Every refusal is `application/problem+json` (RFC 9457) with a stable `code` and the request's id, whatever `Accept` says; where \
+that takes no form of a success it is 406, and nothing is done. What belongs to another \
 tenant is answered like what does not exist.\n\n\
 Lists are read page by page: `limit` (1 to 100, 50 unless it is said) and `cursor`; `next` in the answer, and the `Link` \
 header (RFC 8288), is the address of the next page, absent on the last.\n\n\
@@ -190,16 +188,13 @@ fn responses(endpoint: &Endpoint) -> Value {
                 headers.insert((*shown).to_owned(), header(to));
             }
         }
-        if let Some(name) = name {
-            let schema = match endpoint.manner {
-                Manner::List => page_of(name),
-                _ => schema(name),
+        if let Some(media) = endpoint.media() {
+            let content = match (name, endpoint.manner) {
+                (Some(name), Manner::List) => json!({"schema": page_of(name)}),
+                (Some(name), _) => json!({"schema": schema(name)}),
+                (None, _) => json!({}),
             };
-            members.insert("content".to_owned(), json!({media(endpoint): {"schema": schema}}));
-        } else if endpoint.manner == Manner::Stream {
-            members.insert("content".to_owned(), json!({"application/x-ndjson": {}}));
-        } else if endpoint.path.ends_with("/reference") {
-            members.insert("content".to_owned(), json!({"text/html; charset=utf-8": {}}));
+            members.insert("content".to_owned(), json!({media: content}));
         }
     }
     responses.insert(status.to_string(), success);
@@ -235,6 +230,7 @@ fn of_oauth() -> Value {
 /// The statuses by which it may be refused, 429 by the gateway before it.
 fn refusals(endpoint: &Endpoint) -> Vec<u16> {
     let mut statuses = vec![400, 429, 500, 503, 504];
+    statuses.extend(endpoint.media().map(|_| 406));
     match endpoint.manner {
         Manner::Document => {}
         Manner::Public => statuses.extend([401, 403, 404, 408, 413, 415]),
@@ -260,15 +256,6 @@ fn refusals(endpoint: &Endpoint) -> Vec<u16> {
         }
     }
     statuses
-}
-
-fn media(endpoint: &Endpoint) -> &'static str {
-    match endpoint.path.as_str() {
-        "/.well-known/jwks.json" => "application/jwk-set+json",
-        "/api/v1/openapi.json" => "application/vnd.oai.openapi+json;version=3.1",
-        tenant_config::SCHEMA_PATH => "application/schema+json",
-        _ => "application/json",
-    }
 }
 
 fn page_of(name: &str) -> Value {

@@ -11,10 +11,11 @@ use axum::{
 };
 
 use crate::{
+    accept,
     access::{guard, tenant_in_path},
     bodies, cache, condition, once,
     paging::Filters,
-    routes::Api,
+    routes::{Api, tenant_config},
 };
 
 /// A body larger than this is refused before it is judged, unless the endpoint says otherwise.
@@ -216,13 +217,31 @@ impl Endpoint {
         self
     }
 
+    /// The media type of a success; `None` where that has no content.
+    pub fn media(&self) -> Option<&'static str> {
+        match (self.path.as_str(), self.manner, self.answer.1) {
+            ("/.well-known/jwks.json", ..) => Some("application/jwk-set+json"),
+            ("/api/v1/openapi.json", ..) => Some("application/vnd.oai.openapi+json;version=3.1"),
+            ("/api/v1/reference", ..) => Some("text/html; charset=utf-8"),
+            (tenant_config::SCHEMA_PATH, ..) => Some("application/schema+json"),
+            (_, Manner::Stream, _) => Some("application/x-ndjson"),
+            (.., Some(_)) => Some("application/json"),
+            (.., None) => None,
+        }
+    }
+
     /// Its part of the router. The outermost layer is the last: first the guard, so that who may not call learns nothing
     /// of what a request should be.
     pub fn serve(self, api: &Api) -> MethodRouter<Api> {
+        let media = self.media();
+        let judged = |served: MethodRouter<Api>| match media {
+            Some(media) => served.route_layer(from_fn_with_state(media, accept::judge)),
+            None => served,
+        };
         let served = self.served;
         let served = match self.manner {
-            Manner::Public => return served,
-            Manner::Document => return served.route_layer(from_fn(condition::tagged)),
+            Manner::Public => return judged(served),
+            Manner::Document => return judged(served.route_layer(from_fn(condition::tagged))),
             Manner::Read => served.route_layer(from_fn(condition::tagged)),
             Manner::List => served
                 .route_layer(from_fn(condition::tagged))
@@ -237,7 +256,7 @@ impl Endpoint {
             true => served.route_layer(from_fn_with_state(api.clone(), cache::forgotten_after)),
             false => served,
         };
-        let served = served.route_layer(from_fn_with_state(api.clone(), bodies::judge));
+        let served = judged(served.route_layer(from_fn_with_state(api.clone(), bodies::judge)));
         let served = match self.path.contains("{tenant}") {
             true => served.route_layer(from_fn(tenant_in_path)),
             false => served,

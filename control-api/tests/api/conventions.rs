@@ -1,6 +1,7 @@
 //! What every endpoint of a kind does alike: pages, conditional requests, repeated requests. Asked of each endpoint that
 //! the OpenAPI document has, so that one that is added is asked, too.
 
+mod accept;
 mod audited;
 mod once;
 mod pages;

@@ -73,4 +73,32 @@ pub(super) const GUARDS: &[Guard] = &[
         without: "let sealed = plain.into_bytes();",
         tests: "api: every_post",
     },
+    Guard {
+        name: "what is not acceptable is not done",
+        file: "control-api/src/accept.rs",
+        text: "Ok(true) => next.run(request).await,",
+        without: "Ok(_) => next.run(request).await,",
+        tests: "api: what_can_be_answered",
+    },
+    Guard {
+        name: "a weight of 0 excludes",
+        file: "control-api/src/accept.rs",
+        text: "(closeness > 0 && weight > 0)",
+        without: "(closeness > 0)",
+        tests: "closest_range",
+    },
+    Guard {
+        name: "few bytes of Accept",
+        file: "control-api/src/accept.rs",
+        text: "if bytes > MAX_BYTES {",
+        without: "if false {",
+        tests: "what_is_read_is_bounded",
+    },
+    Guard {
+        name: "few ranges of Accept",
+        file: "control-api/src/accept.rs",
+        text: "if ranges > MAX_RANGES {",
+        without: "if false {",
+        tests: "what_is_read_is_bounded",
+    },
 ];
