@@ -19,7 +19,7 @@ use gatehouse_authn::{
 use gatehouse_contract::{
     Reason, Role, Roles, TenantId, TenantStatus, header as names, rbac::Access,
 };
-use gatehouse_service::{Reply, RequestId, exit::chain};
+use gatehouse_service::{Reply, RequestId, Trace, exit::chain};
 use gatehouse_store::{Actor, OpCtx};
 use tracing::{Span, error};
 
@@ -52,6 +52,7 @@ pub struct Caller {
     /// Why it acts for others.
     reason: Option<String>,
     request_id: String,
+    trace: Trace,
 }
 
 /// Which door leads to a tenant.
@@ -133,6 +134,7 @@ async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
         .extensions
         .get()
         .map_or_else(|| RequestId::of(&parts.headers).to_string(), |id: &RequestId| id.to_string());
+    let trace = parts.extensions.get().cloned().unwrap_or_else(|| Trace::of(&parts.headers));
     Ok(Caller {
         tenant: facts.tenant,
         platform: facts.platform,
@@ -141,6 +143,7 @@ async fn check(api: &Api, parts: &Parts) -> Result<Caller, Reply> {
         by_role: access.is_some_and(|access| access.allows(facts.roles, false)),
         reason: reason(&parts.headers)?,
         request_id,
+        trace,
         subject: facts.subject,
         actor,
     })
@@ -232,6 +235,7 @@ impl Caller {
             subject: self.subject.clone(),
             actor: self.actor,
             request_id: self.request_id.clone(),
+            traceparent: Some(self.trace.as_str().to_owned()),
             now: clock::now(),
         }
     }

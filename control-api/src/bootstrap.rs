@@ -26,6 +26,7 @@ pub async fn run(path: &Path, name: &str, rotate: bool) -> Result<(), Stop> {
         subject: "bootstrap".to_owned(),
         actor: Actor::System,
         request_id: "bootstrap".to_owned(),
+        traceparent: None,
         now: clock::now(),
     };
     let mut tx = store.admin(&op, "bootstrap of the platform").await.map_err(stop)?;

@@ -136,6 +136,7 @@ impl Keyring {
             subject: "control-api".to_owned(),
             actor: Actor::System,
             request_id: "start".to_owned(),
+            traceparent: None,
             now: clock::now(),
         };
         let new = self.new_key(&kid, &jwk, &sealed);

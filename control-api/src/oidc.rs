@@ -209,6 +209,7 @@ pub async fn logout(State(api): State<Api>, request: Parts) -> Result<Response, 
             actor: Actor::User,
             request_id: request_id(&request),
             now: clock::now(),
+            traceparent: None,
         };
         let mut tx = api.store.tenant(&op).await.map_err(refused)?;
         tx.within().revoke_session(found.id).await.map_err(refused)?;
@@ -238,6 +239,7 @@ async fn take<'q>(
         actor: Actor::System,
         request_id: request_id(request),
         now: clock::now(),
+        traceparent: None,
     };
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
     let attempt = tx.within().take_login(state_hash, browser).await.map_err(refused)?;
@@ -275,6 +277,7 @@ fn op(issuer: &Issuer, request: &Parts) -> OpCtx {
         actor: Actor::System,
         request_id: request_id(request),
         now: clock::now(),
+        traceparent: None,
     }
 }
 

@@ -59,6 +59,7 @@ async fn check(store: &Store, found: &mut Found) -> Result<(), Error> {
                 subject: "rebuild".to_owned(),
                 actor: Actor::System,
                 request_id: "rebuild".to_owned(),
+                traceparent: None,
                 now: clock::now(),
             };
             for of in [Aggregate::Agent, Aggregate::Execution] {

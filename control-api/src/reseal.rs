@@ -99,6 +99,7 @@ async fn rows(store: &Store) -> Result<u64, Error> {
                 subject: "reseal".to_owned(),
                 actor: Actor::System,
                 request_id: "reseal".to_owned(),
+                traceparent: None,
                 now: clock::now(),
             };
             loop {

@@ -100,6 +100,7 @@ async fn touch(api: &Api, session: &Session, now: OffsetDateTime) -> Result<(), 
         subject: session.user.to_string(),
         actor: Actor::User,
         request_id: "session".to_owned(),
+        traceparent: None,
         now,
     };
     let mut tx = api.store.tenant(&op).await?;

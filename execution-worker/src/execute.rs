@@ -110,6 +110,7 @@ impl Shared {
         let Ok(epoch) = u32::try_from(claimed.lease_epoch) else {
             return Ok(broken("the lease epoch is beyond what a sandbox id holds"));
         };
+            traceparent: None,
         let image = match self.fetch(op.tenant, claimed).await {
             Ok(image) => image,
             Err(outcome) => return Ok(outcome),

@@ -12,7 +12,7 @@ use gatehouse_contract::{
 };
 use gatehouse_redis_kit::cred::{Generation, Holder, Permissions};
 use gatehouse_service::{
-    Reply, RequestId,
+    Reply, RequestId, Trace,
     body::{JsonBody, wire},
     exit::chain,
 };
@@ -127,6 +127,7 @@ pub async fn last_used(State(api): State<Api>, body: JsonBody) -> Result<StatusC
 pub async fn quota_warning(
     State(api): State<Api>,
     headers: HeaderMap,
+    trace: Trace,
     body: JsonBody,
 ) -> Result<StatusCode, Reply> {
     let warning: QuotaWarning = wire(&body.0)?;
@@ -142,6 +143,7 @@ pub async fn quota_warning(
         subject: "sidecar".to_owned(),
         actor: Actor::System,
         request_id: RequestId::of(&headers).to_string(),
+        traceparent: Some(trace.as_str().to_owned()),
         now,
     };
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;

@@ -108,7 +108,7 @@ pub async fn revoke(State(api): State<Api>, request: Request) -> Result<Response
     let until = OffsetDateTime::UNIX_EPOCH + claims.expires_at + MAX_LEEWAY;
     let request_id = request_id.unwrap_or_default();
     let (subject, actor) = (id.to_string(), Actor::Client);
-    let op = OpCtx { tenant: row.tenant, subject, actor, request_id, now };
+    let op = OpCtx { tenant: row.tenant, subject, actor, request_id, traceparent: None, now };
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
     tx.within().revoke_token(&mark, until).await.map_err(refused)?;
     tx.commit().await.map_err(refused)?;

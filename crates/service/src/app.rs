@@ -27,7 +27,7 @@ use crate::{
     Reply, RequestId,
     metrics::Requests,
     problem::{Pending, reason_of, render},
-    request::trace_id,
+    request::Trace,
 };
 
 /// What one request may take.
@@ -77,7 +77,9 @@ async fn around(
     next: Next,
 ) -> Response<Body> {
     let id = RequestId::of(request.headers());
+    let trace = Trace::of(request.headers());
     request.extensions_mut().insert(id.clone());
+    request.extensions_mut().insert(trace.clone());
     let arrived = (!bounds.quiet).then(|| arrival::watch(&mut request));
     let drained = request.version() >= Version::HTTP_2
         || request.body().size_hint().exact().is_some_and(|bytes| bytes <= DRAINED_BYTES);
@@ -89,7 +91,7 @@ async fn around(
         request.id = %id,
         http.method = %method,
         http.route = route,
-        trace.id = %trace_id(request.headers()),
+        trace.id = trace.id(),
         tenant.id = Empty,
     );
     async {

@@ -20,5 +20,5 @@ pub mod telemetry;
 
 pub use exit::Stop;
 pub use problem::Reply;
-pub use request::RequestId;
+pub use request::{RequestId, Trace};
 pub use shutdown::Shutdown;

@@ -1,4 +1,4 @@
-//! A request's id: taken from the edge when it is well formed, else made here.
+//! A request's id and the trace that it belongs to: taken over where they are well formed, else made here.
 //! Knows nothing of logs or replies.
 
 use std::{convert::Infallible, fmt};
@@ -7,7 +7,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, request::Parts},
 };
-use gatehouse_contract::header;
+use gatehouse_contract::{header, trace};
 use uuid::Uuid;
 
 /// Longest id that is taken over, in bytes.
@@ -60,29 +60,45 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     }
 }
 
-/// The trace that a request belongs to (W3C Trace Context §3.2): the one that it names soundly, else a new one.
-pub(crate) fn trace_id(headers: &HeaderMap) -> String {
-    let mut values = headers.get_all("traceparent").iter();
-    let named = match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().ok().and_then(trace_in),
-        _ => None,
-    };
-    named.map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned)
+/// The trace that a request belongs to, as `traceparent` has it (W3C Trace Context §3.2): the one that it names soundly,
+/// else a new one that nobody samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace(String);
+
+impl Trace {
+    /// The incoming `traceparent`, when there is exactly one and it is sound by the letter.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all(header::TRACEPARENT).iter();
+        let named = match (values.next(), values.next()) {
+            (Some(value), None) => trace::carried(value.as_bytes()),
+            _ => None,
+        };
+        named.map_or_else(Self::fresh, Self)
+    }
+
+    fn fresh() -> Self {
+        let parent = Uuid::new_v4().as_u64_pair().0;
+        Self(format!("00-{}-{parent:016x}-00", Uuid::now_v7().simple()))
+    }
+
+    /// The value of `traceparent`, of version 00: 55 characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The trace's id alone, as logs have it.
+    pub fn id(&self) -> &str {
+        trace::id(&self.0)
+    }
 }
 
-fn trace_in(parent: &str) -> Option<&str> {
-    let hex = |text: &str, len| {
-        text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let mut parts = parent.split('-');
-    let (version, trace, span, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    // A later version may have more behind it.
-    let whole = version != "00" || parts.next().is_none();
-    let sound =
-        hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16) && hex(flags, 2);
-    let named = trace.bytes().any(|b| b != b'0') && span.bytes().any(|b| b != b'0');
-    (whole && sound && named).then_some(trace)
+/// Within [`crate::app::finish`] the trace is always there.
+impl<S: Sync> FromRequestParts<S> for Trace {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self::of(&parts.headers)))
+    }
 }
 
 fn is_plain(bytes: &[u8]) -> bool {
@@ -105,30 +121,22 @@ mod tests {
 
     #[test]
     fn a_trace_is_the_one_that_is_named_soundly_or_a_new_one() {
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let of = |sent: &[String]| {
+        let of = |sent: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in sent {
                 headers.append("traceparent", HeaderValue::from_str(value).unwrap());
             }
-            trace_id(&headers)
+            Trace::of(&headers)
         };
-        let sound = format!("00-{trace}-00f067aa0ba902b7-01");
-        assert_eq!(of(std::slice::from_ref(&sound)), trace);
-        assert_eq!(of(&[format!("01-{trace}-00f067aa0ba902b7-01-more")]), trace);
-        for bad in [
-            format!("00-{trace}-00f067aa0ba902b7-01-more"),
-            format!("00-{}-00f067aa0ba902b7-01", trace.to_uppercase()),
-            format!("ff-{trace}-00f067aa0ba902b7-01"),
-            format!("00-{trace}-0000000000000000-01"),
-            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
-            trace.to_owned(),
-            String::new(),
-        ] {
-            let made = of(std::slice::from_ref(&bad));
-            assert!(made != trace && made.len() == 32, "{bad} -> {made}");
+        let sound = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let named = of(&[sound]);
+        assert_eq!((named.as_str(), named.id()), (sound, "4bf92f3577b34da6a3ce929d0e0e4736"));
+        for bad in [&["4bf92f3577b34da6a3ce929d0e0e4736"][..], &[""], &[], &[sound, sound]] {
+            let made = of(bad);
+            assert_ne!(made, named, "{bad:?}");
+            assert_eq!(trace::carried(made.as_str().as_bytes()).as_deref(), Some(made.as_str()));
+            assert_ne!(of(bad), made, "a new one for each");
         }
-        assert_ne!(of(&[sound.clone(), sound]), trace, "two say nothing");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct OpCtx {
     pub actor: Actor,
     /// Under which request's id it is logged and audited.
     pub request_id: String,
+    /// The trace that it belongs to, as `traceparent` has it: events carry it on. A job has none.
+    pub traceparent: Option<String>,
     /// The caller's clock. Leases and stored times go by the database's.
     pub now: OffsetDateTime,
 }

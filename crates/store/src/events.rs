@@ -85,8 +85,8 @@ impl Within<'_> {
                     sealed_payload, subject, request_id)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING seq, at)
              INSERT INTO event_outbox (tenant_id, event_id, aggregate_kind, aggregate_id, seq, at, kind, schema_version,
-                sealed_payload)
-             SELECT $1, $4, $2, $3, e.seq, e.at, $5, $6, $10 FROM e",
+                sealed_payload, traceparent)
+             SELECT $1, $4, $2, $3, e.seq, e.at, $5, $6, $10, $11 FROM e",
         )
         .bind(self.tenant.as_uuid())
         .bind(kind.aggregate().as_str())
@@ -98,6 +98,7 @@ impl Within<'_> {
         .bind(&self.op.subject)
         .bind(&self.op.request_id)
         .bind(cipher.seal_json(PUBLISHED, id, &told)?)
+        .bind(&self.op.traceparent)
         .execute(&mut *self.connection)
         .await?;
         Ok(())

@@ -166,6 +166,7 @@ impl System {
     /// A new tenant's operations.
     pub async fn tenant(&self) -> OpCtx {
         let op = OpCtx {
+            traceparent: None,
             tenant: TenantId::new(Uuid::new_v4()),
             subject: "tester".to_owned(),
             actor: Actor::Client,

@@ -229,6 +229,7 @@ pub async fn rows(connection: &mut PgConnection, statement: &str) -> usize {
         .fetch_all(connection)
         .await
         .expect(statement)
+        traceparent: None,
         .len()
 }
 
