@@ -10,7 +10,7 @@ use std::{
 
 use gatehouse_authn::api_key::Peppers;
 use gatehouse_contract::Document;
-use gatehouse_kafka_kit::publish::Settings;
+use gatehouse_kafka_kit::publish::{Settings, Transport, is_loopback};
 use gatehouse_redis_kit::Address;
 use gatehouse_service::{Stop, config};
 use gatehouse_store::Urls;
@@ -138,6 +138,17 @@ fn build(doc: &Document<'_>) -> Option<Config> {
 fn kafka(doc: &Document<'_>) -> Option<Settings> {
     let brokers: Option<Vec<Broker>> = doc.parsed_list("brokers", "host:port");
     doc.refuse_empty("brokers", brokers.as_deref(), "name one broker at least: \"host:port\"");
+    let transport = doc.parsed_or("transport", Transport::Loopback, "loopback, mesh or cleartext");
+    if transport == Some(Transport::Loopback) {
+        let beyond = brokers.iter().flatten().find(|broker| !is_loopback(broker.host()));
+        if let Some(Broker(broker)) = beyond {
+            doc.note(
+                "brokers",
+                format!("{broker} is not of this machine, and nothing here encrypts what goes there"),
+                "name a proxy on loopback that does TLS; or say in $.kafka.transport that a mesh encrypts it (\"mesh\"), or nobody (\"cleartext\")",
+            );
+        }
+    }
     let prefix = doc.text_opt("topic_prefix");
     let legal = |text: &String| {
         text.len() <= 200 && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
@@ -148,7 +159,7 @@ fn kafka(doc: &Document<'_>) -> Option<Settings> {
         return None;
     }
     let brokers: Vec<String> = brokers?.into_iter().map(|broker| broker.0).collect();
-    Some(Settings { brokers: brokers.join(","), topic_prefix: prefix? })
+    Some(Settings { brokers: brokers.join(","), topic_prefix: prefix?, transport: transport? })
 }
 
 /// `host:port`.
@@ -164,6 +175,12 @@ impl FromStr for Broker {
             Ok(1..) if named => Ok(Self(text.to_owned())),
             _ => Err(()),
         }
+    }
+}
+
+impl Broker {
+    fn host(&self) -> &str {
+        self.0.rsplit_once(':').map_or("", |(host, _)| host)
     }
 }
 

@@ -19,6 +19,7 @@ mod once;
 mod openapi;
 mod paging;
 mod peppers;
+mod parked;
 mod principal;
 mod publisher;
 mod random;
@@ -44,7 +45,8 @@ Examples:
   gatehouse-control-api bootstrap --config control-api.json --name ops
   gatehouse-control-api serve --config control-api.json
   gatehouse-control-api reseal --config control-api.json
-  gatehouse-control-api rebuild --check --config control-api.json
+  gatehouse-control-api rebuild --config control-api.json
+  gatehouse-control-api events --config control-api.json
   gatehouse-control-api openapi > openapi.json
 
 Exit codes: 0 done, 64 mistakes in arguments or configuration, 69 something cannot be reached or had,
@@ -86,16 +88,25 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Hold every stored agent and execution against what its events add up to.
+    /// Hold every stored agent and execution against what its events add up to, and change nothing.
     ///
-    /// Changes nothing. What differs goes to stderr, the sums to stdout; exit code 78 where something does.
+    /// What differs goes to stderr, the sums to stdout; exit code 78 where something does.
     Rebuild {
         /// The configuration, a JSON document.
         #[arg(long)]
         config: PathBuf,
-        /// Compare and write nothing: the only way there is.
-        #[arg(long, required = true)]
-        check: bool,
+    },
+    /// List the events that cannot be published and were put aside, one JSON object per line; or act on them.
+    Events {
+        /// The configuration, a JSON document.
+        #[arg(long)]
+        config: PathBuf,
+        /// Have all of them tried again.
+        #[arg(long, conflicts_with = "drop")]
+        retry: bool,
+        /// Give this one up: it is never published, and what waits behind it goes on.
+        #[arg(long, value_name = "EVENT")]
+        drop: Option<uuid::Uuid>,
     },
     /// Make the platform's tenant and a client for its operator, and print the client's credentials once.
     Bootstrap {
@@ -129,7 +140,15 @@ fn main() -> ExitCode {
             Command::Serve { config } => serve::run(&config).await,
             Command::Migrate { database } => apply(&database).await,
             Command::Reseal { config } => reseal::run(&config).await,
-            Command::Rebuild { config, .. } => rebuild::run(&config).await,
+            Command::Rebuild { config } => rebuild::run(&config).await,
+            Command::Events { config, retry, drop } => {
+                let what = match drop {
+                    Some(event) => parked::What::Drop(event),
+                    None if retry => parked::What::Retry,
+                    None => parked::What::Tell,
+                };
+                parked::run(&config, what).await
+            }
             Command::Openapi { bodies } => print(bodies),
             Command::Bootstrap { config, name, rotate_secret } => {
                 bootstrap::run(&config, &name, rotate_secret).await

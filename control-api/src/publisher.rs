@@ -1,30 +1,34 @@
-//! Publishes events: takes them out of their outbox and into Kafka, in order, in one process that leads. A batch is taken,
-//! published, and gone when its transaction commits: whoever dies in between has it published again, under the same ids.
-//! Where Kafka is away or not configured the outbox keeps everything, and says so.
+//! Publishes events: out of their outbox and into Kafka, in order, in one process that leads. A batch is read, published, and
+//! taken out; no transaction is open while Kafka answers. Whoever dies in between has it published again, under the same
+//! ids. One that cannot be read is put aside with what is behind it of its aggregate, and all others go on. Where Kafka is
+//! away or not configured the outbox keeps everything, and says so.
 //! Knows no route, and nothing of what an event means.
 
 pub mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use gatehouse_kafka_kit::{
     Outgoing, Publisher, What,
-    publish::{self, Settings},
+    publish::{self, Settings, Written},
 };
 use gatehouse_service::{Shutdown, exit::chain};
 use gatehouse_store::{
     Store,
-    publisher::{Publishing, Unsent, What as Stored},
+    publisher::{Backlog, Publishing, Taken, Term, Unfit, Unsent, What as Stored},
     relay::Leadership,
 };
-use tracing::{debug, info, warn};
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
 
 use self::status::Status;
 
 /// Events of one step.
 const BATCH: u32 = 1000;
-/// How long a step may take in Kafka: its transaction is open meanwhile.
+/// How long a step may take in Kafka.
 const AT_MOST: Duration = Duration::from_secs(5);
+/// For how long nobody else begins to publish once a batch is read: it is read and published within that time.
+const BUSY: Duration = Duration::from_secs(8);
 /// How often it is looked for events where there were none.
 const EVERY: Duration = Duration::from_millis(200);
 /// After a failure, and between two attempts to lead.
@@ -41,6 +45,8 @@ pub enum Error {
     Store(#[from] gatehouse_store::Error),
     #[error("publishing")]
     Kafka(#[from] publish::Error),
+    #[error("another process publishes")]
+    Overtaken,
 }
 
 /// The task.
@@ -79,7 +85,7 @@ impl Task {
         }
     }
 
-    async fn backlog(&self) -> Result<(u64, Duration), Error> {
+    async fn backlog(&self) -> Result<Backlog, Error> {
         Ok(self.open().await?.backlog().await?)
     }
 
@@ -135,27 +141,113 @@ impl Task {
         published: &mut bool,
     ) -> Result<(), Error> {
         let mut kafka = Publisher::new(settings.clone())?;
-        // No transaction is open while nobody answers.
         kafka.reach(PATIENCE).await?;
+        let term = self.begin(lead).await?;
         info!("this process publishes events");
         self.status.leads();
         *published = true;
         loop {
             lead.still_held(PATIENCE).await?;
-            let mut step = self.open().await?;
-            let unsent = step.take(BATCH).await?;
-            let count = unsent.len();
-            if count > 0 {
-                let messages: Vec<Outgoing> = unsent.into_iter().map(outgoing).collect();
-                kafka.publish(&messages, AT_MOST).await?;
-            }
-            // What was taken and not published, of an erased tenant, is gone, too.
-            step.commit().await?;
-            self.status.published(count);
-            if count == 0 {
+            if !self.step(&mut kafka, term).await? {
                 tokio::time::sleep(EVERY).await;
             }
         }
+    }
+
+    /// Waits until what the leader before may have been sending has arrived or was given up.
+    async fn begin(&self, lead: &mut Leadership) -> Result<Term, Error> {
+        loop {
+            lead.still_held(PATIENCE).await?;
+            let mut tx = self.open().await?;
+            if let Some(term) = tx.begin().await? {
+                tx.commit().await?;
+                return Ok(term);
+            }
+            drop(tx);
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    /// Publishes what waits, at most [`BATCH`]; whether there was any.
+    async fn step(&self, kafka: &mut Publisher, term: Term) -> Result<bool, Error> {
+        // Before the database's own clock is read: our time is over first.
+        let until = Instant::now() + BUSY;
+        let mut reading = self.open().await?;
+        let taken = reading.take(term, BATCH, BUSY).await?.ok_or(Error::Overtaken)?;
+        if taken.is_empty() {
+            return Ok(false);
+        }
+        reading.commit().await?;
+        let sorted = Sorted::of(kafka, taken);
+        let sent = sorted.messages.len();
+        if sent > 0 {
+            let at_most = AT_MOST.min(until.saturating_duration_since(Instant::now()));
+            if let Err(error) = kafka.publish(sorted.messages, at_most).await {
+                // The client is gone with what it had: whoever is next need not wait.
+                self.idle(term).await?;
+                return Err(error.into());
+            }
+        }
+        let mut marking = self.open().await?;
+        marking.settle(term, &sorted.gone, &sorted.unfit).await?;
+        marking.commit().await?;
+        self.status.published(sent);
+        Ok(true)
+    }
+
+    async fn idle(&self, term: Term) -> Result<(), Error> {
+        let mut tx = self.open().await?;
+        tx.idle(term).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// A batch, by what becomes of it.
+#[derive(Default)]
+struct Sorted {
+    messages: Vec<Written>,
+    /// Rows that go: what is published, and what is told to nobody.
+    gone: Vec<i64>,
+    unfit: Vec<(i64, Unfit)>,
+}
+
+impl Sorted {
+    fn of(kafka: &Publisher, taken: Vec<Taken>) -> Self {
+        let mut sorted = Self::default();
+        let mut held = HashSet::new();
+        for Taken { row, queue, event } in taken {
+            if queue.as_ref().is_some_and(|queue| held.contains(queue)) {
+                continue;
+            }
+            let written = match event {
+                Ok(Some(event)) => {
+                    let id = event.id;
+                    kafka.write(&outgoing(event)).map(Some).map_err(|problem| {
+                        let cause = chain(&problem);
+                        error!(event.id = %id, error = %cause, "an event cannot be written");
+                        Unfit::Schema
+                    })
+                }
+                Ok(None) => Ok(None),
+                Err(why) => Err(why),
+            };
+            match written {
+                Ok(message) => {
+                    sorted.messages.extend(message);
+                    sorted.gone.push(row);
+                }
+                Err(why) => {
+                    error!(
+                        row,
+                        why = why.as_str(),
+                        "an event is put aside: see docs/runbooks/events.md"
+                    );
+                    sorted.unfit.push((row, why));
+                    held.extend(queue);
+                }
+            }
+        }
+        sorted
     }
 }
 

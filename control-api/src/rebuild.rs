@@ -1,4 +1,4 @@
-//! `rebuild --check`: holds every stored agent and execution against what its events add up to, and says which differ.
+//! `rebuild`: holds every stored agent and execution against what its events add up to, and says which differ.
 //! Changes nothing: which of the two is right is for a person to say.
 
 use std::path::Path;

@@ -5,8 +5,10 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
+
+use gatehouse_store::publisher::Backlog;
 
 const FOLLOWS: u8 = 0;
 const LEADS: u8 = 1;
@@ -18,14 +20,16 @@ pub struct Status {
     state: AtomicU8,
     published: AtomicU64,
     failures: AtomicU64,
-    /// Events that wait, and since when the oldest does; `None` while the outbox cannot be read.
-    waits: Mutex<Option<(u64, Instant)>>,
+    /// What waits, and since when the oldest does; `None` while the outbox cannot be read.
+    waits: Mutex<Option<(Backlog, Instant)>>,
 }
 
 impl Status {
-    /// `leads`; `follows`: another process leads, or it is just beginning; `failing`: Kafka or the outbox is away.
+    /// `leads`; `parked` where it leads and some event was put aside: someone must look; `follows`: another process leads,
+    /// or it is just beginning; `failing`: Kafka or the outbox is away.
     pub fn word(&self) -> &'static str {
         match self.state.load(Ordering::Relaxed) {
+            LEADS if self.found().is_some_and(|(waits, _)| waits.parked > 0) => "parked",
             LEADS => "leads",
             FAILING => "failing",
             _ => "follows",
@@ -49,31 +53,38 @@ impl Status {
         self.published.fetch_add(u64::try_from(events).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    pub(super) fn waits(&self, found: Option<(u64, Duration)>) {
+    pub(super) fn waits(&self, found: Option<Backlog>) {
         let now = Instant::now();
-        let since = |age| now.checked_sub(age).unwrap_or(now);
-        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) =
-            found.map(|(events, age)| (events, since(age)));
+        let since = |waits: Backlog| (waits, now.checked_sub(waits.age).unwrap_or(now));
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = found.map(since);
+    }
+
+    fn found(&self) -> Option<(Backlog, Instant)> {
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lines of what waits; none while that is not known.
     fn backlog(&self) -> String {
-        let waits = *self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((events, since)) = waits else { return String::new() };
-        let age = if events == 0 { 0.0 } else { since.elapsed().as_secs_f64() };
+        let Some((Backlog { events, age, parked }, since)) = self.found() else {
+            return String::new();
+        };
+        let age = if age.is_zero() { 0.0 } else { since.elapsed().as_secs_f64() };
         format!(
             "# HELP gatehouse_events_unsent Events that wait to be published; about, where there are many.\n\
              # TYPE gatehouse_events_unsent gauge\n\
              gatehouse_events_unsent {events}\n\
-             # HELP gatehouse_events_oldest_seconds For how long the oldest of them has waited.\n\
+             # HELP gatehouse_events_oldest_seconds For how long the oldest of them that was not put aside has waited.\n\
              # TYPE gatehouse_events_oldest_seconds gauge\n\
-             gatehouse_events_oldest_seconds {age:.3}\n"
+             gatehouse_events_oldest_seconds {age:.3}\n\
+             # HELP gatehouse_events_parked Events that cannot be read and were put aside.\n\
+             # TYPE gatehouse_events_parked gauge\n\
+             gatehouse_events_parked {parked}\n"
         )
     }
 
     /// The text form of Prometheus.
     pub fn render(&self) -> String {
-        let leads = u8::from(self.word() == "leads");
+        let leads = u8::from(self.state.load(Ordering::Relaxed) == LEADS);
         let published = self.published.load(Ordering::Relaxed);
         let failures = self.failures.load(Ordering::Relaxed);
         format!(

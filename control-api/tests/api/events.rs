@@ -132,6 +132,41 @@ fn what_happens_is_published_in_order_also_after_the_broker_was_away() {
 }
 
 #[test]
+fn the_trace_of_a_request_goes_with_its_events() {
+    let cluster = MockCluster::new(1).unwrap();
+    let mut world = world(Some(&cluster.bootstrap_servers()));
+    let tenant = world.tenant("tenant-a");
+    let token = format!("Bearer {}", world.member(&tenant, "developer"));
+    let sound = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let forged = "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01";
+    for (name, sent) in [("named", Some(sound)), ("forged", Some(forged)), ("silent", None)] {
+        let mut headers = vec![
+            ("authorization", token.as_str()),
+            ("content-type", "application/json"),
+            ("x-request-id", name),
+        ];
+        headers.extend(sent.map(|sent| ("traceparent", sent)));
+        let url = format!("{}/api/v1/registry/agents", world.service.url);
+        let body = json!({ "name": name }).to_string();
+        assert_eq!(send("POST", &url, &headers, Some(&body)).status, 201);
+    }
+    let mut reader = Reader::new(&cluster, &["agent_lifecycle"]);
+    let seen = reader.until(|seen| seen.len() >= 3);
+    let traces: Vec<&str> = seen.iter().map(|message| header(message, "traceparent")).collect();
+    let made = |trace: &str| trace.len() == sound.len() && !trace.contains("4bf92f3577b34da6");
+    let expected = |trace: &&str| **trace == *sound;
+    assert_eq!(traces.iter().filter(|trace| expected(trace)).count(), 1, "{traces:?}");
+    assert_eq!(traces.iter().filter(|trace| made(trace)).count(), 2, "{traces:?}");
+    // It is the one that the request's line in the log has.
+    let log = world.service.log();
+    for trace in traces {
+        let id = trace.split('-').nth(1).unwrap();
+        let line = format!(r#""trace.id":"{id}""#);
+        assert!(log.iter().any(|logged| logged.contains(&line)), "{trace} is in no line");
+    }
+}
+
+#[test]
 fn without_brokers_everything_waits_and_is_published_once_there_are_some() {
     let mut world = world(None);
     let tenant = world.tenant("tenant-a");
@@ -162,6 +197,119 @@ fn without_brokers_everything_waits_and_is_published_once_there_are_some() {
     assert!(!says("tenant-a") && !says("fuel"), "names are in no payload");
 }
 
+/// What `events` says, a line each.
+fn command(world: &World, options: &[&str]) -> (Option<i32>, Vec<Value>) {
+    let file = world.setup.file();
+    let out = binary().arg("events").args(options).arg("--config").arg(file).output().unwrap();
+    let lines = String::from_utf8(out.stdout).unwrap();
+    let told = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+    (out.status.code(), told.collect())
+}
+
+#[test]
+fn an_event_that_cannot_be_read_holds_up_its_aggregate_alone() {
+    let mut world = world(None);
+    let tenant = world.tenant("tenant-a");
+    let token = world.member(&tenant, "developer");
+    let [changed, unknown, odd, sound] =
+        ["changed", "unknown", "odd", "sound"].map(|name| world.published(&tenant, &token, name));
+    // Past the API: bytes, a kind, a payload that are none of ours.
+    let first = |agent: &str, set: &str| {
+        let of = format!("WHERE aggregate_id = '{agent}' AND seq = 1");
+        world.database.query(&format!("UPDATE event_outbox SET {set} {of}"));
+        world.database.query(&format!("SELECT event_id FROM event_outbox {of}"))
+    };
+    let flip = "sealed_payload = set_byte(sealed_payload, 40, 255 - get_byte(sealed_payload, 40))";
+    let changed_event = first(&changed, flip);
+    let unknown_event = first(&unknown, "kind = 'agent.imagined'");
+    let odd_event = first(&odd, "sealed_payload = NULL, payload = '{}'");
+    let cluster = MockCluster::new(1).unwrap();
+    world.setup.config["kafka"] = json!({"brokers": [cluster.bootstrap_servers()]});
+    world.service = Service::start(&world.setup);
+    let mut reader = Reader::new(&cluster, &["agent_lifecycle"]);
+    let of = |messages: &[OwnedMessage], agent: &str| -> Vec<String> {
+        let subject = format!("agent/{agent}");
+        let of = messages.iter().filter(|message| header(message, "ce_subject") == subject);
+        of.map(|message| header(message, "ce_sequence").to_owned()).collect()
+    };
+    let seen = reader.until(|seen| seen.len() >= 2);
+    assert_eq!(of(seen, &sound), ["1", "2"]);
+    until(|| (metric(&world.service, "gatehouse_events_parked") == 3.0).then_some(()));
+    until(|| (events(&world.service) == "parked").then_some(()));
+    // Later ones of others go on, later ones of theirs wait.
+    for agent in [&changed, &sound] {
+        let body = json!({"description": "more"});
+        let place = format!("/api/v1/registry/agents/{agent}");
+        assert_eq!(world.call(&token, "PATCH", &place, Some(body)).status, 200);
+    }
+    let seen = reader.until(|seen| seen.len() >= 3);
+    assert_eq!(of(seen, &sound), ["1", "2", "3"]);
+    let (code, told) = command(&world, &[]);
+    assert_eq!(code, Some(0));
+    let told: Vec<Value> = told
+        .iter()
+        .map(|one| json!([one["event"], one["subject"], one["why"], one["behind"]]))
+        .collect();
+    let expected = [
+        (&changed_event, &changed, "sealed", 2),
+        (&unknown_event, &unknown, "unknown", 1),
+        (&odd_event, &odd, "schema", 1),
+    ];
+    let expected =
+        expected.map(|(event, agent, why, n)| json!([event, format!("agent/{agent}"), why, n]));
+    assert_eq!(told, expected);
+    // Tried again it is what it was; put right it goes, and what waited goes behind it.
+    assert_eq!(command(&world, &["--retry"]), (Some(0), vec![json!({"retried": 3})]));
+    until(|| (metric(&world.service, "gatehouse_events_parked") == 3.0).then_some(()));
+    first(&changed, flip);
+    first(&unknown, "kind = 'agent.created'");
+    assert_eq!(command(&world, &["--retry"]).0, Some(0));
+    let seen = reader.until(|seen| seen.len() >= 8);
+    assert_eq!(of(seen, &changed), ["1", "2", "3"]);
+    assert_eq!(of(seen, &unknown), ["1", "2"]);
+    // Given up, the others go; what was not put aside cannot be given up.
+    assert_eq!(command(&world, &["--drop", &odd_event]).0, Some(0));
+    assert_eq!(of(reader.until(|seen| seen.len() >= 9), &odd), ["2"]);
+    assert_eq!(command(&world, &["--drop", &odd_event]).0, Some(64));
+    until(|| (events(&world.service) == "leads").then_some(()));
+    assert_eq!(command(&world, &[]), (Some(0), vec![]));
+}
+
+#[test]
+fn the_audit_is_sealed_while_kafka_takes_its_time() {
+    let cluster = MockCluster::new(1).unwrap();
+    let world = world(Some(&cluster.bootstrap_servers()));
+    let tenant = world.tenant("tenant-a");
+    let token = world.member(&tenant, "developer");
+    let agent = world.published(&tenant, &token, "fuel");
+    let waits = || world.database.query("SELECT count(*) FROM event_outbox");
+    until(|| (waits() == "0").then_some(()));
+    cluster.broker_round_trip_time(1, Duration::from_secs(4)).unwrap();
+    let change = |description: &str| {
+        let body = json!({ "description": description });
+        let place = format!("/api/v1/registry/agents/{agent}");
+        assert_eq!(world.call(&token, "PATCH", &place, Some(body)).status, 200);
+    };
+    change("one");
+    let sending = || {
+        let asked = "SELECT busy_until > clock_timestamp() FROM event_publisher";
+        world.database.query(asked) == "t"
+    };
+    until(|| sending().then_some(()));
+    change("two");
+    let began = Instant::now();
+    let unsealed = "SELECT count(*) FROM tenant_audit a WHERE NOT EXISTS (
+        SELECT FROM audit_seals s WHERE s.tenant_id = a.tenant_id AND a.id = ANY(s.row_ids))";
+    until(|| (world.database.query(unsealed) == "0").then_some(()));
+    let took = began.elapsed();
+    assert!(sending(), "Kafka has answered already");
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    // And nothing is lost by it.
+    cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    let mut reader = Reader::new(&cluster, &["agent_lifecycle"]);
+    reader.until(|seen| kinds(seen).iter().filter(|kind| **kind == "agent.updated").count() >= 2);
+}
+
 #[test]
 fn stored_states_are_held_against_their_events() {
     let world = world(None);
@@ -172,7 +320,7 @@ fn stored_states_are_held_against_their_events() {
     assert_eq!(world.post(&token, "/api/v1/runtime/executions", run).status, 202);
     let check = || {
         let file = world.setup.file();
-        let out = binary().args(["rebuild", "--check", "--config"]).arg(file).output().unwrap();
+        let out = binary().args(["rebuild", "--config"]).arg(file).output().unwrap();
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         (out.status.code(), said(&out.stdout), said(&out.stderr))
     };

@@ -3,7 +3,7 @@
 //! is given up as a whole, with the client, and is given again by whoever has it.
 //! Knows nothing of where messages come from.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use gatehouse_contract::TenantId;
 use gatehouse_events::{Aggregate, Kind, Topic, published};
@@ -11,7 +11,7 @@ use rdkafka::{
     ClientConfig,
     error::KafkaError,
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord, Producer, PurgeConfig},
+    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig},
 };
 use serde_json::Value;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
@@ -30,6 +30,38 @@ pub struct Settings {
     pub brokers: String,
     /// What all topics' names begin with.
     pub topic_prefix: String,
+    /// What keeps others from reading what goes there.
+    pub transport: Transport,
+}
+
+/// What keeps others from reading what goes to the brokers: this client does not encrypt (ADR 0041).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// It does not leave the machine: brokers, also those that these name, that are elsewhere are not spoken to.
+    Loopback,
+    /// A mesh encrypts it.
+    Mesh,
+    /// Nothing does.
+    Cleartext,
+}
+
+impl FromStr for Transport {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "loopback" => Ok(Self::Loopback),
+            "mesh" => Ok(Self::Mesh),
+            "cleartext" => Ok(Self::Cleartext),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Whether a broker's host is this machine: an address of loopback, or `localhost`.
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback())
 }
 
 /// A message to be published.
@@ -67,18 +99,38 @@ pub enum What {
     Tombstone,
 }
 
-/// Why messages were not published, or not all of them. All may be given again.
+/// A message as it goes onto the wire.
+#[derive(Debug)]
+pub struct Written {
+    topic: String,
+    key: String,
+    headers: OwnedHeaders,
+    payload: Option<Vec<u8>>,
+}
+
+/// Why a message cannot be written: giving it again does not help.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A payload is not what its kind's schema says.
+pub enum Unwritable {
+    /// The payload is not what its kind's schema says.
     #[error("writing an event")]
     Avro(#[from] avro::Error),
     /// A time that RFC 3339 cannot write.
     #[error("writing an event's time")]
     Time(#[from] time::error::Format),
+}
+
+/// Why messages were not published, or not all of them. All may be given again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The schemas of this build cannot be read.
+    #[error("the schemas of events")]
+    Schemas(#[from] avro::Error),
     /// The brokers refused it, or the client did.
     #[error("kafka")]
     Kafka(#[from] KafkaError),
+    /// A broker that is named by another one is not where messages may go.
+    #[error("the broker {0} is not of this machine: $.kafka.transport says what may go further")]
+    Beyond(String),
     /// No acknowledgement came.
     #[error("no acknowledgement within {} s", .0.as_secs())]
     Silent(Duration),
@@ -102,10 +154,10 @@ impl Publisher {
         Ok(Self { settings, schemas: Arc::new(Schemas::new()?), client: None })
     }
 
-    /// Whether some broker answers within `at_most`.
+    /// Whether some broker answers within `at_most`, and all that it names are where messages may go.
     ///
     /// # Errors
-    /// [`Error::Kafka`] where none does.
+    /// [`Error::Kafka`] where none does, [`Error::Beyond`].
     pub async fn reach(&mut self, at_most: Duration) -> Result<(), Error> {
         let client = match self.client.take() {
             Some(client) => client,
@@ -113,11 +165,43 @@ impl Publisher {
         };
         let asked = client.clone();
         let answer = tokio::task::spawn_blocking(move || {
-            asked.client().fetch_metadata(None, at_most).map(drop)
+            let found = asked.client().fetch_metadata(None, at_most)?;
+            let hosts = found.brokers().iter().map(|broker| broker.host().to_owned());
+            Ok::<Vec<String>, KafkaError>(hosts.collect())
         });
-        answer.await.map_err(|_| KafkaError::Canceled)??;
+        let hosts = answer.await.map_err(|_| KafkaError::Canceled)??;
+        if self.settings.transport == Transport::Loopback
+            && let Some(host) = hosts.into_iter().find(|host| !is_loopback(host))
+        {
+            return Err(Error::Beyond(host));
+        }
         self.client = Some(client);
         Ok(())
+    }
+
+    /// Writes a message, for [`Self::publish`].
+    ///
+    /// # Errors
+    /// [`Unwritable`]: of this message alone.
+    pub fn write(&self, message: &Outgoing) -> Result<Written, Unwritable> {
+        let aggregate_id = message.aggregate_id.to_string();
+        let (kind, topic, payload) = match &message.what {
+            What::Told { kind, payload } => {
+                let (tenant, seq) = (message.tenant, message.seq);
+                let whole = published::message(tenant, &aggregate_id, seq, payload.clone());
+                (Some(*kind), kind.topic(), Some(self.schemas.write(*kind, whole)?))
+            }
+            What::Tombstone if message.aggregate == Aggregate::Execution => {
+                (None, Topic::Execution, None)
+            }
+            What::Tombstone => (None, Topic::Lifecycle, None),
+        };
+        Ok(Written {
+            topic: format!("{}{}", self.settings.topic_prefix, topic.as_str()),
+            key: published::key(message.tenant, &aggregate_id),
+            headers: headers(message, kind)?,
+            payload,
+        })
     }
 
     /// Publishes all of them, in order, within `at_most`. After an error some may be published, of each key the first
@@ -125,7 +209,11 @@ impl Publisher {
     ///
     /// # Errors
     /// [`Error`], after which the client is made anew.
-    pub async fn publish(&mut self, messages: &[Outgoing], at_most: Duration) -> Result<(), Error> {
+    pub async fn publish(
+        &mut self,
+        messages: Vec<Written>,
+        at_most: Duration,
+    ) -> Result<(), Error> {
         let client = match self.client.take() {
             Some(client) => client,
             None => self.connect()?,
@@ -133,7 +221,7 @@ impl Publisher {
         let sent = async {
             let mut deliveries = Vec::with_capacity(messages.len());
             for message in messages {
-                deliveries.push(self.enqueue(&client, message)?);
+                deliveries.push(enqueue(&client, message)?);
             }
             for delivery in deliveries {
                 // A client that is gone delivers nothing.
@@ -173,32 +261,15 @@ impl Publisher {
             .set("partitioner", "murmur2_random")
             .create()
     }
+}
 
-    fn enqueue(
-        &self,
-        client: &FutureProducer,
-        message: &Outgoing,
-    ) -> Result<rdkafka::producer::DeliveryFuture, Error> {
-        let aggregate_id = message.aggregate_id.to_string();
-        let (kind, topic, payload) = match &message.what {
-            What::Told { kind, payload } => {
-                let (tenant, seq) = (message.tenant, message.seq);
-                let whole = published::message(tenant, &aggregate_id, seq, payload.clone());
-                (Some(*kind), kind.topic(), Some(self.schemas.write(*kind, whole)?))
-            }
-            What::Tombstone if message.aggregate == Aggregate::Execution => {
-                (None, Topic::Execution, None)
-            }
-            What::Tombstone => (None, Topic::Lifecycle, None),
-        };
-        let topic = format!("{}{}", self.settings.topic_prefix, topic.as_str());
-        let key = published::key(message.tenant, &aggregate_id);
-        let mut record = FutureRecord::to(&topic).key(&key).headers(headers(message, kind)?);
-        if let Some(payload) = &payload {
-            record = record.payload(payload);
-        }
-        client.send_result(record).map_err(|(error, _)| error.into())
+fn enqueue(client: &FutureProducer, message: Written) -> Result<DeliveryFuture, KafkaError> {
+    let Written { topic, key, headers, payload } = message;
+    let mut record = FutureRecord::to(&topic).key(&key).headers(headers);
+    if let Some(payload) = &payload {
+        record = record.payload(payload);
     }
+    client.send_result(record).map_err(|(error, _)| error)
 }
 
 fn headers(message: &Outgoing, kind: Option<Kind>) -> Result<OwnedHeaders, time::error::Format> {
@@ -223,4 +294,28 @@ fn headers(message: &Outgoing, kind: Option<Kind>) -> Result<OwnedHeaders, time:
         headers = headers.insert(Header { key, value: Some(value) });
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_an_address_of_loopback_or_localhost() {
+        for host in ["127.0.0.1", "127.9.9.9", "localhost", "::1", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "10.0.0.1",
+            "0.0.0.0",
+            "kafka-1",
+            "localhost.example",
+            "127.0.0.1.example",
+            "::",
+            "",
+            "[127.0.0.1",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 }

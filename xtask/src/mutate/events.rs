@@ -59,4 +59,32 @@ pub(super) const GUARDS: &[Guard] = &[
         without: "        if false {",
         tests: "store: an_erased_tenant_leaves_tombstones",
     },
+    Guard {
+        name: "adr4 nobody overtakes a publisher that may be sending",
+        file: "crates/store/src/publisher.rs",
+        text: "             WHERE busy_until <= clock_timestamp() RETURNING epoch",
+        without: "             WHERE true RETURNING epoch",
+        tests: "store: publisher::",
+    },
+    Guard {
+        name: "adr4 a publisher whose term is over reads nothing",
+        file: "crates/store/src/publisher.rs",
+        text: "        if ours.rows_affected() == 0 {",
+        without: "        if false {",
+        tests: "store: publisher::",
+    },
+    Guard {
+        name: "adr4 what is behind what cannot be read waits",
+        file: "crates/store/src/publisher.rs",
+        text: "                AND p.seq > 0 AND p.id < o.id)",
+        without: "                AND p.seq > 0 AND false)",
+        tests: "store: publisher::",
+    },
+    Guard {
+        name: "adr4 kafka beyond this machine is said to be protected",
+        file: "control-api/src/config.rs",
+        text: "!is_loopback(broker.host())",
+        without: "broker.host().is_empty()",
+        tests: "api: brokers_elsewhere",
+    },
 ];

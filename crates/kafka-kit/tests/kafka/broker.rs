@@ -7,7 +7,7 @@ use gatehouse_contract::TenantId;
 use gatehouse_events::{Aggregate, Kind};
 use gatehouse_kafka_kit::{
     Outgoing, Publisher, Received, Refused, Schemas, What,
-    publish::{Error, Settings},
+    publish::{Error, Settings, Transport, Unwritable},
     received::receive,
 };
 use rdkafka::{
@@ -26,8 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
 fn publisher(cluster: &Cluster) -> Publisher {
-    let settings =
-        Settings { brokers: cluster.bootstrap_servers(), topic_prefix: "test.".to_owned() };
+    let settings = Settings {
+        brokers: cluster.bootstrap_servers(),
+        topic_prefix: "test.".to_owned(),
+        transport: Transport::Loopback,
+    };
     Publisher::new(settings).unwrap()
 }
 
@@ -73,11 +76,35 @@ fn header<'m>(message: &'m OwnedMessage, name: &str) -> &'m str {
     std::str::from_utf8(found.unwrap_or_else(|| panic!("no {name}")).value.unwrap()).unwrap()
 }
 
+async fn give(
+    publisher: &mut Publisher,
+    messages: &[Outgoing],
+    at_most: Duration,
+) -> Result<(), Error> {
+    let written = messages.iter().map(|message| publisher.write(message).unwrap()).collect();
+    publisher.publish(written, at_most).await
+}
+
+#[test]
+fn what_is_not_of_its_schema_is_refused_alone() {
+    let cluster = MockCluster::new(1).unwrap();
+    let publisher = publisher(&cluster);
+    let of = |payload| {
+        let what = What::Told { kind: Kind::AgentUpdated, payload };
+        publisher.write(&Outgoing { what, ..told(tenant(1), 7, 1) })
+    };
+    assert!(of(json!({"name": "a", "description": null})).is_ok());
+    for payload in [json!({}), json!([]), json!({"name": 1, "description": null})] {
+        let refused = of(payload).unwrap_err();
+        assert!(matches!(refused, Unwritable::Avro(_)), "{refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_event_arrives_with_its_headers_and_is_read_back() {
     let cluster = MockCluster::new(3).unwrap();
     let sent = told(tenant(1), 7, 3);
-    publisher(&cluster).publish(std::slice::from_ref(&sent), PATIENCE).await.unwrap();
+    give(&mut publisher(&cluster), std::slice::from_ref(&sent), PATIENCE).await.unwrap();
     let messages = consumed(&cluster, "test.agent_lifecycle", 1).await;
     let message = &messages[0];
     let aggregate = Uuid::from_u128(7);
@@ -114,10 +141,10 @@ async fn an_aggregate_keeps_its_order_and_a_tombstone_has_no_payload() {
     let mut messages: Vec<Outgoing> =
         (1..=300).flat_map(|seq| [7, 8, 9].map(|agent| told(tenant(1), agent, seq))).collect();
     for batch in messages.chunks(100) {
-        publisher.publish(batch, PATIENCE).await.unwrap();
+        give(&mut publisher, batch, PATIENCE).await.unwrap();
     }
     let stone = Outgoing { what: What::Tombstone, ..told(tenant(1), 7, 301) };
-    publisher.publish(std::slice::from_ref(&stone), PATIENCE).await.unwrap();
+    give(&mut publisher, std::slice::from_ref(&stone), PATIENCE).await.unwrap();
     messages.push(stone);
     let arrived = consumed(&cluster, "test.agent_lifecycle", messages.len()).await;
     let schemas = Schemas::new().unwrap();
@@ -141,12 +168,12 @@ async fn brokers_that_are_away_are_said_to_be_and_come_back() {
     let mut publisher = publisher(&cluster);
     let messages = [told(tenant(1), 7, 1), told(tenant(1), 7, 2)];
     cluster.broker_down(1).unwrap();
-    let error = publisher.publish(&messages, Duration::from_millis(700)).await.unwrap_err();
+    let error = give(&mut publisher, &messages, Duration::from_millis(700)).await.unwrap_err();
     assert!(matches!(error, Error::Silent(_)), "{error:?}");
     cluster.broker_up(1).unwrap();
-    publisher.publish(&messages, PATIENCE).await.unwrap();
+    give(&mut publisher, &messages, PATIENCE).await.unwrap();
     // What was given up was purged with its client: it arrives once.
-    publisher.publish(&[told(tenant(1), 7, 3)], PATIENCE).await.unwrap();
+    give(&mut publisher, &[told(tenant(1), 7, 3)], PATIENCE).await.unwrap();
     let schemas = Schemas::new().unwrap();
     let arrived = consumed(&cluster, "test.agent_lifecycle", 3).await;
     let numbers: Vec<String> =

@@ -38,6 +38,8 @@ mod proof;
 #[cfg(test)]
 mod quotas;
 #[cfg(test)]
+mod publisher;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod seals;
