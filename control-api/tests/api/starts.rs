@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, process::Output};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     database::Database,
@@ -41,6 +41,35 @@ fn three_mistakes_are_three_lines() {
             at("$.isuer: unknown field; did you mean \"issuer\"?"),
         ],
     );
+}
+
+#[test]
+fn brokers_elsewhere_need_a_word_of_what_protects_the_way_there() {
+    let database = Database::empty();
+    let mut setup = Setup::new(&database);
+    setup.config["database"]["system"] = json!(database.url("gatehouse_system"));
+    let mut with = |kafka: Value| {
+        setup.config["kafka"] = kafka;
+        let out = setup.refused();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    let elsewhere =
+        "kafka-1:9092 is not of this machine, and nothing here encrypts what goes there";
+    for brokers in [json!(["kafka-1:9092"]), json!(["127.0.0.1:9092", "kafka-1:9092"])] {
+        for kafka in
+            [json!({"brokers": brokers}), json!({"brokers": brokers, "transport": "loopback"})]
+        {
+            let (code, said) = with(kafka);
+            assert!(code == Some(64) && said.contains(elsewhere), "{said}");
+        }
+        // With a word it is the database that has no schema.
+        for word in ["mesh", "cleartext"] {
+            let (code, said) = with(json!({"brokers": brokers, "transport": word}));
+            assert!(code != Some(64) && !said.contains("kafka"), "{said}");
+        }
+    }
+    let (code, said) = with(json!({"brokers": ["localhost:9092"], "transport": "tls"}));
+    assert!(code == Some(64) && said.contains("$.kafka.transport"), "{said}");
 }
 
 #[test]
