@@ -131,8 +131,9 @@ impl TenantTx<'_> {
 
     /// Takes an agent out of the registry; its past executions stay. `false` when there is none.
     pub async fn delete_agent(&mut self, id: AgentId) -> Result<bool, Error> {
-        // The counter first, as who registers an agent does: that one may be waiting for this one's name.
-        self.release(Counted::Agents, 1).await?;
+        // The counter is locked first, as by who registers an agent, who may be waiting for this one's name; it is changed
+        // once there is one that goes.
+        self.release(Counted::Agents, 0).await?;
         let row: Option<(String, Option<String>, OffsetDateTime)> = sqlx::query_as(
             "UPDATE agents SET deleted_at = now() WHERE id = $1 AND deleted_at IS NULL
              RETURNING name, description, deleted_at",
@@ -140,10 +141,8 @@ impl TenantTx<'_> {
         .bind(id.as_uuid())
         .fetch_optional(self.connection())
         .await?;
-        let Some((name, description, deleted_at)) = row else {
-            self.charge(Counted::Agents, 1, u64::MAX).await?;
-            return Ok(false);
-        };
+        let Some((name, description, deleted_at)) = row else { return Ok(false) };
+        self.release(Counted::Agents, 1).await?;
         let values = json!({"old": {"name": name, "description": description}});
         self.within().audit_change("agent.delete", "agent", id, values).await?;
         let told = Event::AgentDeleted(AgentDeleted { deleted_at });

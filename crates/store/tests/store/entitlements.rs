@@ -161,6 +161,14 @@ async fn what_is_registered_and_stored_is_counted_as_it_comes_and_goes() {
         assert!(!tx.delete_agent(other).await.unwrap());
         tx.commit().await.unwrap();
         assert_eq!(used(Counted::Agents).await, Some(1));
+        // One that was never there takes nothing and gives nothing, also where nothing is counted.
+        let b = db.tenant("tenant-b").await;
+        for op in [&a, &b] {
+            let mut tx = db.store.tenant(op).await.unwrap();
+            let before = tx.used(Counted::Agents).await.unwrap();
+            assert!(!tx.delete_agent(AgentId::new(Uuid::new_v4())).await.unwrap());
+            assert_eq!(tx.used(Counted::Agents).await.unwrap(), before);
+        }
         let mut tx = db.store.tenant(&a).await.unwrap();
         let input = json!({"text": "x".repeat(1000)});
         let id = ExecutionId::new(Uuid::new_v4());
