@@ -110,6 +110,11 @@ impl Group {
         format!("/{}", self.path)
     }
 
+    /// The files through which a process joins the group: one per tree.
+    pub fn tasks(&self) -> Vec<PathBuf> {
+        self.tree.folders(&self.path).iter().map(|folder| folder.join("cgroup.procs")).collect()
+    }
+
     /// What was counted so far. Missing counters are zero.
     pub fn usage(&self) -> Usage {
         self.tree.usage(&self.path)

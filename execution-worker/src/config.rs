@@ -10,6 +10,8 @@ use gatehouse_contract::Document;
 use gatehouse_service::config::{loopback, secret_url};
 use gatehouse_store::MasterKeys;
 
+use crate::driver::choice::{self, Choice};
+
 /// Everything that can be set.
 pub struct Config {
     /// `/livez` and `/readyz`.
@@ -26,8 +28,8 @@ pub struct Config {
     pub image_store: PathBuf,
     /// This worker's own folder.
     pub state_dir: PathBuf,
-    /// gVisor.
-    pub runsc: PathBuf,
+    /// What runs agents.
+    pub driver: Choice,
     /// Runs at the same time.
     pub concurrency: usize,
     /// What logs and leases call this worker; every start adds an incarnation.
@@ -50,7 +52,7 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
     let keys = key_file(doc);
     let image_store = folder(doc, "image_store", "an absolute folder");
     let state_dir = folder(doc, "state_dir", "an absolute folder of this worker alone");
-    let runsc = folder(doc, "runsc", "the absolute path of gVisor's runsc");
+    let driver = choice::read(doc);
     let concurrency = doc.integer("concurrency", Some(2), 1..=256);
     let worker_id = doc.text_or("worker_id", "worker").filter(|id| {
         let fits = id.len() <= 63 && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
@@ -62,15 +64,18 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
     let drain_s = doc.integer("drain_s", Some(30), 0..=3600);
     let lease_s = doc.integer("lease_s", Some(15), 3..=600);
     let (database_app, database_system) = database?;
+    let (driver, redis) = (driver?, redis?);
+    let urls = [database_app.as_str(), database_system.as_str(), redis.as_str()];
+    driver.refuse_other_machines(doc, &urls)?;
     Some(Config {
         admin_listen: admin_listen?,
         database_app,
         database_system,
-        redis: redis?,
+        redis,
         keys: keys?,
         image_store: image_store?,
         state_dir: state_dir?,
-        runsc: runsc?,
+        driver,
         concurrency: usize::try_from(concurrency?).ok()?,
         worker_id: worker_id?,
         drain: Duration::from_secs(drain_s?),
@@ -90,7 +95,7 @@ fn key_file(doc: &Document<'_>) -> Option<MasterKeys> {
     }
 }
 
-fn folder(doc: &Document<'_>, name: &'static str, expected: &str) -> Option<PathBuf> {
+pub(crate) fn folder(doc: &Document<'_>, name: &'static str, expected: &str) -> Option<PathBuf> {
     let path: PathBuf = doc.parsed(name, expected)?;
     if path.is_absolute() {
         return Some(path);
@@ -117,6 +122,48 @@ mod tests {
         assert_eq!((config.concurrency, config.worker_id.as_str()), (2, "worker"));
         assert_eq!(config.drain, Duration::from_secs(30));
         assert_eq!(config.lease, Duration::from_secs(15));
+    }
+
+    /// The choice that `change` makes of [`GOOD`], or its mistakes.
+    fn choice(change: &str) -> Result<Choice, String> {
+        let file = std::env::temp_dir().join(format!("gatehouse-keys-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, "a".repeat(64)).unwrap();
+        let good = GOOD.replace("KEYS", &file.display().to_string()).replace("@h", "@localhost");
+        let text = good.replace(r#""runsc":"/r""#, change);
+        let read = document::read(&text, read);
+        std::fs::remove_file(&file).unwrap();
+        read.map(|config| config.driver).map_err(|mistakes| format!("{mistakes:?}"))
+    }
+
+    #[test]
+    fn a_driver_that_isolates_nothing_is_for_demo_tenants_on_this_machine() {
+        let demo = r#""demo_tenants":["0191d6b0-7c3e-7aaa-8bbb-0123456789ab"]"#;
+        assert!(matches!(choice(r#""runsc":"/r""#), Ok(Choice::Runsc(_))));
+        for name in ["process", "sim"] {
+            let with = choice(&format!(r#""driver":"{name}",{demo}"#)).unwrap();
+            assert_eq!(with.name(), name);
+            for (change, part) in [
+                (format!(r#""driver":"{name}""#), "$.demo_tenants"),
+                (format!(r#""driver":"{name}","runsc":"/r",{demo}"#), "$.runsc"),
+            ] {
+                let refused = choice(&change).unwrap_err();
+                assert!(refused.contains(part), "{change}: {refused}");
+            }
+        }
+        let refused = choice(&format!(r#""runsc":"/r",{demo}"#)).unwrap_err();
+        assert!(refused.contains("$.demo_tenants"), "{refused}");
+        assert!(choice(r#""driver":"docker""#).unwrap_err().contains("$.driver"));
+        assert!(choice(r#""driver":"runsc""#).unwrap_err().contains("$.runsc"));
+        let away = r#"{"key_file":"/k","admin_listen":"127.0.0.1:9","database":{"app":"postgres://a:b@db.internal/d",
+            "system":"postgres://s:b@127.0.0.1/d"},"redis":"redis://worker:p@[::1]:1","image_store":"/i",
+            "state_dir":"/s","driver":"process","demo_tenants":["0191d6b0-7c3e-7aaa-8bbb-0123456789ab"]}"#;
+        let file = std::env::temp_dir().join(format!("gatehouse-keys-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, "a".repeat(64)).unwrap();
+        let away = away.replace("/k", &file.display().to_string());
+        let mistakes = document::read(&away, read).map(drop).unwrap_err();
+        assert!(format!("{mistakes:?}").contains("another machine"), "{mistakes:?}");
+        let here = away.replace("db.internal", "localhost:5432");
+        assert!(document::read(&here, read).is_ok());
     }
 
     #[test]

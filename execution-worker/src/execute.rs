@@ -1,7 +1,7 @@
 //! One message of the queue: claim the execution, run it, report its end under the epoch of the claim.
 //! PostgreSQL decides at both ends; the message only says where to look.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use gatehouse_contract::TenantId;
 use gatehouse_execution::{
@@ -15,13 +15,12 @@ use gatehouse_store::{
     Actor, Error as StoreError, OffsetDateTime, OpCtx, Store, executions::Claimed,
 };
 use tokio::{sync::watch, time::Instant};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    image::{self, Image, Images},
+    driver::{self, Driver, Notice, Stop, Task, Watch},
     pulse::Pulse,
-    sandbox::{self, Job, Sandboxes},
 };
 
 /// How often a run's lease is looked up, so that a cancelled run ends.
@@ -32,8 +31,7 @@ const REPORT_AGAIN: Duration = Duration::from_millis(500);
 /// What every message needs.
 pub struct Shared {
     pub store: Store,
-    pub sandboxes: Sandboxes,
-    pub images: Arc<Images>,
+    pub driver: Box<dyn Driver>,
     pub pulse: Pulse,
     /// Of this start of the worker.
     pub incarnation: String,
@@ -95,6 +93,7 @@ impl Shared {
             subject: format!("worker:{}", self.incarnation),
             actor: Actor::System,
             request_id: Uuid::new_v4().to_string(),
+            traceparent: None,
             now: OffsetDateTime::now_utc(),
         }
     }
@@ -110,22 +109,34 @@ impl Shared {
         let Ok(epoch) = u32::try_from(claimed.lease_epoch) else {
             return Ok(broken("the lease epoch is beyond what a sandbox id holds"));
         };
-            traceparent: None,
-        let image = match self.fetch(op.tenant, claimed).await {
-            Ok(image) => image,
-            Err(outcome) => return Ok(outcome),
-        };
         let limits = Limits { timeout: claimed.timeout, ..Limits::default() };
-        let job = Job {
+        let task = Task {
             id: SandboxId { execution: claimed.execution, epoch },
-            start: &image.config.config,
-            rootfs: &image.rootfs,
+            tenant: op.tenant,
+            image: &claimed.image,
             input: &claimed.input,
             limits: &limits,
         };
         let mut why = None;
-        let stop = async { why = Some(self.stopped(op, claimed).await) };
-        let ran = self.sandboxes.run(job, stop).await;
+        let (halt, stop) = watch::channel(Stop::No);
+        let stopping = async {
+            let stopped = self.stopped(op, claimed).await;
+            halt.send_replace(stopped.urgency());
+            why = Some(stopped);
+            self.pulse.lost().await;
+            halt.send_replace(Stop::AtOnce);
+            std::future::pending().await
+        };
+        let tell = |notice| match notice {
+            Notice::Started => debug!(execution.id = %claimed.execution, "started"),
+            Notice::TimeRunsOut => {
+                warn!(execution.id = %claimed.execution, "used 80 % of its time");
+            }
+        };
+        let ran = tokio::select! {
+            ran = self.driver.run(task, Watch { stop, tell: &tell }) => ran,
+            never = stopping => never,
+        };
         match (ran, why) {
             (Ok(Run { exit: Exit::Cancelled, .. }) | Err(_), Some(why)) => Err(why),
             (Ok(run), _) => {
@@ -133,30 +144,11 @@ impl Shared {
                     memory.peak_bytes = run.usage.memory_peak_bytes, "ran");
                 Ok(run.outcome())
             }
-            (Err(error @ sandbox::Error::Start(_)), None) => {
-                Ok(ended(EndReason::ImageError, error.to_string()))
-            }
+            (Err(driver::Error::Image(said)), None) => Ok(ended(EndReason::ImageError, said)),
             (Err(error), None) => {
                 error!(execution.id = %claimed.execution, error = %chain(&error),
-                    "the sandbox failed");
+                    "the driver failed");
                 Ok(broken("the sandbox could not be made"))
-            }
-        }
-    }
-
-    async fn fetch(&self, tenant: TenantId, claimed: &Claimed) -> Result<Image, Outcome> {
-        let (images, reference) = (Arc::clone(&self.images), claimed.image.clone());
-        let fetched = tokio::task::spawn_blocking(move || images.fetch(tenant, &reference)).await;
-        match fetched {
-            Ok(Ok(image)) => Ok(image),
-            Ok(Err(error @ image::Error::Io { .. })) => {
-                error!(execution.id = %claimed.execution, error = %chain(&error), "no image");
-                Err(broken("the image could not be unpacked"))
-            }
-            Ok(Err(error)) => Err(ended(EndReason::ImageError, chain(&error))),
-            Err(error) => {
-                error!(execution.id = %claimed.execution, %error, "unpacking an image failed");
-                Err(broken("the image could not be unpacked"))
             }
         }
     }
@@ -255,6 +247,15 @@ impl Shared {
             }
             Err(error) => warn!(execution.id = %claimed.execution, error = %chain(&error),
                 "could not hand an execution back; its lease will run out"),
+        }
+    }
+}
+
+impl Stopped {
+    /// How soon it must be over: where another may begin, at once.
+    const fn urgency(self) -> Stop {
+        match self {
+            Self::LeaseLost | Self::HandBack => Stop::AtOnce,
         }
     }
 }

@@ -5,6 +5,8 @@
 pub mod capture;
 pub mod cgroup;
 pub mod config;
+pub mod driver;
+pub mod enter;
 pub mod execute;
 pub mod feeder;
 pub mod image;

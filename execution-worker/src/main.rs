@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use gatehouse_execution_worker::{config, process, worker};
+use gatehouse_execution_worker::{config, enter, process, worker};
 use gatehouse_service::{Shutdown, Stop, config::load, exit, telemetry};
 
 #[derive(Parser)]
@@ -34,10 +34,27 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Becomes the agent of a bundle; called by the worker itself for its driver "process".
+    #[command(hide = true)]
+    Enter {
+        /// The bundle's folder.
+        #[arg(long)]
+        bundle: PathBuf,
+        /// Where to say why it could not begin.
+        #[arg(long)]
+        log: PathBuf,
+        /// The files of the control groups to join.
+        tasks: Vec<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
-    let Command::Serve { config } = Cli::parse().command;
+    let config = match Cli::parse().command {
+        Command::Serve { config } => config,
+        Command::Enter { bundle, log, tasks } => {
+            return ExitCode::from(enter::enter(&bundle, &log, &tasks));
+        }
+    };
     // Before the runtime starts its threads; its errors are told after the configuration's.
     let prepared = process::own_mounts().and_then(|()| process::adopt_orphans());
     exit::run("execution-worker", async move {

@@ -1,4 +1,4 @@
-//! One run in one gVisor sandbox: bundle, control group, `runsc run` in the foreground, and everything gone again
+//! One run on this machine: bundle, control group, an engine's process in the foreground, and everything gone again
 //! afterwards, however it ended. Knows neither PostgreSQL nor Redis nor images: it is given a root file system.
 //!
 //! runsc's traps that shape this file (measured): it joins a group that exists and leaves it; its exit code does
@@ -6,11 +6,14 @@
 //! always brought about by SIGKILL to the group's processes and never by asking runsc.
 
 mod bundle;
+mod engine;
 mod runtime;
 mod sweep;
+mod watched;
 
 use std::{
     io,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -26,26 +29,37 @@ use serde_json::Value;
 use tokio::{
     io::AsyncWriteExt,
     process::{Child, Command},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::warn;
 
-use crate::{capture, cgroup, process::Started, state_dir::StateDir};
+use crate::{
+    capture, cgroup,
+    driver::{self, Watch},
+    process::Started,
+    state_dir::StateDir,
+};
 use bundle::Bundle;
 
+pub(crate) use bundle::DOCUMENT;
+pub use engine::{Engine, Entry};
 pub use runtime::{Runtime, Unusable};
 pub use sweep::Swept;
 
 /// How long killed processes may take to be gone, and the kernel to let go of their group.
 const DEATH: Duration = Duration::from_secs(5);
-/// How long runsc may take to end after its sandbox has been killed.
-const RUNSC_END: Duration = Duration::from_secs(3);
-/// How long to wait for runsc before its sandbox is looked at again.
+/// How long the engine may take to end after its sandbox has been killed.
+const ENGINE_END: Duration = Duration::from_secs(3);
+/// How long to wait for the engine before its sandbox is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// How long the pipes may stay open after runsc has ended.
+/// How long the pipes may stay open after the engine has ended.
 const PIPES: Duration = Duration::from_secs(2);
-/// runsc's exit code for its own failures. An agent can end with it, too: the log of runsc decides.
-const RUNSC_FAILED: i32 = 128;
+/// An engine's exit code for its own failures. An agent can end with it, too: the engine's log decides.
+const ENGINE_FAILED: i32 = 128;
+/// As much must be free for another run: its bundle and the engine's state and log.
+const ROOM_BYTES: u64 = 16 << 20;
+/// As many files must be free for another run.
+const ROOM_FILES: u64 = 64;
 
 /// Why a run could not be made. Whoever asked may try again: the agent was not at fault.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +70,7 @@ pub enum Error {
     /// The control group.
     #[error(transparent)]
     Group(#[from] cgroup::Error),
-    /// The bundle, its mount, or runsc's process.
+    /// The bundle, its mounts, or the engine's process.
     #[error("{what}")]
     Io {
         /// What was tried.
@@ -80,20 +94,16 @@ pub struct Job<'a> {
     pub input: &'a Value,
     /// What it may use.
     pub limits: &'a Limits,
+    /// Until when its agent must have been started.
+    pub start_until: Instant,
 }
 
-/// Runs agents with runsc.
+/// Runs agents with an engine.
 #[derive(Debug)]
 pub struct Sandboxes {
-    runtime: Runtime,
+    engine: Engine,
     groups: cgroup::Groups,
     bundles: PathBuf,
-}
-
-enum Ended {
-    Process(io::Result<std::process::ExitStatus>),
-    TimeLimit,
-    Stopped,
 }
 
 pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
@@ -103,17 +113,34 @@ pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Err
 
 impl Sandboxes {
     /// Sandboxes of the worker that holds `state`, in control groups below `cgroup_root`.
-    pub fn new(runsc: &Path, state: &StateDir, cgroup_root: &Path) -> Result<Self, cgroup::Error> {
-        Ok(Self {
-            runtime: Runtime::new(runsc, state.runsc()),
-            groups: cgroup::Groups::open(cgroup_root, state.worker())?,
-            bundles: state.bundles(),
-        })
+    pub fn new(
+        engine: Engine,
+        state: &StateDir,
+        cgroup_root: &Path,
+    ) -> Result<Self, cgroup::Error> {
+        let groups = cgroup::Groups::open(cgroup_root, state.worker())?;
+        Ok(Self { engine, groups, bundles: state.bundles() })
     }
 
-    /// runsc itself, for the checks at start.
-    pub fn runtime(&self) -> &Runtime {
-        &self.runtime
+    /// What makes the processes.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Whether the folder of bundles has room for another run's parts, else [`driver::Error::Full`].
+    pub fn has_room(&self) -> Result<(), driver::Error> {
+        let stat = rustix::fs::statvfs(&self.bundles)
+            .map_err(|error| driver::Error::Broken(io::Error::from(error).into()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        // A file system that counts no files has none of them free.
+        if free < ROOM_BYTES || (stat.f_files > 0 && stat.f_favail < ROOM_FILES) {
+            let place = self.bundles.display();
+            let files = stat.f_favail;
+            return Err(driver::Error::Full(format!(
+                "{place} has {free} bytes and {files} files left; free some"
+            )));
+        }
+        Ok(())
     }
 
     /// The version of the control groups: 1 or 2.
@@ -128,17 +155,19 @@ impl Sandboxes {
         }
     }
 
-    /// Runs `job` to its end: its own, its time limit, or `stop` (then [`Exit::Cancelled`]). Nothing of it is left
-    /// afterwards. Do not drop the future: that leaves a sandbox to the next sweep.
-    pub async fn run(&self, job: Job<'_>, stop: impl Future<Output = ()>) -> Result<Run, Error> {
+    /// Runs `job` to its end: its own, its time limit, or what `watch` asks for (then [`Exit::Cancelled`]). Nothing of
+    /// it is left afterwards. Do not drop the future: that leaves a sandbox to the next sweep.
+    pub async fn run(&self, job: Job<'_>, watch: Watch<'_>) -> Result<Run, Error> {
         let name = job.id.to_string();
-        let group = self.groups.create(&name, job.limits)?;
+        let group = self.groups.create(&name, &self.limits_of(&job))?;
         let outcome = match Bundle::create(&self.bundles, &job, &group.runtime_path()) {
             Ok(bundle) => {
-                let ran = self.in_bundle(&job, &bundle, &group, stop).await;
-                // Also where runsc has ended by itself: nothing may survive its run.
+                let ran = self.in_bundle(&job, &bundle, &group, watch).await;
+                // Also where the engine has ended by itself: nothing may survive its run.
                 let dead = group.kill(DEATH).await;
-                self.runtime.forget(&name).await;
+                // A process that is not reaped is still there for runsc, which waits for it to be gone.
+                self.engine.children().reap();
+                self.engine.forget(&name).await;
                 let gone = bundle.remove();
                 ran.and_then(|run| {
                     dead?;
@@ -147,11 +176,20 @@ impl Sandboxes {
             }
             Err(error) => Err(error),
         };
-        self.runtime.children().reap();
+        self.engine.children().reap();
         if let Err(error) = group.remove(DEATH).await {
             warn!(sandbox = name, error = %error, "left a control group to the next sweep");
         }
         outcome
+    }
+
+    /// gVisor keeps the limit of processes itself, the machine's kernel by the group.
+    const fn limits_of(&self, job: &Job<'_>) -> Limits {
+        let limits = *job.limits;
+        match self.engine {
+            Engine::Runsc(_) => limits,
+            Engine::Process(_) => Limits { host_pids: limits.processes, ..limits },
+        }
     }
 
     async fn in_bundle(
@@ -159,9 +197,9 @@ impl Sandboxes {
         job: &Job<'_>,
         bundle: &Bundle,
         group: &cgroup::Group,
-        stop: impl Future<Output = ()>,
+        watch: Watch<'_>,
     ) -> Result<Run, Error> {
-        let mut child = self.start(job, bundle)?;
+        let mut child = self.start(job, bundle, group)?;
         let input = job.input.to_string();
         let stdin = child.stdin.take();
         let feed = tokio::spawn(async move {
@@ -176,57 +214,64 @@ impl Sandboxes {
             .map(|pipe| tokio::spawn(capture::tail(pipe, job.limits.output_bytes)));
         let stderr =
             child.stderr.take().map(|pipe| tokio::spawn(capture::tail(pipe, job.limits.log_bytes)));
-        let ended = tokio::select! {
-            status = child.wait() => Ended::Process(status),
-            () = tokio::time::sleep(job.limits.timeout) => Ended::TimeLimit,
-            () = stop => Ended::Stopped,
-        };
-        let exit = match ended {
-            Ended::Process(status) => {
-                let status = status.map_err(io_error("waiting for runsc"))?;
+        let exit = match watched::to_its_end(&mut child, job, watch, &self.engine).await {
+            watched::Ended::ByItself(status) => {
+                let status = status.map_err(io_error("waiting for the engine"))?;
                 match status.code() {
-                    Some(RUNSC_FAILED) => bundle.why_runsc_failed(),
+                    Some(ENGINE_FAILED) => bundle.why_the_engine_failed(),
                     Some(code) => Exit::Agent(code),
-                    // Something outside killed runsc.
-                    None => Exit::Sandbox,
+                    // A signal: the agent's own, where its process is the engine's.
+                    None => self.signalled(&status),
                 }
             }
-            Ended::TimeLimit => Exit::TimeLimit,
-            Ended::Stopped => Exit::Cancelled,
+            watched::Ended::ByUs(exit) => {
+                self.end(&mut child, group).await?;
+                exit
+            }
         };
-        if matches!(exit, Exit::TimeLimit | Exit::Cancelled) {
-            self.end(&mut child, group).await?;
-        }
         // Before the group goes.
         let usage = group.usage();
         feed.abort();
         Ok(Run {
             exit,
             usage,
+            disk_full: bundle.is_full(),
             result_file: bundle.result(job.limits.output_bytes)?,
             stdout: finish(stdout).await,
             stderr: finish(stderr).await,
         })
     }
 
-    fn start(&self, job: &Job<'_>, bundle: &Bundle) -> Result<Started, Error> {
-        let mut command = Command::from(self.runtime.command(Some(&bundle.runsc_log())));
+    fn signalled(&self, status: &std::process::ExitStatus) -> Exit {
+        match (&self.engine, status.signal()) {
+            (Engine::Process(_), Some(signal)) => Exit::Agent(128 + signal),
+            // Something outside killed runsc.
+            (Engine::Process(_), None) | (Engine::Runsc(_), _) => Exit::Sandbox,
+        }
+    }
+
+    fn start(
+        &self,
+        job: &Job<'_>,
+        bundle: &Bundle,
+        group: &cgroup::Group,
+    ) -> Result<Started, Error> {
+        let (id, log) = (job.id.to_string(), bundle.log());
+        let mut command =
+            Command::from(self.engine.command(&id, bundle.path(), &log, &group.tasks()));
         command
-            .args(["run", "--bundle"])
-            .arg(bundle.path())
-            .arg(job.id.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        self.runtime.children().spawn(&mut command).map_err(io_error("starting runsc"))
+        self.engine.children().spawn(&mut command).map_err(io_error("starting the engine"))
     }
 
-    /// Ends a sandbox that runs. Its processes first: runsc then sees that it is gone and cleans up by itself.
-    /// Again and again, since runsc may still be starting some.
+    /// Ends what runs. The agent's processes first: runsc then sees that they are gone and cleans up by itself.
+    /// Again and again, since it may still be starting some.
     async fn end(&self, child: &mut Child, group: &cgroup::Group) -> Result<(), Error> {
-        let until = tokio::time::Instant::now() + RUNSC_END;
+        let until = tokio::time::Instant::now() + ENGINE_END;
         while tokio::time::Instant::now() < until {
             group.kill(DEATH).await?;
             if timeout(LOOK_AGAIN, child.wait()).await.is_ok() {
@@ -234,7 +279,7 @@ impl Sandboxes {
             }
         }
         runtime::kill_group_of(child);
-        let failed = io_error("waiting for a killed runsc");
+        let failed = io_error("waiting for a killed engine");
         match timeout(DEATH, child.wait()).await {
             Ok(ended) => ended.map(drop).map_err(failed),
             Err(elapsed) => Err(failed(elapsed.into())),

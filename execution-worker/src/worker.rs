@@ -19,13 +19,11 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    cgroup,
     config::Config,
+    driver,
     execute::{Handled, Shared},
     feeder,
-    image::{self, Images},
     pulse::{self, Pulse},
-    sandbox::Sandboxes,
     state_dir::{self, StateDir},
 };
 
@@ -48,9 +46,7 @@ const HAND_BACK: Duration = Duration::from_secs(15);
 /// Runs the worker until `shutdown`.
 pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
     let state = take(&config.state_dir)?;
-    let sandboxes = sandboxes(&config, &state).await?;
-    let images = Images::new(config.image_store, state.images(), image::Bounds::default());
-    images.sweep().map_err(|error| Stop::unavailable(chain(&error)))?;
+    let driver = driver::open(&config, &state).await?;
     let listener = listen::bind("admin_listen", config.admin_listen).await?;
     let store =
         open_store(config.database_app, config.database_system).await?.with_keys(config.keys);
@@ -68,13 +64,12 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
     let pulse = Pulse::start(store.clone(), incarnation.clone(), config.lease)
         .await
         .map_err(|error| Stop::unavailable(format!("$.database.system: {}", chain(&error))))?;
-    info!(worker = incarnation, cgroup = sandboxes.cgroup_version(), "started");
+    info!(worker = incarnation, driver = driver.name(), "started");
 
     let (hand_back, asked) = watch::channel(false);
     let shared = Arc::new(Shared {
         store: store.clone(),
-        sandboxes,
-        images: Arc::new(images),
+        driver,
         pulse: pulse.clone(),
         incarnation: incarnation.clone(),
         hand_back: asked,
@@ -88,7 +83,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
         let queue = depths.clone();
         async move { feeder::depth(&queue).await.is_ok_and(|depth| depth == 0) }
     }));
-    let readiness = readiness(&shutdown, &store, &queue, &pulse);
+    let readiness = readiness(&shutdown, &store, &queue, &shared);
     let router = app::finish(admin::router(readiness), Bounds { quiet: true, ..Bounds::default() });
     loops.spawn(listen::serve("admin_listen", listener, router, shutdown.clone()));
 
@@ -98,7 +93,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
     // Last: until here the leases had to stand.
     beats.abort();
     store.close().await;
-    shared.sandboxes.close();
+    shared.driver.close();
     drop(state);
     info!(worker = incarnation, "ended");
     Ok(())
@@ -112,24 +107,6 @@ fn take(path: &Path) -> Result<StateDir, Stop> {
         };
         Stop::unavailable(format!("$.state_dir: {}; {mend}", chain(&error)))
     })
-}
-
-async fn sandboxes(config: &Config, state: &StateDir) -> Result<Sandboxes, Stop> {
-    let sandboxes = Sandboxes::new(&config.runsc, state, Path::new(cgroup::ROOT));
-    let sandboxes = sandboxes.map_err(|error| {
-        let mend = "run the worker as root on a machine with control groups of version 1 or 2";
-        Stop::unavailable(format!("control groups cannot be used: {}; {mend}", chain(&error)))
-    })?;
-    let version = sandboxes.runtime().version().await.map_err(|error| {
-        let mend = "write the absolute path of gVisor's runsc";
-        Stop::unavailable(format!("$.runsc: {error}; {mend}"))
-    })?;
-    info!(runsc = version, "sandboxes can be made");
-    sandboxes.sweep().await.map_err(|error| {
-        let mend = "end them by hand";
-        Stop::unavailable(format!("leftovers of an earlier start: {}; {mend}", chain(&error)))
-    })?;
-    Ok(sandboxes)
 }
 
 async fn open_store(app: String, system: String) -> Result<Store, Stop> {
@@ -155,8 +132,9 @@ async fn open_queue(url: &str) -> Result<Queue, Stop> {
     })
 }
 
-fn readiness(shutdown: &Shutdown, store: &Store, queue: &Queue, pulse: &Pulse) -> Readiness {
-    let (store, queue, pulse) = (store.clone(), queue.clone(), pulse.clone());
+fn readiness(shutdown: &Shutdown, store: &Store, queue: &Queue, shared: &Arc<Shared>) -> Readiness {
+    let (store, queue, pulse) = (store.clone(), queue.clone(), shared.pulse.clone());
+    let (driver, room) = (shared.driver.name(), Arc::clone(shared));
     Readiness::new(shutdown.clone())
         .check("database", move || {
             let store = store.clone();
@@ -170,6 +148,11 @@ fn readiness(shutdown: &Shutdown, store: &Store, queue: &Queue, pulse: &Pulse) -
             let alive = pulse.is_alive();
             async move { alive }
         })
+        .check("room", move || {
+            let room = room.driver.admits().is_ok();
+            async move { room }
+        })
+        .note("driver", move || driver)
 }
 
 /// Takes messages until the shutdown and returns the runs that are still going.
@@ -188,6 +171,11 @@ async fn consume(
             // A place first, then a message: what cannot be run is left to others.
             let Ok(place) = Arc::clone(&free).acquire_owned().await else { return };
             if !shared.pulse.is_alive() {
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+            if let Err(error) = shared.driver.admits() {
+                error!(error = %chain(&error), "takes nothing");
                 tokio::time::sleep(REST).await;
                 continue;
             }

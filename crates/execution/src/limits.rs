@@ -10,8 +10,12 @@ pub struct Limits {
     pub cpu_millis: u32,
     /// Memory of the whole sandbox, its kernel and its tmpfs contents included.
     pub memory_bytes: u64,
-    /// Wall time from the start of the sandbox to its end.
+    /// Wall time from the agent's start to its end; fetching the image and making the sandbox do not count.
     pub timeout: Duration,
+    /// Wall time in which the agent must have been started: the image fetched, the sandbox made.
+    pub start_timeout: Duration,
+    /// Between SIGTERM, at the time limit or at a cancellation, and SIGKILL to all that is left.
+    pub grace: Duration,
     /// Host tasks of the sandbox. A backstop: the sandbox's own kernel needs 21 to 25 at idle.
     pub host_pids: u32,
     /// Processes within the sandbox (`RLIMIT_NPROC` of its user).
@@ -32,12 +36,21 @@ pub struct Limits {
 
 const MIB: u64 = 1 << 20;
 
+impl Limits {
+    /// How long the agent runs until it is said that its time comes to an end: 80 % of [`Limits::timeout`] (RES-001).
+    pub fn warn_after(&self) -> Duration {
+        self.timeout * 4 / 5
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             cpu_millis: 1000,
             memory_bytes: 512 * MIB,
             timeout: Duration::from_secs(300),
+            start_timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(10),
             host_pids: 512,
             processes: 64,
             open_files: 1024,

@@ -31,7 +31,7 @@ pub enum EndReason {
     OomKilled,
     /// The limit of host tasks.
     Pids,
-    /// A file beyond the size limit.
+    /// A file beyond the size limit, or no room left where the agent may write.
     DiskFull,
     /// Exit code 0, but no acceptable result.
     OutputInvalid,
@@ -57,6 +57,8 @@ pub enum Exit {
     Agent(i32),
     /// The entry point could not be started.
     NotStarted,
+    /// It was not started within the time that starting may take.
+    StartTimeout,
     /// The sandbox broke.
     Sandbox,
     /// We ended it at its time limit.
@@ -94,6 +96,8 @@ pub struct Run {
     pub exit: Exit,
     /// What was counted.
     pub usage: Usage,
+    /// Whether one of the places in which the agent may write was full when it ended.
+    pub disk_full: bool,
     /// The file `/run/agent/output.json`, where there is one.
     pub result_file: Option<Captured>,
     /// Standard output.
@@ -194,6 +198,18 @@ impl FromStr for EndReason {
 // === impl Run ===
 
 impl Run {
+    /// A run of which nothing is known but its end.
+    pub fn ended(exit: Exit) -> Self {
+        Self {
+            exit,
+            usage: Usage::default(),
+            disk_full: false,
+            result_file: None,
+            stdout: Captured::default(),
+            stderr: Captured::default(),
+        }
+    }
+
     /// Judges the run.
     pub fn outcome(&self) -> Outcome {
         let (reason, message) = match self.exit {
@@ -207,13 +223,17 @@ impl Run {
                 Err(message) => (EndReason::OutputInvalid, message),
             },
             // The kernel may have killed any part of the sandbox: the exit code says nothing then.
-            Exit::Agent(_) | Exit::NotStarted | Exit::Sandbox if self.usage.oom_kills > 0 => (
-                EndReason::OomKilled,
-                format!(
-                    "the memory limit was reached (peak {} bytes)",
-                    self.usage.memory_peak_bytes
-                ),
-            ),
+            Exit::Agent(_) | Exit::NotStarted | Exit::StartTimeout | Exit::Sandbox
+                if self.usage.oom_kills > 0 =>
+            {
+                (
+                    EndReason::OomKilled,
+                    format!(
+                        "the memory limit was reached (peak {} bytes)",
+                        self.usage.memory_peak_bytes
+                    ),
+                )
+            }
             Exit::Agent(_) | Exit::Sandbox if self.usage.pids_refused > 0 => {
                 (EndReason::Pids, "the limit of tasks was reached".to_owned())
             }
@@ -223,9 +243,15 @@ impl Run {
             Exit::Agent(EXIT_FILE_TOO_LARGE) => {
                 (EndReason::DiskFull, "a file grew beyond the size limit".to_owned())
             }
+            Exit::Agent(code) if self.disk_full => {
+                (EndReason::DiskFull, self.said(&format!("no room was left; exit code {code}")))
+            }
             Exit::Agent(code) => (EndReason::Failed, self.said(&format!("exit code {code}"))),
             Exit::NotStarted => {
                 (EndReason::ImageError, "the image's entry point could not be started".to_owned())
+            }
+            Exit::StartTimeout => {
+                (EndReason::SandboxError, "the sandbox was not started in time".to_owned())
             }
             Exit::Sandbox => (EndReason::SandboxError, "the sandbox failed".to_owned()),
         };

@@ -13,6 +13,8 @@ use crate::{limits::Limits, oci::Start};
 pub const UID: u32 = 1000;
 /// Where the agent finds its input and leaves its result.
 pub const EXCHANGE_DIR: &str = "/run/agent";
+/// The agent's scratch space.
+pub const SCRATCH_DIR: &str = "/tmp";
 /// The input within [`EXCHANGE_DIR`].
 pub const INPUT_FILE: &str = "input.json";
 /// The result within [`EXCHANGE_DIR`].
@@ -42,6 +44,8 @@ pub struct Places<'a> {
     pub rootfs: &'a str,
     /// A small file system of this run alone: becomes [`EXCHANGE_DIR`].
     pub exchange: &'a str,
+    /// A file system of this run alone, as large as the limit says: becomes [`SCRATCH_DIR`].
+    pub scratch: &'a str,
     /// The control group that the worker has made, from the hierarchy's root.
     pub cgroup: &'a str,
 }
@@ -76,7 +80,7 @@ pub fn document(
     let none: [&str; 0] = [];
     let rlimit = |kind: &str, most: u64| json!({"type": kind, "hard": most, "soft": most});
     let tmpfs = |to: &str, options: &[&str]| json!({"destination": to, "type": "tmpfs", "source": "tmpfs", "options": options});
-    let scratch = format!("size={}", limits.scratch_bytes);
+    let bind = |to: &str, from: &str, exec: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["bind", "rw", "nosuid", "nodev", exec]});
     Ok(json!({
         "ociVersion": "1.0.2",
         "hostname": "agent",
@@ -105,9 +109,8 @@ pub fn document(
             tmpfs("/dev", &["nosuid", "noexec", "mode=755", "size=65536"]),
             {"destination": "/sys", "type": "sysfs", "source": "sysfs",
                 "options": ["nosuid", "noexec", "nodev", "ro"]},
-            tmpfs("/tmp", &["nosuid", "nodev", "mode=1777", &scratch]),
-            {"destination": EXCHANGE_DIR, "type": "bind", "source": places.exchange,
-                "options": ["bind", "rw", "nosuid", "nodev", "noexec"]},
+            bind(SCRATCH_DIR, places.scratch, "exec"),
+            bind(EXCHANGE_DIR, places.exchange, "noexec"),
         ],
         "linux": {
             "cgroupsPath": places.cgroup,

@@ -55,7 +55,7 @@ impl Tree {
     }
 
     /// The folders of the group `path`.
-    fn folders(&self, path: &str) -> Vec<PathBuf> {
+    pub fn folders(&self, path: &str) -> Vec<PathBuf> {
         match self {
             Self::V1(root) => CONTROLLERS.iter().map(|name| root.join(name).join(path)).collect(),
             Self::V2(root) => vec![root.join(path)],

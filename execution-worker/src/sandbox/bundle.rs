@@ -1,5 +1,5 @@
-//! The folder of one run: the runtime configuration, runsc's log, and the small file system through which input and
-//! result pass. What the agent leaves there is a stranger's: no link is followed, no more than asked for is read.
+//! The folder of one run: the runtime configuration, the engine's log, and the small file systems for scratch and for
+//! what passes in and out. What the agent leaves there is a stranger's: no link is followed, no more than asked for is read.
 
 use std::{
     ffi::CString,
@@ -21,9 +21,14 @@ use rustix::{
 
 use super::{Error, Job, io_error};
 
-const RUNSC_LOG: &str = "runsc.log";
+const LOG: &str = "engine.log";
 const EXCHANGE: &str = "agent";
-/// More is not read of what runsc logged.
+const SCRATCH: &str = "scratch";
+/// The document that says how to run it.
+pub const DOCUMENT: &str = "config.json";
+/// Files and folders that the agent may make, in each of its places.
+const INODES: u64 = 65_536;
+/// More is not read of what the engine logged.
 const MAX_LOG_BYTES: u64 = 64 << 10;
 
 /// The folder, mounted and filled.
@@ -47,15 +52,22 @@ impl Bundle {
 
     fn fill(&self, job: &Job<'_>, cgroup: &str) -> Result<(), Error> {
         let failed = || io_error(format!("making the bundle {}", self.path.display()));
-        let exchange = self.exchange();
-        fs::create_dir(&self.path).and_then(|()| fs::create_dir(&exchange)).map_err(failed())?;
-        // A file system of its own, since nothing else bounds what the agent can fill. Sticky: the agent's user
+        let (exchange, scratch) = (self.exchange(), self.path.join(SCRATCH));
+        fs::create_dir(&self.path).map_err(failed())?;
+        // File systems of their own, since nothing else bounds what the agent can fill. Sticky: the agent's user
         // may write here, but neither change nor remove the input, which is root's.
-        let options = format!("size={},nr_inodes=1024,mode=1777", job.limits.exchange_bytes);
-        let options = CString::new(options).map_err(|error| failed()(error.into()))?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("gatehouse-agent", &exchange, "tmpfs", flags, options.as_c_str())
-            .map_err(|error| io_error("mounting the exchange")(error.into()))?;
+        let noexec = MountFlags::NOEXEC;
+        for (place, bytes, flags) in [
+            (&exchange, job.limits.exchange_bytes, noexec),
+            (&scratch, job.limits.scratch_bytes, MountFlags::empty()),
+        ] {
+            fs::create_dir(place).map_err(failed())?;
+            let options = format!("size={bytes},nr_inodes={INODES},mode=1777");
+            let options = CString::new(options).map_err(|error| failed()(error.into()))?;
+            let flags = flags | MountFlags::NOSUID | MountFlags::NODEV;
+            mount("gatehouse-agent", place, "tmpfs", flags, options.as_c_str())
+                .map_err(|error| io_error("mounting an agent's place")(error.into()))?;
+        }
         let mut input = File::options()
             .write(true)
             .create_new(true)
@@ -64,24 +76,34 @@ impl Bundle {
             .map_err(failed())?;
         input.write_all(job.input.to_string().as_bytes()).map_err(failed())?;
         let text = |path: &Path| path.to_str().map(str::to_owned);
-        let (Some(rootfs), Some(exchange)) = (text(job.rootfs), text(&exchange)) else {
+        let (Some(rootfs), Some(exchange), Some(scratch)) =
+            (text(job.rootfs), text(&exchange), text(&scratch))
+        else {
             return Err(failed()(io::Error::other("a path that is not UTF-8")));
         };
-        let places = Places { rootfs: &rootfs, exchange: &exchange, cgroup };
+        let places = Places { rootfs: &rootfs, exchange: &exchange, scratch: &scratch, cgroup };
         let document = sandbox::document(job.id, job.start, job.limits, &places)?;
-        fs::write(self.path.join("config.json"), document.to_string()).map_err(failed())
+        fs::write(self.path.join(DOCUMENT), document.to_string()).map_err(failed())
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub fn runsc_log(&self) -> PathBuf {
-        self.path.join(RUNSC_LOG)
+    pub fn log(&self) -> PathBuf {
+        self.path.join(LOG)
     }
 
     fn exchange(&self) -> PathBuf {
         self.path.join(EXCHANGE)
+    }
+
+    /// Whether a place of the agent has no room left, in bytes or in files.
+    pub fn is_full(&self) -> bool {
+        [self.exchange(), self.path.join(SCRATCH)].iter().any(|place| {
+            rustix::fs::statvfs(place)
+                .is_ok_and(|stat| (stat.f_blocks > 0 && stat.f_bfree == 0) || stat.f_ffree == 0)
+        })
     }
 
     /// The result file, where the agent has left one: at most `most` bytes of it.
@@ -104,16 +126,16 @@ impl Bundle {
         Ok(Some(captured))
     }
 
-    /// What runsc's exit code 128 means. The agent can end with it, too, but cannot write into this log.
-    pub fn why_runsc_failed(&self) -> Exit {
+    /// What the engine's exit code 128 means. The agent can end with it, too, but cannot write into this log.
+    pub fn why_the_engine_failed(&self) -> Exit {
         let mut log = String::new();
-        let read = File::open(self.runsc_log())
+        let read = File::open(self.log())
             .and_then(|file| file.take(MAX_LOG_BYTES).read_to_string(&mut log));
         if read.is_err() {
             return Exit::Sandbox;
         }
         match log.lines().rfind(|line| line.contains("\"level\":\"error\"")) {
-            None => Exit::Agent(super::RUNSC_FAILED),
+            None => Exit::Agent(super::ENGINE_FAILED),
             Some(line) if line.contains("starting container") => Exit::NotStarted,
             Some(_) => Exit::Sandbox,
         }
@@ -127,11 +149,12 @@ impl Bundle {
 
 /// Removes the bundle at `path`, whatever state it is in.
 pub fn remove(path: &Path) -> Result<(), Error> {
-    let exchange = path.join(EXCHANGE);
-    match unmount(&exchange, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        // Not mounted, or not there.
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-        Err(error) => return Err(io_error("unmounting the exchange")(error.into())),
+    for place in [EXCHANGE, SCRATCH] {
+        match unmount(path.join(place), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // Not mounted, or not there.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(io_error("unmounting an agent's place")(error.into())),
+        }
     }
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! runsc's command line. Every call is bounded in time. Knows nothing of agents.
+//! runsc's command line, of both versions that Debian has. Every call is bounded in time. Knows nothing of agents.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,8 +14,8 @@ use crate::process::Children;
 
 /// How long runsc may take to say its version.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long it may take to forget a sandbox that is dead.
-const FORGET: Duration = Duration::from_secs(5);
+/// How long a call that asks something of a sandbox may take.
+const CALL: Duration = Duration::from_secs(5);
 
 /// runsc cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,17 +25,32 @@ pub struct Unusable {
     cause: String,
 }
 
+/// Versions from this day on (as a number) have the platform systrap and the flag `--overlay2`; those before run on
+/// ptrace and make no overlay unless told to.
+const SYSTRAP_SINCE: u32 = 20_230_501;
+
 /// The binary and where it keeps its state.
 #[derive(Debug)]
 pub struct Runtime {
     runsc: PathBuf,
     root: PathBuf,
     children: Children,
+    has_systrap: bool,
+}
+
+/// The part of runsc's own record of a sandbox that is looked at.
+#[derive(serde::Deserialize)]
+struct State {
+    status: String,
 }
 
 impl Runtime {
-    pub fn new(runsc: &Path, root: PathBuf) -> Self {
-        Self { runsc: runsc.to_owned(), root, children: Children::default() }
+    /// Asks `runsc` which version it is. State goes below `root`.
+    pub async fn open(runsc: &Path, root: PathBuf) -> Result<(Self, String), Unusable> {
+        let version = version(runsc).await?;
+        let has_systrap = day_of(&version).is_none_or(|day| day >= SYSTRAP_SINCE);
+        let children = Children::default();
+        Ok((Self { runsc: runsc.to_owned(), root, children, has_systrap }, version))
     }
 
     /// The calls that are waited for.
@@ -47,35 +62,18 @@ impl Runtime {
     /// depends on the version.
     pub fn command(&self, log: Option<&Path>) -> Command {
         let mut command = Command::new(&self.runsc);
-        command.arg("--root").arg(&self.root).args([
-            "--platform=systrap",
-            "--network=none",
-            "--overlay2=none",
-        ]);
+        command.arg("--root").arg(&self.root).arg("--network=none");
+        if self.has_systrap {
+            command.args(["--platform=systrap", "--overlay2=none"]);
+        } else {
+            command.args(["--platform=ptrace", "--overlay=false"]);
+        }
         if let Some(log) = log {
             command.arg("--log").arg(log).arg("--log-format=json");
         }
         // Nothing of the worker's environment (passwords in URLs) is inherited.
         command.env_clear().current_dir("/");
         command
-    }
-
-    /// The first line of `runsc --version`.
-    pub async fn version(&self) -> Result<String, Unusable> {
-        let mut command = tokio::process::Command::new(&self.runsc);
-        command.arg("--version").env_clear().stdin(Stdio::null()).kill_on_drop(true);
-        let unusable = |cause: String| Unusable { runsc: self.runsc.clone(), cause };
-        let output = match timeout(ANSWER, command.output()).await {
-            Ok(Ok(output)) if output.status.success() => output,
-            Ok(Ok(output)) => return Err(unusable(output.status.to_string())),
-            Ok(Err(error)) => return Err(unusable(error.to_string())),
-            Err(_) => return Err(unusable(format!("no answer within {} s", ANSWER.as_secs()))),
-        };
-        let text = String::from_utf8_lossy(&output.stdout);
-        match text.lines().next().map(str::trim) {
-            Some(line) if line.starts_with("runsc version ") => Ok(line.to_owned()),
-            _ => Err(unusable("it does not call itself runsc".to_owned())),
-        }
     }
 
     /// Removes what runsc remembers of the dead sandbox `id`.
@@ -91,21 +89,43 @@ impl Runtime {
         }
     }
 
-    async fn delete(&self, id: &str) {
-        let mut command = tokio::process::Command::from(self.command(None));
-        command.args(["delete", "--force", id]).stdin(Stdio::null()).kill_on_drop(true);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        match self.children.spawn(&mut command) {
-            Ok(mut child) => match timeout(FORGET, child.wait()).await {
-                Ok(Ok(status)) if status.success() => {}
-                Ok(status) => warn!(sandbox = id, ?status, "runsc did not delete a dead sandbox"),
-                Err(_) => {
-                    kill_group_of(&child);
-                    warn!(sandbox = id, "runsc hung while it deleted a dead sandbox");
-                }
-            },
-            Err(error) => warn!(sandbox = id, error = %error, "runsc could not be started"),
+    /// SIGTERM to the program of the sandbox `id`.
+    pub async fn terminate(&self, id: &str) {
+        if let Err(cause) = self.ask(&["kill", id, "TERM"]).await {
+            warn!(sandbox = id, cause, "runsc did not ask an agent to end");
         }
+    }
+
+    async fn delete(&self, id: &str) {
+        if let Err(cause) = self.ask(&["delete", "--force", id]).await {
+            warn!(sandbox = id, cause, "runsc did not delete a dead sandbox");
+        }
+    }
+
+    /// A call of which only the success matters. It may hang: where its future is dropped, its process is killed.
+    async fn ask(&self, args: &[&str]) -> Result<(), String> {
+        let mut command = tokio::process::Command::from(self.command(None));
+        command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let mut child = self.children.spawn(&mut command).map_err(|error| error.to_string())?;
+        match timeout(CALL, child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(status.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => {
+                kill_group_of(&child);
+                Err(format!("no answer within {} s", CALL.as_secs()))
+            }
+        }
+    }
+
+    /// Whether runsc has started the program of the sandbox `id`.
+    pub fn has_started(&self, id: &str) -> bool {
+        // Named after the sandbox and its one container.
+        let path = self.root.join(format!("{id}_sandbox:{id}.state"));
+        let state = std::fs::read(path).unwrap_or_default();
+        // Written in turns: what is not whole yet is not started yet.
+        serde_json::from_slice::<State>(&state).is_ok_and(|state| state.status == "running")
     }
 
     /// The ids that runsc remembers.
@@ -131,6 +151,32 @@ impl Runtime {
     }
 }
 
+/// The first line of `runsc --version`.
+async fn version(runsc: &Path) -> Result<String, Unusable> {
+    let mut command = tokio::process::Command::new(runsc);
+    command.arg("--version").env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    let unusable = |cause: String| Unusable { runsc: runsc.to_owned(), cause };
+    let output = match timeout(ANSWER, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => output,
+        Ok(Ok(output)) => return Err(unusable(output.status.to_string())),
+        Ok(Err(error)) => return Err(unusable(error.to_string())),
+        Err(_) => return Err(unusable(format!("no answer within {} s", ANSWER.as_secs()))),
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.lines().next().map(str::trim) {
+        Some(line) if line.starts_with("runsc version ") => Ok(line.to_owned()),
+        _ => Err(unusable("it does not call itself runsc".to_owned())),
+    }
+}
+
+/// The day in a version such as `0.0~20240729.0` or `release-20240729.0`, as a number.
+fn day_of(version: &str) -> Option<u32> {
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .find(|digits| digits.len() == 8)
+        .and_then(|digits| digits.parse().ok())
+}
+
 /// SIGKILL to the process group that `child` leads. Nothing where it has been waited for.
 pub fn kill_group_of(child: &Child) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -138,5 +184,18 @@ pub fn kill_group_of(child: &Child) {
         && let Err(error) = kill_process_group(pid, Signal::KILL)
     {
         warn!(pid = pid.as_raw_nonzero().get(), error = %error, "could not kill a process group");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_platform_goes_by_the_versions_day() {
+        assert_eq!(day_of("runsc version 0.0~20221219.0"), Some(20_221_219));
+        assert_eq!(day_of("runsc version release-20240729.0"), Some(20_240_729));
+        assert_eq!(day_of("runsc version VERSION_MISSING"), None);
+        assert_eq!(day_of("runsc version 123456789"), None);
     }
 }

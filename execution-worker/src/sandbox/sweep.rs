@@ -29,8 +29,8 @@ impl Sandboxes {
             group.remove(DEATH).await?;
             swept.groups += 1;
         }
-        for id in self.runtime.remembered() {
-            self.runtime.forget(&id).await;
+        for id in self.engine.remembered() {
+            self.engine.forget(&id).await;
             swept.remembered += 1;
         }
         let failed = || io_error(format!("listing {}", self.bundles.display()));

@@ -9,6 +9,64 @@ use std::{
     time::Duration,
 };
 
+unsafe extern "C" {
+    fn signal(number: i32, handler: usize) -> usize;
+}
+
+/// SIGTERM changes nothing any more.
+fn ignore_term() {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { signal(15, 1) };
+}
+
+fn script() {
+    let mut stdin = Vec::new();
+    io::stdin().read_to_end(&mut stdin).expect("stdin");
+    let file = fs::read("/run/agent/input.json").expect("input.json");
+    let text = String::from_utf8(stdin).expect("utf-8");
+    let after = |name: &str| {
+        let value = text.split_once(&format!("\"{name}\":"))?.1;
+        Some(value.split([',', '}']).next()?.trim_matches('"'))
+    };
+    let number = |name: &str| after(name).map_or(0, |value| value.parse::<u64>().expect("a number"));
+    if after("ignores_term") == Some("true") {
+        ignore_term();
+    }
+    thread::sleep(Duration::from_millis(number("ms")));
+    let mut out = io::stdout().lock();
+    let line = [b'\n'; 1 << 16];
+    let mut noise = number("noise_bytes");
+    while noise > 0 {
+        let part = noise.min(line.len() as u64);
+        out.write_all(&line[..part as usize]).expect("stdout");
+        noise -= part;
+    }
+    match after("end").unwrap_or("completed") {
+        "completed" => {
+            let (read, found) = (text.len(), file.len());
+            writeln!(out, "{{\"stdin_bytes\":{read},\"file_bytes\":{found}}}").expect("stdout");
+        }
+        "failed" => exit(1),
+        "retry_asked" => exit(75),
+        "timeout" => thread::sleep(Duration::from_secs(3600)),
+        "output_invalid" => println!("no json"),
+        "oom_killed" => {
+            let mut held = Vec::new();
+            loop {
+                held.push(vec![1_u8; 8 << 20]);
+            }
+        }
+        "disk_full" => {
+            for n in 0.. {
+                if fs::write(format!("/tmp/{n}"), vec![0_u8; 1 << 20]).is_err() {
+                    exit(1);
+                }
+            }
+        }
+        other => panic!("unknown end {other}"),
+    }
+}
+
 fn main() {
     let args: Vec<String> = env::args().collect();
     let arg = |n: usize| args.get(n).map_or("", String::as_str);
@@ -117,6 +175,8 @@ fn main() {
             thread::sleep(Duration::from_millis(digits.parse().expect("milliseconds")));
             println!("{{\"waited\":{digits}}}");
         }
+        // What the input says, in the words of the simulating driver.
+        "script" => script(),
         "sleep" => thread::sleep(Duration::from_secs(3600)),
         other => {
             eprintln!("unknown mode {other}");

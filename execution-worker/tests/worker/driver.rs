@@ -2,14 +2,14 @@
 
 use std::{fs, time::Duration};
 
-use gatehouse_execution::{EndReason, Limits, oci::Start};
+use gatehouse_execution::{EndReason, Limits, oci::Start, outcome::Exit};
 use serde_json::json;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
-use crate::support::{Bench, limits, new_id, processes_of, rootfs};
+use crate::support::{Bench, limits, new_id};
 
 async fn check(args: &[&str], limits: &Limits, reason: EndReason, message: &str) {
-    let run = Bench::new().run(args, limits).await;
+    let run = Bench::new().await.run(args, limits).await;
     let outcome = run.outcome();
     assert_eq!(outcome.reason, reason, "{args:?}: {run:?}");
     let said = outcome.message.unwrap_or_default();
@@ -18,7 +18,7 @@ async fn check(args: &[&str], limits: &Limits, reason: EndReason, message: &str)
 
 #[tokio::test]
 async fn an_agent_sees_its_input_and_little_else() {
-    let run = Bench::new().run(&["look"], &limits()).await;
+    let run = Bench::new().await.run(&["look"], &limits()).await;
     let output = run.outcome().output.unwrap_or_else(|| panic!("{run:?}"));
     let kernel = String::from_utf8_lossy(&run.stdout.bytes).lines().next().unwrap().to_owned();
     assert!(kernel.starts_with("Linux version 4.4.0"), "not gVisor's kernel: {kernel}");
@@ -51,7 +51,7 @@ async fn each_end_has_its_reason() {
 
 #[tokio::test]
 async fn the_result_file_is_taken_before_standard_output() {
-    let run = Bench::new().run(&["file", "{\"from\":\"file\"}"], &limits()).await;
+    let run = Bench::new().await.run(&["file", "{\"from\":\"file\"}"], &limits()).await;
     assert_eq!(run.outcome().output, Some(json!({"from": "file"})), "{run:?}");
     let small = Limits { output_bytes: 10, ..limits() };
     check(&["file", "{\"a\":\"0123456789\"}"], &small, EndReason::OutputInvalid, "at most 10")
@@ -69,7 +69,7 @@ async fn a_result_that_is_a_link_is_not_followed() {
 
 #[tokio::test]
 async fn a_flood_of_output_is_counted_and_cut() {
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     let run = bench.run(&["spam", "lines"], &limits()).await;
     assert_eq!(run.outcome().output, Some(json!({"after": "the flood"})));
     assert!(run.stdout.total_bytes > 64 << 20 && run.stdout.bytes.len() == 1 << 20);
@@ -79,7 +79,7 @@ async fn a_flood_of_output_is_counted_and_cut() {
 #[tokio::test]
 async fn the_memory_limit_kills_and_is_told_by_its_counter() {
     let small = Limits { memory_bytes: 96 << 20, ..limits() };
-    let run = Bench::new().run(&["memory"], &small).await;
+    let run = Bench::new().await.run(&["memory"], &small).await;
     let outcome = run.outcome();
     assert_eq!(outcome.reason, EndReason::OomKilled, "{run:?}");
     assert!(run.usage.oom_kills >= 1 && run.usage.memory_peak_bytes <= 96 << 20, "{run:?}");
@@ -96,42 +96,6 @@ async fn the_time_limit_ends_everything() {
 }
 
 #[tokio::test]
-async fn a_caller_can_stop_a_run() {
-    let bench = Bench::new();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let id = new_id();
-    let start = Start {
-        entrypoint: Some(vec!["/agent".to_owned(), "sleep".to_owned()]),
-        ..Start::default()
-    };
-    let (input, limits) = (json!({}), limits());
-    let job = gatehouse_execution_worker::sandbox::Job {
-        id,
-        start: &start,
-        rootfs: rootfs(),
-        input: &input,
-        limits: &limits,
-    };
-    let watch = async {
-        // Not before the sandbox is there.
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while processes_of(&id.to_string()).len() < 2 {
-            assert!(Instant::now() < deadline, "no sandbox appeared");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        stop.send(()).unwrap();
-    };
-    let (run, ()) = tokio::join!(
-        bench.sandboxes.run(job, async {
-            stopped.await.unwrap();
-        }),
-        watch
-    );
-    assert_eq!(run.unwrap().outcome().reason, EndReason::Cancelled);
-    bench.assert_nothing_left(id);
-}
-
-#[tokio::test]
 async fn what_an_agent_leaves_running_dies_with_its_run() {
     let started = Instant::now();
     check(&["orphan"], &limits(), EndReason::Completed, "").await;
@@ -142,7 +106,7 @@ async fn what_an_agent_leaves_running_dies_with_its_run() {
 async fn disks_and_processes_are_bounded_inside() {
     let small =
         Limits { scratch_bytes: 4 << 20, exchange_bytes: 4 << 20, processes: 8, ..limits() };
-    let bench = Bench::new();
+    let bench = Bench::new().await;
     for dir in ["/tmp", "/run/agent"] {
         let run = bench.run(&["fill", dir], &small).await;
         assert_eq!(run.outcome().output, Some(json!({"refused": "StorageFull"})), "{dir}: {run:?}");
@@ -156,13 +120,13 @@ async fn disks_and_processes_are_bounded_inside() {
 #[tokio::test]
 async fn an_entry_point_that_is_not_there_is_the_images_fault() {
     let start = Start { entrypoint: Some(vec!["/missing".to_owned()]), ..Start::default() };
-    let bench = Bench::new();
-    let run = bench.start(&start, &limits(), std::future::pending()).await.unwrap();
+    let bench = Bench::new().await;
+    let run = bench.start(&start, &limits()).await.unwrap();
     assert_eq!(run.outcome().reason, EndReason::ImageError, "{run:?}");
 }
 
 #[tokio::test]
-async fn a_runsc_that_breaks_is_told_from_an_agent_that_fails_and_leaves_nothing() {
+async fn e18_a_runsc_that_breaks_or_hangs_is_told_from_an_agent_that_fails_and_leaves_nothing() {
     // It is called as `… run --bundle DIR ID`.
     let find_id = "for id; do :; done";
     let short = Limits { timeout: Duration::from_secs(1), ..limits() };
@@ -172,25 +136,36 @@ async fn a_runsc_that_breaks_is_told_from_an_agent_that_fails_and_leaves_nothing
          for file in $(/usr/bin/find /sys/fs/cgroup -path \"*/$id/cgroup.procs\"); do echo $! >$file; done\n\
          echo '{{}}'"
     );
-    let run = Bench::broken(&script).run(&[], &limits()).await;
+    let run = Bench::broken(&script).await.run(&[], &limits()).await;
     assert_eq!(run.outcome().reason, EndReason::Completed, "{run:?}");
-    // Hangs outside of the group and does not listen.
+    // Hangs outside of the group before it starts anything, and does not listen: not the agent's time (edge 17).
     let started = Instant::now();
-    let run = Bench::broken("trap '' TERM INT HUP\n/bin/sleep 600").run(&[], &short).await;
-    assert_eq!(run.outcome().reason, EndReason::Timeout, "{run:?}");
+    let hurried = Limits { start_timeout: Duration::from_secs(1), ..limits() };
+    let run = Bench::broken("trap '' TERM INT HUP\n/bin/sleep 600").await.run(&[], &hurried).await;
+    assert_eq!(run.exit, Exit::StartTimeout, "{run:?}");
+    assert_eq!(run.outcome().reason, EndReason::SandboxError);
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    // Starts the agent, and from then on hangs whatever is asked of it.
+    let script = "while [ \"$1\" != --root ]; do shift; done\nroot=$2\nfor id; do :; done\n\
+        case \"$*\" in *' run '*) echo '{\"status\":\"running\"}' >\"$root/${id}_sandbox:$id.state\";; esac\n\
+        trap '' TERM\n/bin/sleep 600";
+    let started = Instant::now();
+    let hung = Limits { grace: Duration::from_secs(1), ..short };
+    let run = Bench::broken(script).await.run(&[], &hung).await;
+    assert_eq!(run.outcome().reason, EndReason::Timeout, "{run:?}");
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     // Is killed, or says that it failed.
-    let run = Bench::broken("kill -9 $$").run(&[], &short).await;
+    let run = Bench::broken("kill -9 $$").await.run(&[], &short).await;
     assert_eq!(run.outcome().reason, EndReason::SandboxError, "{run:?}");
     let script = "while [ \"$1\" != --log ]; do shift; done\n\
         echo '{\"level\":\"error\",\"msg\":\"creating container: no\"}' >$2\nexit 128";
-    let run = Bench::broken(script).run(&[], &short).await;
+    let run = Bench::broken(script).await.run(&[], &short).await;
     assert_eq!(run.outcome().reason, EndReason::SandboxError, "{run:?}");
 }
 
 #[tokio::test]
 async fn a_start_removes_what_an_earlier_one_left_and_nothing_else() {
-    let (ours, other) = (Bench::new(), Bench::new());
+    let (ours, other) = (Bench::new().await, Bench::new().await);
     let sleeping = |bench: &Bench| {
         let id = new_id();
         let group = gatehouse_execution_worker::cgroup::Groups::open(

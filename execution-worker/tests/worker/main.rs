@@ -2,6 +2,8 @@
 //! What a test needs comes from the environment that `cargo xtask test` sets; a missing part fails the test.
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod driver;
 #[cfg(test)]
 mod images;

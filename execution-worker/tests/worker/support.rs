@@ -2,27 +2,31 @@
 
 use std::{
     env, fs,
+    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use flate2::{Compression, write::GzEncoder};
 use gatehouse_contract::ExecutionId;
 use gatehouse_execution::{
-    Limits,
-    oci::Start,
+    Digest, Limits,
+    oci::{self, Descriptor, ImageConfig, Index, LAYER_TAR_GZIP, Manifest, RootFs, Start},
     outcome::Run,
     sandbox::{MOUNT_POINTS, SandboxId},
 };
 use gatehouse_execution_worker::{
     cgroup,
-    sandbox::{Error, Job, Sandboxes},
+    driver::{Notice, Stop, Watch},
+    sandbox::{Engine, Entry, Error, Job, Runtime, Sandboxes},
     state_dir::StateDir,
 };
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// A part from the environment.
@@ -64,64 +68,77 @@ pub fn rootfs() -> &'static Path {
 
 /// Sandboxes of a worker of this test's own.
 pub struct Bench {
-    pub sandboxes: Sandboxes,
+    pub sandboxes: Arc<Sandboxes>,
     pub state: StateDir,
     _dir: TempDir,
     script: Option<TempDir>,
 }
 
 impl Bench {
-    pub fn new() -> Self {
-        Self::with_runsc(&runsc())
+    pub async fn new() -> Self {
+        Self::with_runsc(&runsc()).await
     }
 
-    /// With another program in runsc's place: one that breaks as runsc might.
-    pub fn broken(script: &str) -> Self {
+    /// On the machine's own kernel.
+    pub async fn of_process() -> Self {
+        let worker = env!("CARGO_BIN_EXE_gatehouse-execution-worker");
+        Self::with(async |_| Engine::Process(Entry::new(worker.into()))).await
+    }
+
+    /// With another program in runsc's place: one that breaks as runsc might. It says its version all the same.
+    pub async fn broken(script: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runsc.sh");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let version = "[ \"$1\" = --version ] && echo 'runsc version 0.0~20240729.0' && exit 0";
+        fs::write(&path, format!("#!/bin/sh\n{version}\n{script}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut bench = Self::with_runsc(&path);
+        let mut bench = Self::with_runsc(&path).await;
         bench.script = Some(dir);
         bench
     }
 
-    fn with_runsc(runsc: &Path) -> Self {
+    pub async fn with_runsc(runsc: &Path) -> Self {
+        Self::with(async |state| {
+            Engine::Runsc(Runtime::open(runsc, state.runsc()).await.unwrap().0)
+        })
+        .await
+    }
+
+    async fn with(engine: impl AsyncFnOnce(&StateDir) -> Engine) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::take(dir.path()).unwrap();
-        let sandboxes = Sandboxes::new(runsc, &state, Path::new(cgroup::ROOT)).unwrap();
-        Self { sandboxes, state, _dir: dir, script: None }
+        let engine = engine(&state).await;
+        let sandboxes = Sandboxes::new(engine, &state, Path::new(cgroup::ROOT)).unwrap();
+        Self { sandboxes: Arc::new(sandboxes), state, _dir: dir, script: None }
     }
 
     /// Runs the test agent with `args` to its end.
     pub async fn run(&self, args: &[&str], limits: &Limits) -> Run {
-        self.try_run(args, limits, std::future::pending()).await.unwrap()
-    }
-
-    pub async fn try_run(
-        &self,
-        args: &[&str],
-        limits: &Limits,
-        stop: impl Future<Output = ()>,
-    ) -> Result<Run, Error> {
         let start = Start {
             entrypoint: Some(vec!["/agent".to_owned()]),
             cmd: Some(args.iter().map(|arg| (*arg).to_owned()).collect()),
             ..Start::default()
         };
-        self.start(&start, limits, stop).await
+        self.start(&start, limits).await.unwrap()
     }
 
-    pub async fn start(
+    pub async fn start(&self, start: &Start, limits: &Limits) -> Result<Run, Error> {
+        let (_never, stop) = watch::channel(Stop::No);
+        self.watched(new_id(), start, limits, Watch { stop, tell: &|_: Notice| {} }).await
+    }
+
+    pub async fn watched(
         &self,
+        id: SandboxId,
         start: &Start,
         limits: &Limits,
-        stop: impl Future<Output = ()>,
+        watch: Watch<'_>,
     ) -> Result<Run, Error> {
         let input: Value = serde_json::json!({"fuel": "diesel", "litres": 12.5});
-        let job = Job { id: new_id(), start, rootfs: rootfs(), input: &input, limits };
-        let run = self.sandboxes.run(job, stop).await;
-        self.assert_nothing_left(job.id);
+        let start_until = tokio::time::Instant::now() + limits.start_timeout;
+        let job = Job { id, start, rootfs: rootfs(), input: &input, limits, start_until };
+        let run = self.sandboxes.run(job, watch).await;
+        self.assert_nothing_left(id);
         run
     }
 
@@ -154,6 +171,45 @@ impl Drop for Bench {
 
 pub fn new_id() -> SandboxId {
     SandboxId { execution: ExecutionId::new(Uuid::new_v4()), epoch: 1 }
+}
+
+/// Makes a layout at `to` with the test agent as its image, started with `args`, and returns the reference.
+pub fn publish(to: &Path, args: &[&str]) -> String {
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_path_with_name(rootfs().join("agent"), "agent").unwrap();
+    let plain = archive.into_inner().unwrap();
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(&plain).unwrap();
+    let blob = |media_type: &str, bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        let path: PathBuf = digest.blob_parts().iter().collect();
+        fs::create_dir_all(to.join("blobs/sha256")).unwrap();
+        fs::write(to.join(path), bytes).unwrap();
+        let size = bytes.len() as u64;
+        Descriptor { media_type: media_type.to_owned(), digest, size }
+    };
+    let config = ImageConfig {
+        architecture: "amd64".to_owned(),
+        os: "linux".to_owned(),
+        config: Start {
+            entrypoint: Some(vec!["/agent".to_owned()]),
+            cmd: Some(args.iter().map(|arg| (*arg).to_owned()).collect()),
+            ..Start::default()
+        },
+        rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![Digest::of(&plain)] },
+    };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: None,
+        config: blob(oci::CONFIG, &serde_json::to_vec(&config).unwrap()),
+        layers: vec![blob(LAYER_TAR_GZIP, &packed.finish().unwrap())],
+    };
+    let manifest = blob(oci::MANIFEST, &serde_json::to_vec(&manifest).unwrap());
+    let reference = format!("test-agent@{}", manifest.digest);
+    let index = Index { schema_version: 2, media_type: None, manifests: vec![manifest] };
+    fs::write(to.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+    fs::write(to.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    reference
 }
 
 /// Short limits for a test; everything in it is over within seconds.

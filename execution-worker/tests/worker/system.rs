@@ -11,12 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flate2::{Compression, write::GzEncoder};
 use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId, TenantId, Tier, acl};
-use gatehouse_execution::{
-    Digest, ExecutionState,
-    oci::{self, Descriptor, ImageConfig, Index, LAYER_TAR_GZIP, Manifest, RootFs, Start},
-};
+use gatehouse_execution::{ExecutionState, oci::Index};
 use gatehouse_store::{
     Actor, MasterKeys, OffsetDateTime, OpCtx, Store, Urls,
     executions::{Execution, NewExecution},
@@ -29,7 +25,7 @@ use uuid::Uuid;
 
 use crate::{
     images::copy,
-    support::{part, rootfs},
+    support::{part, publish},
 };
 
 /// How long anything may take on a loaded machine.
@@ -202,42 +198,7 @@ impl System {
 
     /// Publishes the test agent, started with `args`.
     pub fn publish_test_agent(&self, op: &OpCtx, args: &[&str]) -> String {
-        let to = self.layout(op, "test-agent");
-        let mut archive = tar::Builder::new(Vec::new());
-        archive.append_path_with_name(rootfs().join("agent"), "agent").unwrap();
-        let plain = archive.into_inner().unwrap();
-        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        packed.write_all(&plain).unwrap();
-        let blob = |media_type: &str, bytes: &[u8]| {
-            let digest = Digest::of(bytes);
-            let path: PathBuf = digest.blob_parts().iter().collect();
-            fs::create_dir_all(to.join("blobs/sha256")).unwrap();
-            fs::write(to.join(path), bytes).unwrap();
-            let size = bytes.len() as u64;
-            Descriptor { media_type: media_type.to_owned(), digest, size }
-        };
-        let config = ImageConfig {
-            architecture: "amd64".to_owned(),
-            os: "linux".to_owned(),
-            config: Start {
-                entrypoint: Some(vec!["/agent".to_owned()]),
-                cmd: Some(args.iter().map(|arg| (*arg).to_owned()).collect()),
-                ..Start::default()
-            },
-            rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![Digest::of(&plain)] },
-        };
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: None,
-            config: blob(oci::CONFIG, &serde_json::to_vec(&config).unwrap()),
-            layers: vec![blob(LAYER_TAR_GZIP, &packed.finish().unwrap())],
-        };
-        let manifest = blob(oci::MANIFEST, &serde_json::to_vec(&manifest).unwrap());
-        let reference = format!("test-agent@{}", manifest.digest);
-        let index = Index { schema_version: 2, media_type: None, manifests: vec![manifest] };
-        fs::write(to.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
-        fs::write(to.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-        reference
+        publish(&self.layout(op, "test-agent"), args)
     }
 
     fn layout(&self, op: &OpCtx, name: &str) -> PathBuf {

@@ -12,6 +12,7 @@ fn run(exit: Exit) -> Run {
     Run {
         exit,
         usage: Usage::default(),
+        disk_full: false,
         result_file: None,
         stdout: captured("hello\n{\"kg\":1}\n\n"),
         stderr: captured("starting\nno such fuel\n"),
@@ -37,8 +38,23 @@ fn each_exit_has_its_reason() {
     check(&run(Exit::Agent(153)), EndReason::DiskFull, "size limit");
     check(&run(Exit::NotStarted), EndReason::ImageError, "entry point");
     check(&run(Exit::Sandbox), EndReason::SandboxError, "sandbox");
+    check(&run(Exit::StartTimeout), EndReason::SandboxError, "not started in time");
     check(&run(Exit::TimeLimit), EndReason::Timeout, "time limit");
     check(&run(Exit::Cancelled), EndReason::Cancelled, "cancelled");
+}
+
+#[test]
+fn a_full_disk_is_why_an_agent_fails_and_no_failure_by_itself() {
+    let mut full = run(Exit::Agent(1));
+    full.disk_full = true;
+    check(&full, EndReason::DiskFull, "no room was left; exit code 1: no such fuel");
+    full.exit = Exit::Agent(0);
+    check(&full, EndReason::Completed, "");
+    full.exit = Exit::TimeLimit;
+    check(&full, EndReason::Timeout, "");
+    full.usage.oom_kills = 1;
+    full.exit = Exit::Agent(1);
+    check(&full, EndReason::OomKilled, "");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::*;
 const PLACES: Places<'_> = Places {
     rootfs: "/state/images/chain/rootfs",
     exchange: "/state/bundles/id/agent",
+    scratch: "/state/bundles/id/scratch",
     cgroup: "/gatehouse/worker/id",
 };
 

@@ -1,0 +1,118 @@
+//! What runs agents, as the rest of the worker sees it: one trait, and behind it the drivers that the configuration
+//! names. A driver may be anywhere: it is given the name of an image, and nothing here is a path or a process.
+//! Knows neither PostgreSQL nor Redis.
+
+pub mod choice;
+pub mod local;
+mod open;
+pub mod sim;
+
+use std::{error::Error as StdError, fmt, pin::Pin};
+
+use gatehouse_contract::TenantId;
+use gatehouse_execution::{ImageRef, Limits, outcome::Run, sandbox::SandboxId};
+use serde_json::Value;
+use tokio::sync::watch;
+
+pub use choice::Choice;
+pub use open::open;
+
+/// One attempt of one execution.
+#[derive(Debug, Clone, Copy)]
+pub struct Task<'a> {
+    /// Names the attempt: what the driver makes is called so.
+    pub id: SandboxId,
+    /// Whose image it is.
+    pub tenant: TenantId,
+    /// The image, within the tenant's prefix.
+    pub image: &'a ImageRef,
+    /// What the agent reads.
+    pub input: &'a Value,
+    /// What it may use.
+    pub limits: &'a Limits,
+}
+
+/// Whether a run shall end before its time. Only ever becomes more urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// No.
+    No,
+    /// SIGTERM, then the grace period, then SIGKILL: its caller has cancelled it.
+    Gently,
+    /// SIGKILL: another may begin to run the same execution.
+    AtOnce,
+}
+
+/// What a run tells while it goes on. Each at most once, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// The agent has been started: its time begins.
+    Started,
+    /// [`Limits::warn_after`] has passed (RES-001).
+    TimeRunsOut,
+}
+
+/// How a run is stopped, and who hears of it.
+#[derive(Clone)]
+pub struct Watch<'a> {
+    /// A sender that is gone asks for nothing any more.
+    pub stop: watch::Receiver<Stop>,
+    /// Must not block.
+    pub tell: &'a (dyn Fn(Notice) + Send + Sync),
+}
+
+/// Why there was no run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The image is missing, changed, unsupported, or its start line cannot be used.
+    #[error("{0}")]
+    Image(String),
+    /// There is no room for another run on this machine: nothing more should be taken.
+    #[error("no room for another run: {0}")]
+    Full(String),
+    /// This driver does not run agents of this tenant.
+    #[error("the tenant is none of this worker's demo tenants")]
+    NotADemo,
+    /// Something of ours failed; the agent was not at fault.
+    #[error("the sandbox could not be made")]
+    Broken(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+/// A run that goes on. Do not drop it before its end: that leaves its parts to the next sweep.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Result<Run, Error>> + Send + 'a>>;
+
+/// Runs agents.
+///
+/// What every driver keeps, held by the conformance suite (`execution-worker/tests/worker/conformance.rs`): a run ends by
+/// itself, at its time limit, or within [`Limits::grace`] and a second of being stopped; each end has its reason;
+/// output is bounded and counted; the input arrives byte by byte; nothing of a run is left when its future is done.
+pub trait Driver: fmt::Debug + Send + Sync + 'static {
+    /// Its name in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// Runs `task` to its end.
+    fn run<'a>(&'a self, task: Task<'a>, watch: Watch<'a>) -> Running<'a>;
+
+    /// Whether another run may begin, else why not (`Err`): asked before work is taken.
+    fn admits(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Lets go of what the driver holds as long as the worker lives. No run may go on.
+    fn close(&self) {}
+}
+
+// === impl Stop ===
+
+/// Ends when `stop` asks for at least `urgency`; never where nobody can ask any more.
+pub async fn asked(stop: &mut watch::Receiver<Stop>, urgency: Stop) {
+    if stop.wait_for(|asked| *asked >= urgency).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+impl fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("stop", &self.stop).finish_non_exhaustive()
+    }
+}

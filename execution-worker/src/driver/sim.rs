@@ -1,0 +1,117 @@
+//! A driver that runs nothing: what would have happened stands in the execution's input. For tests and benches of
+//! everything around a driver, ten thousands of runs in one worker. Keeps what the trait promises, on tokio's clock.
+
+use std::time::Duration;
+
+use gatehouse_execution::{
+    EndReason,
+    outcome::{EXIT_RETRY, Exit, Run},
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Driver, Error, Notice, Running, Stop, Task, Watch, asked};
+
+/// Runs by script.
+#[derive(Debug, Default)]
+pub struct Sim(());
+
+/// The part of the input that says what happens. Input that says nothing completes at once.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Script {
+    /// How long the agent works, in milliseconds.
+    ms: u64,
+    /// How it ends; `timeout` works for ever.
+    end: Option<EndReason>,
+    /// Whether SIGTERM changes nothing.
+    ignores_term: bool,
+    /// How much is written to standard output before the result.
+    noise_bytes: u64,
+}
+
+impl Sim {
+    async fn pretend(task: Task<'_>, mut watch: Watch<'_>) -> Result<Run, Error> {
+        let script = Script::deserialize(task.input).unwrap_or_default();
+        let end = script.end.unwrap_or(EndReason::Completed);
+        if end == EndReason::ImageError {
+            return Err(Error::Image("the script has no image".to_owned()));
+        }
+        let limits = task.limits;
+        if end == EndReason::SandboxError {
+            return Ok(Run::ended(Exit::Sandbox));
+        }
+        (watch.tell)(Notice::Started);
+        let began = Instant::now();
+        let limit = began + limits.timeout;
+        let done = match end {
+            EndReason::Timeout => None,
+            _ => Some(began + Duration::from_millis(script.ms)),
+        };
+        let works = async |done: Option<Instant>| match done {
+            Some(done) => sleep_until(done).await,
+            None => std::future::pending().await,
+        };
+        let mut urgent = watch.stop.clone();
+        let asked_to_end = async {
+            tokio::select! {
+                () = asked(&mut watch.stop, Stop::Gently) => Exit::Cancelled,
+                () = sleep_until(limit) => Exit::TimeLimit,
+            }
+        };
+        let warn = async {
+            sleep_until(began + limits.warn_after()).await;
+            (watch.tell)(Notice::TimeRunsOut);
+            std::future::pending::<()>().await;
+        };
+        let exit = tokio::select! {
+            biased;
+            () = works(done) => return Ok(ended(end, &script, task)),
+            () = warn => Exit::Sandbox,
+            exit = asked_to_end => exit,
+        };
+        if script.ignores_term {
+            tokio::select! {
+                () = works(done) => {}
+                () = asked(&mut urgent, Stop::AtOnce) => {}
+                () = tokio::time::sleep(limits.grace) => {}
+            }
+        }
+        Ok(Run::ended(exit))
+    }
+}
+
+fn ended(end: EndReason, script: &Script, task: Task<'_>) -> Run {
+    let mut ended = Run::ended(match end {
+        EndReason::Completed | EndReason::OutputInvalid => Exit::Agent(0),
+        EndReason::RetryAsked => Exit::Agent(EXIT_RETRY),
+        EndReason::OomKilled => Exit::Agent(137),
+        _ => Exit::Agent(1),
+    });
+    ended.disk_full = end == EndReason::DiskFull;
+    ended.usage.oom_kills = u64::from(end == EndReason::OomKilled);
+    ended.usage.pids_refused = u64::from(end == EndReason::Pids);
+    let text = if end == EndReason::OutputInvalid {
+        b"no json\n".to_vec()
+    } else {
+        let read = task.input.to_string().len();
+        format!("{}\n", json!({"stdin_bytes": read, "file_bytes": read})).into_bytes()
+    };
+    ended.stdout.total_bytes = script.noise_bytes + text.len() as u64;
+    let most = task.limits.output_bytes;
+    let noise = usize::try_from(script.noise_bytes).unwrap_or(usize::MAX);
+    ended.stdout.bytes = vec![b'\n'; noise.min(most.saturating_sub(text.len()))];
+    ended.stdout.bytes.extend(text);
+    ended
+}
+
+impl Driver for Sim {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn run<'a>(&'a self, task: Task<'a>, watch: Watch<'a>) -> Running<'a> {
+        Box::pin(Self::pretend(task, watch))
+    }
+}
