@@ -25,6 +25,7 @@ Examples:
   gatehouse convert kong.yaml > suite.json
   gatehouse verify token --jwks jwks.json < token.txt
   gatehouse verify audit audit.jsonl --jwks jwks.json
+  gatehouse verify execution execution.json
   gatehouse explain --config suite.json POST /api/v1/registry/agents --role viewer
 
 Exit codes: 0 good, 1 refused, 64 wrong usage, 66 a file cannot be read or used.";
@@ -32,7 +33,8 @@ Exit codes: 0 good, 1 refused, 64 wrong usage, 66 a file cannot be read or used.
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   gatehouse verify token --jwks jwks.json < token.txt
-  gatehouse verify audit audit.jsonl --jwks jwks.json";
+  gatehouse verify audit audit.jsonl --jwks jwks.json
+  gatehouse verify execution execution.json";
 
 #[derive(Parser)]
 #[command(
@@ -72,6 +74,8 @@ enum Verify {
     Token(verify::Args),
     /// Checks an export of a tenant's audit: its chain, its signed head, and each row
     Audit(verify::audit::Args),
+    /// Checks that a result came from what its provenance says
+    Execution(verify::execution::Args),
 }
 
 fn main() -> ExitCode {
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Verify(Verify::Token(args)) => verify::run(&args),
         Command::Verify(Verify::Audit(args)) => verify::audit::run(&args),
+        Command::Verify(Verify::Execution(args)) => verify::execution::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Schema(args) => schema::run(&args),

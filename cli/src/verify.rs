@@ -2,6 +2,7 @@
 //! The token comes on stdin, never as an argument, which other users of the machine could read.
 
 pub mod audit;
+pub mod execution;
 
 use std::{
     io::Read,

@@ -67,6 +67,7 @@ fn help_has_examples_and_wrong_usage_is_64() {
     check("verify-help", 0, "verify --help");
     check("verify-token-help", 0, "verify token --help");
     check("verify-audit-help", 0, "verify audit --help");
+    check("verify-execution-help", 0, "verify execution --help");
     check("explain-help", 0, "explain --help");
     check("schema-help", 0, "schema --help");
     check("convert-help", 0, "convert --help");
@@ -453,4 +454,43 @@ fn mtd5_verify_audit_accepts_an_export_and_names_what_was_changed() {
     check("verify-audit-absent", 66, "verify audit absent.jsonl --jwks audit-jwks.json");
     check("verify-audit-not-keys", 66, "verify audit audit.jsonl --jwks audit.jsonl");
     check_with("verify-audit-not-text", 1, "verify audit - --jwks audit-jwks.json", b"\xff\xfe\n");
+}
+
+/// The answer of `data/execution.json` after `change`, from stdin.
+fn check_execution(name: &str, exit: i32, change: impl FnOnce(&mut serde_json::Value)) {
+    let text = fs::read(here("data/execution.json")).unwrap();
+    let mut answer = serde_json::from_slice(&text).unwrap();
+    change(&mut answer);
+    check_with(name, exit, "verify execution -", answer.to_string().as_bytes());
+}
+
+#[test]
+fn verify_execution_accepts_an_answer_and_names_what_was_changed() {
+    check("verify-execution-good", 0, "verify execution execution.json");
+    check("verify-execution-json", 0, "--json verify execution execution.json");
+    let again = "verify execution execution.json --recomputed";
+    check("verify-execution-again", 0, &format!("{again} execution-again.json"));
+    check("verify-execution-again-of-another", 66, &format!("{again} execution.json"));
+    check(
+        "verify-execution-other-input",
+        1,
+        "verify execution execution.json --input request.json",
+    );
+    let zeros = format!("verify execution execution.json --hash sha256:{}", "0".repeat(64));
+    check("verify-execution-other-hash", 1, &zeros);
+    check_execution("verify-execution-image", 1, |answer| {
+        let image = answer["provenance"]["image"].as_str().unwrap().replace("aaaa", "bbbb");
+        answer["provenance"]["image"] = json!(image);
+    });
+    check_execution("verify-execution-output", 1, |answer| answer["output"]["kg"] = json!("33.6"));
+    check_execution("verify-execution-number", 1, |answer| {
+        answer["input"]["litres"] = json!(1u64 << 53)
+    });
+    check_execution("verify-execution-bare", 0, |answer| {
+        answer.as_object_mut().unwrap().retain(|name, _| name == "hash" || name == "provenance");
+    });
+    check_execution("verify-execution-form", 66, |answer| {
+        answer["provenance"]["form"] = json!("v9")
+    });
+    check_execution("verify-execution-more", 66, |answer| answer["provenance"]["x"] = json!(1));
 }
