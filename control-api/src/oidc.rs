@@ -42,7 +42,8 @@ const LOGIN_COOKIE: &str = "__Host-gatehouse-login";
 const LOGIN_LIFE: Duration = Duration::minutes(10);
 const LOGIN_LIFE_S: u64 = 600;
 const CALLBACK: &str = "/oauth2/callback";
-const AGENT: &str = concat!("gatehouse/", env!("CARGO_PKG_VERSION"));
+/// What we call ourselves to strangers.
+pub const AGENT: &str = concat!("gatehouse/", env!("CARGO_PKG_VERSION"));
 
 /// What sign-in works with.
 pub struct SignIn {
@@ -208,8 +209,8 @@ pub async fn logout(State(api): State<Api>, request: Parts) -> Result<Response, 
             subject: found.user.to_string(),
             actor: Actor::User,
             request_id: request_id(&request),
-            now: clock::now(),
             traceparent: None,
+            now: clock::now(),
         };
         let mut tx = api.store.tenant(&op).await.map_err(refused)?;
         tx.within().revoke_session(found.id).await.map_err(refused)?;
@@ -238,8 +239,8 @@ async fn take<'q>(
         subject: "sign-in".to_owned(),
         actor: Actor::System,
         request_id: request_id(request),
-        now: clock::now(),
         traceparent: None,
+        now: clock::now(),
     };
     let mut tx = api.store.tenant(&op).await.map_err(refused)?;
     let attempt = tx.within().take_login(state_hash, browser).await.map_err(refused)?;
@@ -276,8 +277,8 @@ fn op(issuer: &Issuer, request: &Parts) -> OpCtx {
         subject: "sign-in".to_owned(),
         actor: Actor::System,
         request_id: request_id(request),
-        now: clock::now(),
         traceparent: None,
+        now: clock::now(),
     }
 }
 

@@ -53,6 +53,15 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
+/// A part of a whole, from 0 to 1; the middle where there is no randomness to be had.
+pub fn part() -> f64 {
+    let mut bytes = [0; 4];
+    match rand::fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
+    }
+}
+
 /// A new id (UUID v7: ordered by time, so that indexes grow at one end).
 pub fn id() -> Uuid {
     Uuid::now_v7()

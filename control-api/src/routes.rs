@@ -17,6 +17,7 @@ mod operations;
 mod organizations;
 mod quotas;
 pub mod reference;
+mod replays;
 mod roles;
 pub mod table;
 pub mod tenant_config;
@@ -143,6 +144,7 @@ pub fn refused(error: Error) -> Reply {
         | Error::Locked(_)
         | Error::Erased
         | Error::YoungerThanSealed
+        | Error::SealMoved
         | Error::Unreadable { .. }
         | Error::Statement(_) => {
             error!(error = %chain(&error), "a store operation failed");

@@ -5,6 +5,7 @@ mod reads;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use gatehouse_contract::rbac::Matrix;
+use gatehouse_outbound::{Client, Guard, Trust};
 use gatehouse_redis_kit::cred::Permissions;
 use gatehouse_service::{
     Shutdown, Stop,
@@ -21,10 +22,10 @@ use crate::{
     bodies,
     cache::Cache,
     config::{self, Config},
-    erasure,
+    deliverer, erasure,
     keyring::{self, Keyring},
     months,
-    oidc::SignIn,
+    oidc::{self, SignIn},
     openapi, publisher,
     relay::{Relay, status::Status},
     routes::{self, Api, reference::Reference},
@@ -85,7 +86,9 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         .is_some()
         .then(|| Sealer::new(store.clone(), Arc::clone(&keyring), issuer, Arc::clone(&seals)));
     if sealing.is_none() {
-        warn!("no $.database.system: this process neither seals the audit nor keeps months");
+        warn!(
+            "no $.database.system: this process neither seals the audit, keeps months nor delivers webhooks"
+        );
     }
     let months = Arc::new(months::Status::default());
     let (standing, reads) = (store.clone(), store.clone());
@@ -95,9 +98,20 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     }
     let published = kafka.is_some();
     let (_trigger, shutdown) = Shutdown::on_signals()?;
-    // What no provider's document may lead to.
+    // What no provider's document and no webhook may lead to.
     let own = [&internal, &probes].into_iter().filter_map(|listener| listener.local_addr().ok());
-    let sign_in = sign_in.map(|settings| Arc::new(SignIn::new(settings, own.collect())));
+    let own: Vec<_> = own.collect();
+    let webhooks = Arc::new(deliverer::status::Status::default());
+    let trust = Trust::new(None).map_err(|error| Stop::software(&error))?;
+    let delivering = deliverer::Tools {
+        store: store.clone(),
+        sealer: Arc::clone(&sealer),
+        client: Client::new(trust, oidc::AGENT),
+        guard: Guard::new([], own.clone()),
+        deadline: deliverer::SEND,
+        status: Arc::clone(&webhooks),
+    };
+    let sign_in = sign_in.map(|settings| Arc::new(SignIn::new(settings, own)));
     let state = Api {
         store: store.clone(),
         keyring,
@@ -133,7 +147,10 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
             let ready =
                 ready.note("audit_seals", move || word.word()).note("months", move || kept.word());
             let told = Arc::clone(&events);
-            ready.note("events", move || if published { told.word() } else { "kept" })
+            let sent = Arc::clone(&webhooks);
+            ready
+                .note("events", move || if published { told.word() } else { "kept" })
+                .note("webhooks", move || sent.word())
         }
         None => ready,
     };
@@ -147,7 +164,8 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
             let own = text.render()
                 + &seals.render()
                 + &cache.render()
-                + &events.render();
+                + &events.render()
+                + &webhooks.render();
             own + &reads::render(&reads)
         }
     });
@@ -163,7 +181,13 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
             let erasing = erasure::run(store.clone(), cache.clone(), shutdown.clone());
             let publishing = publisher::Task::new(store.clone(), kafka, events);
             let publishing = publishing.run(shutdown.clone());
-            tokio::join!(sealer.run(shutdown.clone()), keeping, erasing, publishing);
+            tokio::join!(
+                sealer.run(shutdown.clone()),
+                keeping,
+                erasing,
+                publishing,
+                deliverer::run(delivering, shutdown.clone())
+            );
         }
     };
     tokio::join!(

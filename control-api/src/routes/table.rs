@@ -9,7 +9,7 @@ mod runtime;
 use super::{
     endpoint::Endpoint,
     members::{self, Kind},
-    webhooks,
+    replays, webhooks,
 };
 
 const TENANT: &str = "/api/v1/factory/tenants/{tenant}";
@@ -26,6 +26,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         access::issuers(),
         access::audited(),
         webhooks::endpoints(TENANT),
+        replays::endpoints(TENANT),
         registry::registry(),
         runtime::runtime(),
         factory::platform(),

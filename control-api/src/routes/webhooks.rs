@@ -56,6 +56,9 @@ pub const EVENTS: [&str; 12] = [
 ];
 /// What deliveries can be narrowed by.
 const FILTERS: &[&str] = &["state"];
+/// What is told of an attempt that had no answer.
+const ERRORS: [&str; 6] =
+    ["address_refused", "timeout", "unreachable", "tls", "broken", "unreadable"];
 const STATES: [&str; 3] = ["pending", "delivered", "failed"];
 
 /// What the text of a secret starts with (Standard Webhooks).
@@ -382,7 +385,8 @@ fn shown(webhook: &Webhook) -> Value {
     answer
 }
 
-fn delivery(delivery: &Delivery) -> Value {
+/// A delivery as everybody sees it.
+pub fn delivery(delivery: &Delivery) -> Value {
     let waits = delivery.state == "pending";
     json!({
         "id": delivery.id,
@@ -391,10 +395,16 @@ fn delivery(delivery: &Delivery) -> Value {
         "state": delivery.state,
         "attempt": delivery.attempt,
         "last_status": delivery.last_status,
+        "last_error": word(delivery.last_error.as_deref()),
         "due_at": waits.then(|| timestamp(delivery.due_at)),
         "created_at": timestamp(delivery.created_at),
         "delivered_at": delivery.delivered_at.map(timestamp),
     })
+}
+
+/// Words of ours alone, whatever is stored.
+fn word(stored: Option<&str>) -> Option<&str> {
+    stored.filter(|word| ERRORS.contains(word))
 }
 
 fn insert(answer: &mut Value, name: &str, value: Value) {

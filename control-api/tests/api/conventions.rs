@@ -90,10 +90,12 @@ impl Furnished {
         let hook = json!({"url": "https://a.example", "events": ["quota.threshold_reached"]});
         let hook = id(world.post(&admin, &at("webhooks"), hook));
         world.database.query(&format!(
-            "INSERT INTO webhook_deliveries (tenant_id, id, endpoint_id, event_id, event_kind, sealed_payload)
-             SELECT '{}', gen_random_uuid(), '{hook}', gen_random_uuid(), 'quota.threshold_reached', '' FROM generate_series(1, 3)",
+            "INSERT INTO webhook_deliveries (tenant_id, id, endpoint_id, event_id, event_kind, sealed_payload, state)
+             SELECT '{}', gen_random_uuid(), '{hook}', gen_random_uuid(), 'quota.threshold_reached', '', state
+             FROM unnest('{{pending,failed,failed}}'::text[]) AS state",
             tenant.id
         ));
+        let delivery = world.database.query("SELECT id FROM webhook_deliveries WHERE state = 'pending'");
         let version = world
             .database
             .query(&format!("SELECT id FROM agent_versions WHERE agent_id = '{agent}'"));
@@ -104,6 +106,7 @@ impl Furnished {
             ("organization", europe),
             ("operation", operation),
             ("webhook", hook),
+            ("delivery", delivery),
             ("tenant", tenant.id.clone()),
             ("version", version),
             ("agent", agent),

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use crate::{
     access::refused,
+    database::Database,
     http::send,
-    world::{Tenant, World},
+    world::{Setup, Tenant, World, until},
 };
 
 fn at(tenant: &Tenant, rest: &str) -> String {
@@ -274,4 +275,91 @@ fn deliveries_show_how_far_they_are_and_nothing_that_was_sent_or_answered() {
     let failed = list("?state=failed").json()["items"].clone();
     assert_eq!((failed.as_array().unwrap().len(), &failed[0]["last_status"]), (1, &json!(500)));
     refused(&list("?state=lost"), 400, "query_invalid");
+}
+
+#[test]
+fn aex4_what_failed_is_delivered_again_at_the_tenants_word() {
+    let world = World::new();
+    let (tenant, other) = (world.tenant("tenant-a"), world.tenant("tenant-b"));
+    let (admin, theirs) = (world.member(&tenant, "admin"), world.member(&other, "admin"));
+    let made = world.post(&admin, &at(&tenant, ""), hook("https://a.example/")).json();
+    let id = text(&made["id"]);
+    world.database.query(&format!(
+        "INSERT INTO webhook_deliveries (tenant_id, id, endpoint_id, event_id, event_kind, payload, state, attempt,
+            last_status, last_error)
+         SELECT '{}', gen_random_uuid(), '{id}', gen_random_uuid(), 'execution.failed', '{{}}', 'failed', 10, NULL, 'timeout'
+         FROM generate_series(1, 1001)",
+        tenant.id
+    ));
+    let listed = world.get(&admin, &at(&tenant, &format!("/{id}/deliveries?limit=1"))).json();
+    let first = &listed["items"][0];
+    assert_eq!((&first["last_error"], &first["due_at"]), (&json!("timeout"), &Value::Null));
+    let one = at(&tenant, &format!("/{id}/deliveries/{}/replay", text(&first["id"])));
+    let again = world.post(&admin, &one, json!({}));
+    assert_eq!(again.status, 200, "{}", again.text);
+    let again = again.json();
+    assert_eq!((&again["state"], &again["attempt"]), (&json!("pending"), &json!(0)));
+    assert_eq!(again["event_id"], first["event_id"]);
+    assert!(again["due_at"].is_string());
+    // Whatever became of it, but not what is not there.
+    assert_eq!(world.post(&admin, &one, json!({})).status, 200);
+    let missing = at(&tenant, &format!("/{id}/deliveries/{}/replay", tenant.id));
+    refused(&world.post(&admin, &missing, json!({})), 404, "not_found");
+    let all = at(&tenant, &format!("/{id}/replay"));
+    refused(&world.post(&theirs, &all, json!({"since": "2020-01-01T00:00:00Z"})), 404, "not_found");
+    refused(&world.post(&admin, &all, json!({"since": "yesterday"})), 422, "body_invalid");
+    refused(&world.post(&admin, &all, json!({})), 422, "body_invalid");
+    let replay = |since: &str| world.post(&admin, &all, json!({"since": since})).json();
+    assert_eq!(replay("2999-01-01T00:00:00Z"), json!({"replayed": 0, "more": false}));
+    assert_eq!(replay("2020-01-01T00:00:00Z"), json!({"replayed": 1000, "more": true}));
+    assert_eq!(replay("2020-01-01T00:00:00Z"), json!({"replayed": 0, "more": false}));
+    let by_platform = json!({"since": "2020-01-01T00:00:00Z"});
+    let answer = world.as_platform("POST", &all, "a test", Some(by_platform));
+    assert_eq!(answer.json(), json!({"replayed": 0, "more": false}), "{}", answer.text);
+    let audited = "SELECT string_agg(action, ' ' ORDER BY id) FROM tenant_audit WHERE action LIKE 'webhook.replay%'";
+    assert_eq!(
+        world.database.query(audited),
+        "webhook.replay webhook.replay webhook.replay_failed"
+    );
+}
+
+/// The service as it runs: its guard has no exception, so that what stands in the table leads to nothing here.
+#[test]
+fn aex4_34_the_running_service_sends_nothing_to_this_machine() {
+    let database = Database::migrated();
+    let mut setup = Setup::new(&database);
+    setup.config["database"]["system"] = json!(database.url("gatehouse_system"));
+    // An exception for issuers is none for webhooks.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    setup.config["sign_in"] = json!({"public_origin": "http://127.0.0.1:1",
+        "allow": [format!("https://127.0.0.1:{port}")]});
+    let mut world = World::of(database, setup);
+    let tenant = world.tenant("tenant-a");
+    let admin = world.member(&tenant, "admin");
+    let body = json!({"url": "https://a.example/", "events": ["agent.created"]});
+    let made = world.post(&admin, &at(&tenant, ""), body).json();
+    let id = text(&made["id"]).to_owned();
+    let plant =
+        format!("UPDATE webhook_endpoints SET url = 'https://127.0.0.1:{port}/?token=planted'");
+    world.database.query(&plant);
+    world.published(&tenant, &admin, "fuel");
+    let path = at(&tenant, &format!("/{id}/deliveries"));
+    let tried = until(|| {
+        let listed = world.get(&admin, &path).json()["items"].clone();
+        listed[0]["attempt"].as_i64().is_some_and(|attempt| attempt > 0).then_some(listed)
+    });
+    assert_eq!(tried.as_array().map(Vec::len), Some(1), "{tried}");
+    assert_eq!(tried[0]["last_error"], "address_refused");
+    assert_eq!(tried[0]["last_status"], Value::Null);
+    assert!(listener.accept().is_err(), "nobody came");
+    let ready: Value = send("GET", &format!("{}/readyz", world.service.admin), &[], None).json();
+    assert_eq!(ready["checks"]["webhooks"], "delivers", "{ready}");
+    let metrics = send("GET", &format!("{}/metrics", world.service.admin), &[], None).text;
+    assert!(metrics.contains("gatehouse_webhook_attempts_total{outcome=\"retried\"}"), "{metrics}");
+    let log = world.service.log();
+    let line = log.iter().find(|line| line.contains("a webhook was attempted")).unwrap();
+    assert!(line.contains(&tenant.id) && line.contains(&id), "{line}");
+    assert!(!log.concat().contains("planted"), "no address is in the log");
 }

@@ -369,36 +369,28 @@ impl TenantTx<'_> {
 }
 
 impl Within<'_> {
-    /// Has one delivery of an endpoint made again, from the first attempt on and under the same id; one that waits goes on
-    /// waiting. `None` where there is no such delivery.
+    /// Has one delivery of an endpoint made again, whatever became of it: now, from the first attempt on, and under the same
+    /// id. `None` where there is no such delivery.
     pub async fn replay_delivery(
         &mut self,
         endpoint: WebhookId,
         delivery: Uuid,
     ) -> Result<Option<Delivery>, Error> {
-        let again = sqlx::query(
+        let again: Option<Delivery> = sqlx::query_as(
             "UPDATE webhook_deliveries SET state = 'pending', attempt = 0, due_at = now(), delivered_at = NULL
-             WHERE tenant_id = $1 AND endpoint_id = $2 AND id = $3 AND state <> 'pending'",
-        )
-        .bind(self.tenant.as_uuid())
-        .bind(endpoint.as_uuid())
-        .bind(delivery)
-        .execute(&mut *self.connection)
-        .await?;
-        if again.rows_affected() > 0 {
-            let told = json!({"new": {"delivery": delivery}});
-            self.audit_change("webhook.replay", "webhook", endpoint, told).await?;
-        }
-        let found = sqlx::query_as(
-            "SELECT id, event_id, event_kind, state, attempt, last_status, last_error, due_at, created_at, delivered_at
-             FROM webhook_deliveries WHERE tenant_id = $1 AND endpoint_id = $2 AND id = $3",
+             WHERE tenant_id = $1 AND endpoint_id = $2 AND id = $3
+             RETURNING id, event_id, event_kind, state, attempt, last_status, last_error, due_at, created_at, delivered_at",
         )
         .bind(self.tenant.as_uuid())
         .bind(endpoint.as_uuid())
         .bind(delivery)
         .fetch_optional(&mut *self.connection)
         .await?;
-        Ok(found)
+        if again.is_some() {
+            let told = json!({"new": {"delivery": delivery}});
+            self.audit_change("webhook.replay", "webhook", endpoint, told).await?;
+        }
+        Ok(again)
     }
 
     /// Has all deliveries of an endpoint made again that failed and whose events came at `since` or later, the oldest first
