@@ -110,6 +110,7 @@ impl Agent {
             | Event::ExecutionRetried(_)
             | Event::ExecutionGivenUp(_)
             | Event::ExecutionCancelled(_)
+            | Event::ExecutionReplayed(_)
             | Event::QuotaThresholdReached(_)
             | Event::TenantErased(_)
             | Event::AuditRecorded(_) => return Err(illegal),

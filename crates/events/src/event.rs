@@ -237,6 +237,7 @@ events! {
     ExecutionRetried(ExecutionEnded),
     ExecutionGivenUp(ExecutionEnded),
     ExecutionCancelled(ExecutionEnded),
+    ExecutionReplayed(Nothing),
     QuotaThresholdReached(QuotaThresholdReached),
     TenantErased(Nothing),
     AuditRecorded(AuditRecorded),

@@ -106,6 +106,14 @@ impl Execution {
             Event::ExecutionRetried(how) => now = now.ended(Step::Retry, how, illegal)?,
             Event::ExecutionGivenUp(how) => now = now.ended(Step::GiveUp, how, illegal)?,
             Event::ExecutionCancelled(how) => now = now.ended(Step::Cancel, how, illegal)?,
+            Event::ExecutionReplayed(_) => {
+                now.state = step(now.state, Step::Replay)?;
+                now.attempt = 0;
+                now.end_reason = None;
+                now.error = None;
+                now.started_at = None;
+                now.completed_at = None;
+            }
             Event::ExecutionSubmitted(_)
             | Event::AgentCreated(_)
             | Event::AgentUpdated(_)
@@ -183,7 +191,7 @@ mod tests {
 
     #[test]
     fn events_follow_the_table_of_states() {
-        use ExecutionState::{Completed, DeadLetter, Queued, Retry, Running};
+        use ExecutionState::{Completed, DeadLetter, Pending, Queued, Retry, Running};
         let lost = |state| Event::ExecutionLost(ExecutionLost { state, completed_at: None });
         let done = || ended(Completed, EndReason::Completed);
         let retry = || ended(Retry, EndReason::RetryAsked);
@@ -197,12 +205,16 @@ mod tests {
         check(&[submitted(), queued(), started(1), released], Some((Queued, 0)));
         check(&[submitted(), queued(), started(1), lost(Queued)], Some((Queued, 1)));
         check(&[submitted(), queued(), started(1), lost(DeadLetter)], Some((DeadLetter, 1)));
+        let replayed = || Event::ExecutionReplayed(Nothing {});
+        let given_up = || ended(DeadLetter, EndReason::Poison);
+        check(&[submitted(), queued(), started(3), given_up(), replayed()], Some((Pending, 0)));
         for bad in [
             vec![queued()],
             vec![submitted(), submitted()],
             vec![submitted(), started(1)],
             vec![submitted(), queued(), started(1), lost(Completed)],
             vec![submitted(), queued(), started(1), done(), retry()],
+            vec![submitted(), queued(), started(1), done(), replayed()],
         ] {
             check(&bad, None);
         }

@@ -112,6 +112,8 @@ kinds! {
     ExecutionGivenUp = "execution.given_up", Execution, Execution, 1;
     /// The caller ended it.
     ExecutionCancelled = "execution.cancelled", Execution, Execution, 1;
+    /// Given up, and started anew by a person.
+    ExecutionReplayed = "execution.replayed", Execution, Execution, 1;
     /// A quota of the tenant has run out so far.
     QuotaThresholdReached = "quota.threshold_reached", Tenant, Metrics, 1;
     /// All that the tenant had is gone.

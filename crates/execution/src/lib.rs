@@ -1,9 +1,10 @@
-//! Executions as data: the state machine, image names, the OCI documents that we accept, the sandbox document
+//! Executions as data: the state machine, image names, the OCI documents that we accept, the sandbox document,
 //! what the end of a run means, and what its result came from.
 //!
 //! Pure: no IO, no clock, no randomness, no async. Knows neither PostgreSQL nor Redis nor runsc's command line.
 #![warn(missing_docs)]
 
+pub mod fair;
 pub mod image;
 pub mod json;
 pub mod limits;

@@ -43,6 +43,8 @@ pub enum EndReason {
     Cancelled,
     /// The worker was lost.
     Lost,
+    /// Worker after worker was lost under it: it is not run again unless somebody says so.
+    Poison,
 }
 
 /// The text names no reason.
@@ -121,7 +123,7 @@ pub struct Outcome {
 
 impl EndReason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Completed,
         Self::Failed,
         Self::RetryAsked,
@@ -134,6 +136,7 @@ impl EndReason {
         Self::SandboxError,
         Self::Cancelled,
         Self::Lost,
+        Self::Poison,
     ];
 
     /// The stored and published spelling.
@@ -151,16 +154,18 @@ impl EndReason {
             Self::SandboxError => "sandbox_error",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
+            Self::Poison => "poison",
         }
     }
 
-    /// The event for a running execution that ended so in its `attempt` (1 is the first) of at most
-    /// `max_attempts`.
+    /// The event for a running execution that ended so in its `attempt` (1 is the first; those whose worker was lost are
+    /// not counted) of at most `max_attempts`.
     pub const fn event(self, attempt: u32, max_attempts: u32) -> Event {
         match self {
             Self::Completed => Event::Complete,
             Self::Timeout => Event::TimeOut,
             Self::Cancelled => Event::Cancel,
+            Self::Poison => Event::GiveUp,
             Self::RetryAsked | Self::SandboxError | Self::Lost => {
                 if attempt < max_attempts {
                     Event::Retry
@@ -174,6 +179,24 @@ impl EndReason {
             | Self::DiskFull
             | Self::OutputInvalid
             | Self::ImageError => Event::Fail,
+        }
+    }
+
+    /// Whether an execution that ended for good so is one of the day's: not where the run never began, or the platform
+    /// failed.
+    pub const fn is_charged(self) -> bool {
+        match self {
+            Self::ImageError | Self::SandboxError | Self::Lost => false,
+            Self::Completed
+            | Self::Failed
+            | Self::RetryAsked
+            | Self::Timeout
+            | Self::OomKilled
+            | Self::Pids
+            | Self::DiskFull
+            | Self::OutputInvalid
+            | Self::Cancelled
+            | Self::Poison => true,
         }
     }
 }

@@ -151,6 +151,7 @@ fn events() -> Vec<Event> {
         Event::ExecutionRetried(ended(None)),
         Event::ExecutionGivenUp(ended(Some(AT))),
         Event::ExecutionCancelled(ended(Some(AT))),
+        Event::ExecutionReplayed(Nothing {}),
         Event::QuotaThresholdReached(QuotaThresholdReached {
             quota: text(),
             percent: 80,
