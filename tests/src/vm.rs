@@ -130,6 +130,13 @@ impl Vm {
         Ok(vm)
     }
 
+    /// Its linear memory.
+    pub fn memory(&mut self) -> Result<&mut [u8]> {
+        let guest = self.store.data().guest.as_ref().context("no memory")?;
+        let memory = guest.memory;
+        Ok(memory.data_mut(&mut self.store))
+    }
+
     /// Hands `document` to `on_configure`; whether it was taken.
     pub fn configure(&mut self, document: &str) -> Result<bool> {
         let root = self.store.data().root;

@@ -23,7 +23,7 @@ pub mod figures;
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench revocation     how long a revoked key still passes\n  cargo xtask bench ratelimit      every figure of the limits\n  cargo xtask bench control        what tenancy costs: row security, lists, writes, the API through the gateway\n  cargo xtask bench chaos          the chaos test again and again, each time at other moments\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
+    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench revocation     how long a revoked key still passes\n  cargo xtask bench ratelimit      every figure of the limits\n  cargo xtask bench control        what tenancy costs: row security, lists, writes, the API through the gateway\n  cargo xtask bench chaos          the chaos test again and again, each time at other moments\n  cargo xtask bench branches       which branches typical requests never take, for the filters' build\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
 )]
 pub struct Args {
     /// Which bench.
@@ -48,6 +48,8 @@ pub enum Name {
     Revocation,
     /// The store's doors and the control API behind the gateway.
     Control,
+    /// Measures nothing: counts which way the fused module's branches go, and writes `filters/branches.txt`.
+    Branches,
 }
 
 impl Name {
@@ -59,6 +61,7 @@ impl Name {
             Self::Chaos => ("gatehouse-tests", "bench-chaos"),
             Self::Revocation => ("gatehouse-tests", "bench-revocation"),
             Self::Control => ("gatehouse-tests", "bench-control"),
+            Self::Branches => ("gatehouse-tests", "bench-branches"),
         }
     }
 
@@ -67,7 +70,7 @@ impl Name {
         match self {
             Self::Revocation => &[],
             Self::Edge | Self::Ratelimit => &["gatehouse-ratelimit-sidecar", "gatehouse-load"],
-            Self::Chaos => &["gatehouse-ratelimit-sidecar"],
+            Self::Chaos | Self::Branches => &["gatehouse-ratelimit-sidecar"],
             Self::Control => {
                 &["gatehouse-control-api", "gatehouse-ratelimit-sidecar", "gatehouse-load"]
             }
@@ -77,7 +80,7 @@ impl Name {
     /// Packages whose programs are built as the tests build them: what they do is waited for, not measured.
     const fn services(self) -> &'static [&'static str] {
         match self {
-            Self::Edge | Self::Ratelimit | Self::Chaos | Self::Control => &[],
+            Self::Edge | Self::Ratelimit | Self::Chaos | Self::Control | Self::Branches => &[],
             Self::Revocation => &["gatehouse-control-api", "gatehouse-ratelimit-sidecar"],
         }
     }
@@ -86,19 +89,22 @@ impl Name {
     const fn folder(self) -> &'static str {
         match self {
             Self::Revocation => "debug",
-            Self::Edge | Self::Ratelimit | Self::Chaos | Self::Control => "release",
+            Self::Edge | Self::Ratelimit | Self::Chaos | Self::Control | Self::Branches => {
+                "release"
+            }
         }
     }
 
     /// What must be installed beside the toolchain.
     const fn parts(self) -> &'static [install::Part] {
         match self {
-            Self::Edge | Self::Ratelimit | Self::Chaos => {
-                &[install::Part::WasmTarget, install::Part::Envoy, install::Part::Redis]
+            Self::Edge | Self::Ratelimit | Self::Chaos | Self::Branches => {
+                use install::Part::{Envoy, Redis, WasmOpt, WasmTarget};
+                &[WasmTarget, WasmOpt, Envoy, Redis]
             }
             Self::Revocation | Self::Control => {
-                use install::Part::{Envoy, Postgres, Redis, WasmTarget};
-                &[WasmTarget, Envoy, Postgres, Redis]
+                use install::Part::{Envoy, Postgres, Redis, WasmOpt, WasmTarget};
+                &[WasmTarget, WasmOpt, Envoy, Postgres, Redis]
             }
         }
     }
@@ -156,7 +162,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 stack::Options { durable: args.name == Name::Control, ..test::empty("bench") };
             Some(Stack::stores(&options, &mut report)?)
         }
-        Name::Edge | Name::Ratelimit | Name::Chaos => None,
+        Name::Edge | Name::Ratelimit | Name::Chaos | Name::Branches => None,
     };
     if let Some(stores) = &stores {
         bench.env("GATEHOUSE_TEST_POSTGRES", test::postgres(stores));

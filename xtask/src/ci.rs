@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     command::catch_signals()?;
     let root = repo::root()?;
     let mut gates = Gates::new(wanted.len());
-    install::ensure(&[install::Part::WasmTarget], gates.report())?;
+    install::ensure(install::Part::OF_FILTERS, gates.report())?;
     if wanted.iter().any(|(name, _)| *name == "deny") {
         tools::ensure(tools::DENY, gates.report())?;
     }

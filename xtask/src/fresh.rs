@@ -108,7 +108,7 @@ fn bootstrap(base: &Path) -> anyhow::Result<()> {
     }
     let mut debootstrap = Command::new("debootstrap");
     debootstrap.args(["--variant=minbase", "--include", PREREQUISITES, SUITE]).arg(&half);
-    debootstrap.arg(install::runsc::archive()?);
+    debootstrap.arg(install::deb::archive()?);
     command::run(&mut debootstrap, "debootstrap", BOOTSTRAP)?;
     fs::rename(&half, base).context("moving the new root into place")
 }

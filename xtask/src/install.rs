@@ -6,10 +6,10 @@
 //! is. A second run finds everything and does nothing.
 
 pub mod apt;
+pub mod deb;
 mod envoy;
 mod find;
 mod oidc;
-pub mod runsc;
 mod schemathesis;
 
 use std::{
@@ -20,11 +20,29 @@ use std::{
 
 use anyhow::Context;
 
+use self::deb::Deb;
 pub use find::on_path;
 
 use crate::{
     command, paths, repo,
     report::{Faults, Report, exit},
+};
+
+/// gVisor's runsc of July 2024, from backports.
+const RUNSC: Deb = Deb {
+    package: "runsc",
+    suite: "bookworm-backports",
+    version: "0.0~20240729.0-4~bpo12+2",
+    program: "runsc",
+    says: "20240729",
+};
+/// Binaryen, of which the filters' build needs `wasm-opt`: another version makes other modules.
+pub const WASM_OPT: Deb = Deb {
+    package: "binaryen",
+    suite: "bookworm",
+    version: "108-1",
+    program: "wasm-opt",
+    says: "108",
 };
 
 /// Something that may have to be installed.
@@ -40,6 +58,8 @@ pub enum Part {
     Runsc,
     /// Rust's standard library for the filters.
     WasmTarget,
+    /// Binaryen's `wasm-opt`, which makes the filters small.
+    WasmOpt,
     /// A certified OpenID provider and the Node.js that runs it; for tests alone.
     OidcProvider,
     /// PgBouncer 1.18, between the store and PostgreSQL; for tests alone.
@@ -53,7 +73,10 @@ pub enum Part {
 impl Part {
     /// Everything that a whole instance needs.
     pub const ALL: &'static [Self] =
-        &[Self::Postgres, Self::Redis, Self::Envoy, Self::Runsc, Self::WasmTarget];
+        &[Self::Postgres, Self::Redis, Self::Envoy, Self::Runsc, Self::WasmTarget, Self::WasmOpt];
+
+    /// What building the filters needs.
+    pub const OF_FILTERS: &'static [Self] = &[Self::WasmTarget, Self::WasmOpt];
 
     /// What tests need besides.
     pub const OF_TESTS: &'static [Self] =
@@ -66,6 +89,7 @@ impl Part {
             Self::Envoy => "Envoy 1.40",
             Self::Runsc => "gVisor runsc 20240729",
             Self::WasmTarget => "Rust for wasm32-wasip1",
+            Self::WasmOpt => "wasm-opt 108",
             Self::OidcProvider => "OpenID provider",
             Self::PgBouncer => "PgBouncer",
             Self::PgTap => "pgTAP",
@@ -85,6 +109,9 @@ impl Part {
                 "put a runsc 20240729 (Debian bookworm-backports) on the PATH, and dpkg and apt-get for xtask to unpack it"
             }
             Self::WasmTarget => "run `rustup target add wasm32-wasip1`",
+            Self::WasmOpt => {
+                "put a wasm-opt 108 (Debian bookworm: binaryen) on the PATH, or dpkg and apt-get for xtask to unpack it"
+            }
             Self::OidcProvider | Self::Schemathesis => {
                 "install the Debian package python3-venv and run this again"
             }
@@ -106,7 +133,7 @@ impl Part {
             Self::Envoy | Self::OidcProvider | Self::Schemathesis => &["python3-venv"],
             Self::PgBouncer => &["pgbouncer"],
             Self::PgTap => &["postgresql-15-pgtap"],
-            Self::Runsc | Self::WasmTarget => &[],
+            Self::Runsc | Self::WasmTarget | Self::WasmOpt => &[],
         }
     }
 }
@@ -189,10 +216,11 @@ impl Tools {
                 self.envoy.is_some()
             }
             Part::Runsc => {
-                self.runsc = runsc::find();
+                self.runsc = RUNSC.find();
                 self.runsc.is_some()
             }
             Part::WasmTarget => wasm_target(),
+            Part::WasmOpt => WASM_OPT.find().is_some(),
             Part::OidcProvider => {
                 self.oidc = oidc::find();
                 self.oidc.is_some()
@@ -240,7 +268,8 @@ pub fn ensure(parts: &[Part], report: &mut Report) -> anyhow::Result<Tools> {
     for part in own {
         report.step(part.title(), |_| match part {
             Part::Envoy => envoy::install(),
-            Part::Runsc => runsc::install(),
+            Part::Runsc => RUNSC.install(),
+            Part::WasmOpt => WASM_OPT.install(),
             Part::WasmTarget => add_wasm_target(),
             Part::OidcProvider => oidc::install(),
             Part::Schemathesis => schemathesis::install(),
@@ -272,7 +301,7 @@ fn refuse_what_cannot_be(missing: &[Part]) -> anyhow::Result<()> {
                 apt::obstacle()
             } else {
                 match part {
-                    Part::Runsc => apt::unpack_obstacle(),
+                    Part::Runsc | Part::WasmOpt => apt::unpack_obstacle(),
                     Part::WasmTarget => find::on_path("rustup")
                         .is_none()
                         .then_some("there is no rustup to install it with"),

@@ -174,7 +174,7 @@ struct Prepared {
 
 /// Everything that is built; needs no root.
 fn prepare(report: &mut Report) -> anyhow::Result<Prepared> {
-    install::ensure(&[install::Part::WasmTarget], report)?;
+    install::ensure(install::Part::OF_FILTERS, report)?;
     let nextest = tools::ensure(tools::NEXTEST, report)?;
     let suite = report.step("Build the filter", |_| stack::build_filter())?;
     let probe = report.step("Build the probe", |_| build_probe())?;

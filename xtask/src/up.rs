@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn build() -> anyhow::Result<Built> {
     let mut report = Report::new();
     report.expect(3);
-    install::ensure(&[install::Part::WasmTarget], &mut report)?;
+    install::ensure(install::Part::OF_FILTERS, &mut report)?;
     let bin = report.step("Build the services", |_| services::build())?;
     let suite = report.step("Build the filter", |_| stack::build_filter())?;
     let agent = report.step("Build the sample agent", |_| seed::build_agent())?;

@@ -1,18 +1,22 @@
-//! `cargo xtask wasm`: builds the filters, cuts each for its hosts, holds sizes and imports.
+//! `cargo xtask wasm`: builds the filters, cuts each for its hosts, makes it small and tells the hosts' compiler which
+//! branches are rare (ADR 0042), holds sizes and imports.
 //! Knows the rules of the hosts (measured, DESIGN §3); decides nothing about requests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
+    time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::repo;
+use self::branches::{Branches, Share};
+use crate::{command, install, repo, report::Report};
 
+pub mod branches;
 pub mod module;
 pub mod probe;
 
@@ -33,6 +37,8 @@ pub struct Artifact {
     pub size_bytes: u64,
     /// Its digest, 64 hex digits.
     pub sha256: String,
+    /// How much of what was counted of branches it knows.
+    pub hints: Share,
 }
 
 /// The filters that are built.
@@ -250,13 +256,16 @@ impl Host {
 
 /// Runs it.
 pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
+    install::ensure(install::Part::OF_FILTERS, &mut Report::new())?;
     for artifact in build(&repo::root()?)? {
         println!(
-            "{}  {} bytes of {}  {}",
+            "{}  {} bytes of {}  {}  hints for {} of {} functions",
             artifact.path.display(),
             artifact.size_bytes,
             artifact.filter.max_bytes(),
-            artifact.sha256
+            artifact.sha256,
+            artifact.hints.found,
+            artifact.hints.counted
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -265,14 +274,15 @@ pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
 /// Builds each filter once and writes one module per host, with its digest beside it, to `target/wasm/`.
 /// The files are touched only when their content changes.
 pub fn build(root: &Path) -> anyhow::Result<Vec<Artifact>> {
+    let branches = Branches::read(root)?;
     let mut artifacts = Vec::new();
     for filter in Filter::ALL {
-        artifacts.extend(build_one(root, filter)?);
+        artifacts.extend(build_one(root, filter, &branches)?);
     }
     Ok(artifacts)
 }
 
-fn build_one(root: &Path, filter: Filter) -> anyhow::Result<Vec<Artifact>> {
+fn build_one(root: &Path, filter: Filter, branches: &Branches) -> anyhow::Result<Vec<Artifact>> {
     let name = filter.package();
     // One package at a time: a workspace build would unify features and bring 64-bit digits into rsa.
     let mut cargo = repo::cargo(root);
@@ -290,33 +300,93 @@ fn build_one(root: &Path, filter: Filter) -> anyhow::Result<Vec<Artifact>> {
     let whole = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
     let folder = target.join("wasm");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    filter.hosts().iter().map(|host| write(&folder, filter, *host, &whole)).collect()
+    let make = |host: &Host| {
+        let cut = cut(filter, *host, &whole)?;
+        // What judges bodies is built to be fast, not small.
+        let small = match filter {
+            Filter::Validate => cut,
+            _ => small(&folder, &host.file_name(filter), cut)?,
+        };
+        let (bytes, hints) = branches.hint(&small)?;
+        fit(filter, *host, &bytes)?;
+        write(&folder, (filter, *host), &bytes, hints)
+    };
+    filter.hosts().iter().map(make).collect()
 }
 
-fn write(folder: &Path, filter: Filter, host: Host, whole: &[u8]) -> anyhow::Result<Artifact> {
-    let bytes = fit(filter, host, whole)?;
+/// The same module in fewer instructions; made anew only where it is another one than the last time.
+fn small(folder: &Path, name: &str, module: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    let file = |what: &str| folder.join(format!("{name}.{what}"));
+    let (before, after) = (file("before"), file("after"));
+    if fs::read(&before).ok().as_ref() == Some(&module)
+        && let Ok(small) = fs::read(&after)
+    {
+        return Ok(small);
+    }
+    let wasm_opt =
+        install::WASM_OPT.find().context("there is no wasm-opt: run `cargo xtask wasm`")?;
+    // Another run may do the same: each has files of its own, and what was made lies there before what it was made of.
+    let own = |what: &str| file(&format!("{what}.{}", std::process::id()));
+    let (given, made) = (own("before"), own("after"));
+    fs::write(&given, &module).with_context(|| format!("writing {}", given.display()))?;
+    let mut command = Command::new(wasm_opt);
+    command.args(FEATURES).arg("-Oz").arg(&given).arg("-o").arg(&made);
+    command::run(&mut command, "wasm-opt", SHRINKING)?;
+    let small = fs::read(&made).with_context(|| format!("reading {}", made.display()))?;
+    // A run that is stopped between the two must not leave an old pair.
+    if before.exists() {
+        fs::remove_file(&before).with_context(|| format!("removing {}", before.display()))?;
+    }
+    for (from, to) in [(made, after), (given, before)] {
+        fs::rename(&from, &to).with_context(|| format!("writing {}", to.display()))?;
+    }
+    Ok(small)
+}
+
+/// Those of Rust's target: with all of them on, Binaryen writes what hosts refuse.
+const FEATURES: &[&str] = &[
+    "--enable-bulk-memory",
+    "--enable-multivalue",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-sign-ext",
+];
+/// The largest takes a quarter of a minute.
+const SHRINKING: Duration = Duration::from_secs(600);
+
+fn write(
+    folder: &Path,
+    (filter, host): (Filter, Host),
+    bytes: &[u8],
+    hints: Share,
+) -> anyhow::Result<Artifact> {
     let file_name = host.file_name(filter);
-    let sha256 = hex(&Sha256::digest(&bytes));
+    let sha256 = hex(&Sha256::digest(bytes));
     let path = folder.join(&file_name);
-    if fs::read(&path).ok().as_deref() != Some(&bytes) {
+    if fs::read(&path).ok().as_deref() != Some(bytes) {
         // Another run may be loading the file: replace it whole.
         let fresh = folder.join(format!("{file_name}.{}", std::process::id()));
-        fs::write(&fresh, &bytes).with_context(|| format!("writing {}", fresh.display()))?;
+        fs::write(&fresh, bytes).with_context(|| format!("writing {}", fresh.display()))?;
         fs::rename(&fresh, &path).with_context(|| format!("writing {}", path.display()))?;
     }
     let line = format!("{sha256}  {file_name}\n");
     fs::write(path.with_extension("wasm.sha256"), line).context("writing the digest")?;
-    Ok(Artifact { filter, host, path, size_bytes: bytes.len() as u64, sha256 })
+    Ok(Artifact { filter, host, path, size_bytes: bytes.len() as u64, sha256, hints })
 }
 
-/// Cuts `whole` for `host` and refuses what the host must not get.
-pub fn fit(filter: Filter, host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> {
+/// Cuts `whole` for `host`.
+fn cut(filter: Filter, host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut keep: BTreeSet<&str> = filter.exports().iter().copied().collect();
     if let (Filter::Suite | Filter::Transform, Host::Envoy) = (filter, host) {
         keep.extend(ENVELOPE_EXPORTS);
     }
-    let bytes = module::cut(whole, &keep, &host.refused())?;
-    let surface = module::surface(&bytes)?;
+    Ok(module::cut(whole, &keep, &host.refused())?)
+}
+
+/// Refuses what the host must not get.
+fn fit(filter: Filter, host: Host, bytes: &[u8]) -> anyhow::Result<()> {
+    let surface = module::surface(bytes)?;
     let mut wrong = Vec::new();
     for name in surface.imports.iter().filter(|name| !host.imports().contains(name.as_str())) {
         wrong.push(format!("it imports {name}, which {host:?} must not see"));
@@ -331,7 +401,7 @@ pub fn fit(filter: Filter, host: Host, whole: &[u8]) -> anyhow::Result<Vec<u8>> 
     if !wrong.is_empty() {
         bail!("{filter:?} for {host:?} is refused: {}", wrong.join("; "));
     }
-    Ok(bytes)
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -3,6 +3,7 @@
 //! headers, or the run is void. How the ratios are taken is in [`super::pairs`]; one chain beside itself shows what that
 //! is worth.
 
+pub mod branches;
 mod cases;
 mod costs;
 mod envoy;

@@ -8,7 +8,7 @@ use wasmparser::{ElementItems, ExternalKind, Operator, Parser, Payload, TypeRef}
 
 /// What may go wrong while cutting.
 #[derive(Debug)]
-pub struct Malformed(String);
+pub struct Malformed(pub(super) String);
 
 impl std::fmt::Display for Malformed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

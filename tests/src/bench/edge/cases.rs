@@ -162,7 +162,7 @@ pub(super) const ALL: &[Case] = &[
 ];
 
 /// The whole product in one module.
-const FULL: &str = "ours-full";
+pub(super) const FULL: &str = "ours-full";
 /// The same in four.
 const SINGLE: &str = "ours-single";
 
@@ -251,6 +251,11 @@ impl Kit {
         ])
     }
 
+    /// So many tokens of the issuer.
+    pub(super) fn tokens(&self, count: usize) -> Result<Vec<String>> {
+        self.rs.tokens(&claims(self.now)?, count)
+    }
+
     /// The variables that our VMs find.
     pub(super) fn environment() -> (&'static str, String) {
         (ours::CONTEXT_KEY, "c29tZSBrZXkgdGhhdCBpcyAzMiBieXRlcyBsb25nISE".to_owned())
@@ -317,8 +322,8 @@ impl Kit {
 const REQUEST_PHASE: &[&str] = &["ours-token", "ours-token-es", "ours-core"];
 
 /// A path without a version, and the `Accept` that names one.
-const UNVERSIONED: &str = "/api/registry/agents";
-const ACCEPTED: &str = "application/vnd.greenlang.v1+json";
+pub(super) const UNVERSIONED: &str = "/api/registry/agents";
+pub(super) const ACCEPTED: &str = "application/vnd.greenlang.v1+json";
 
 /// How the server's JSON ends.
 const JSON_END: &str = "\"last\":true}";

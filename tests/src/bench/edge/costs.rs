@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
 
-use super::{PATH, cases::Kit};
+use super::{
+    PATH,
+    cases::{FULL, Kit},
+};
 use crate::vm::{Filter, Headers, Standing, Surroundings, Vm};
 
 /// No request needs more call-outs than this.
@@ -32,7 +35,9 @@ pub(super) fn table(kit: &Kit) -> Result<String> {
         answer_all(&mut vm, kit)?;
         for kind in kinds(name) {
             vm.take_counts();
-            let mut asked = exchange(&mut vm, kit, token, name != "ours-full")?;
+            let response: &[_] = if name == FULL { TEXT } else { &[] };
+            let usual = Exchange { path: PATH, accept: "application/json", response, body: b"" };
+            let mut asked = exchange(&mut vm, kit, token, &usual)?;
             if *kind == ON_A_PASS {
                 // Passes come with the second question; how many, the sidecar says.
                 for _ in 0..MOST_CALLS {
@@ -40,7 +45,7 @@ pub(super) fn table(kit: &Kit) -> Result<String> {
                         break;
                     }
                     vm.take_counts();
-                    asked = exchange(&mut vm, kit, token, name != "ours-full")?;
+                    asked = exchange(&mut vm, kit, token, &usual)?;
                 }
                 ensure!(asked == 0, "{name}: the sidecar gives no passes");
             }
@@ -62,23 +67,40 @@ pub(super) fn table(kit: &Kit) -> Result<String> {
 
 fn kinds(name: &str) -> &'static [&'static str] {
     match name {
-        "ours-full" => {
-            &["new token of an unknown member", "known token, limit asked for", ON_A_PASS]
-        }
+        FULL => &["new token of an unknown member", "known token, limit asked for", ON_A_PASS],
         _ => &["new token", "known token"],
     }
 }
 
+/// What one request asks, and what its upstream answers.
+pub(super) struct Exchange {
+    pub(super) path: &'static str,
+    pub(super) accept: &'static str,
+    /// None: only the request is looked at.
+    pub(super) response: &'static [(&'static str, &'static str)],
+    /// Empty: only the response's headers are looked at.
+    pub(super) body: &'static [u8],
+}
+
+/// What Envoy answers by itself.
+pub(super) const TEXT: &[(&str, &str)] =
+    &[(":status", "200"), ("content-type", "text/plain"), ("content-length", "200")];
+
 /// One request and its response; how many questions the sidecar was asked.
-fn exchange(vm: &mut Vm, kit: &Kit, token: &str, request_only: bool) -> Result<usize> {
+pub(super) fn exchange(
+    vm: &mut Vm,
+    kit: &Kit,
+    token: &str,
+    Exchange { path, accept, response, body }: &Exchange,
+) -> Result<usize> {
     let bearer = format!("Bearer {token}");
     let headers = Headers::new([
         (":authority", "api.greenlang.local"),
         (":method", "GET"),
-        (":path", PATH),
+        (":path", path),
         (":scheme", "http"),
         ("user-agent", "gatehouse-bench/1"),
-        ("accept", "application/json"),
+        ("accept", accept),
         ("authorization", bearer.as_str()),
         ("x-forwarded-proto", "http"),
     ]);
@@ -92,16 +114,18 @@ fn exchange(vm: &mut Vm, kit: &Kit, token: &str, request_only: bool) -> Result<u
     }
     let standing = vm.standing(stream)?;
     ensure!(matches!(standing, Standing::Forwarded(_)), "{standing:?}");
-    if !request_only {
-        let answer =
-            [(":status", "200"), ("content-type", "text/plain"), ("content-length", "200")];
-        vm.respond(stream, Headers::new(answer))?;
+    let response = (!response.is_empty()).then(|| Headers::new(response.iter().copied()));
+    match (response, body.is_empty()) {
+        (Some(response), true) => drop(vm.respond(stream, response)?),
+        (Some(response), false) => drop(vm.deliver_response(stream, response, &[body], false)?),
+        (None, _) => {}
     }
     vm.finish(stream)?;
     Ok(asked)
 }
 
-fn answer_all(vm: &mut Vm, kit: &Kit) -> Result<usize> {
+/// Answers what was asked; how much that was.
+pub(super) fn answer_all(vm: &mut Vm, kit: &Kit) -> Result<usize> {
     let calls = vm.calls();
     for call in &calls {
         vm.answer(call.token, kit.sidecar.answer(call)?)?;
