@@ -22,6 +22,7 @@ mod store;
 mod tenancy;
 mod validate;
 mod versions;
+mod webhooks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -90,6 +91,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(conventions::GUARDS)
         .chain(tenancy::GUARDS)
         .chain(events::GUARDS)
+        .chain(webhooks::GUARDS)
         .chain(versions::GUARDS)
         .chain(validate::GUARDS)
         .chain(cli::GUARDS)
