@@ -33,8 +33,8 @@ use crate::{
 
 const DOOR: &str = "replica";
 const CONNECTIONS: u32 = 16;
-/// All that the replica may take of a read; then the primary answers.
-const ATTEMPT: Duration = Duration::from_secs(2);
+/// All that the replica may take of a read; then the primary answers. A statement has less ([`enter_reading`]).
+const ATTEMPT: Duration = Duration::from_secs(3);
 /// The primary is asked at most this long where it stands.
 const ASK: Duration = Duration::from_secs(1);
 /// A read waits at most this long for the replica, which is then left alone until it has caught up.
@@ -66,6 +66,8 @@ pub enum Why {
     Refused,
     /// The replica ended the read: what it read was to be cleaned up (SQLSTATE 40001).
     Conflict,
+    /// A statement took too long there.
+    Slow,
     /// The read failed there.
     Failed,
     /// The primary did not tell in time where it stands.
@@ -138,8 +140,15 @@ impl State {
 
 impl Why {
     /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::Behind, Self::Away, Self::Refused, Self::Conflict, Self::Failed, Self::Unasked];
+    pub const ALL: [Self; 7] = [
+        Self::Behind,
+        Self::Away,
+        Self::Refused,
+        Self::Conflict,
+        Self::Slow,
+        Self::Failed,
+        Self::Unasked,
+    ];
 
     /// Its word.
     pub const fn as_str(self) -> &'static str {
@@ -148,6 +157,7 @@ impl Why {
             Self::Away => "away",
             Self::Refused => "refused",
             Self::Conflict => "conflict",
+            Self::Slow => "slow",
             Self::Failed => "failed",
             Self::Unasked => "unasked",
         }
@@ -360,6 +370,8 @@ impl Replica {
         match (error.sqlstate().as_deref(), error) {
             // "canceling statement due to conflict with recovery", and where that is a deadlock.
             (Some("40001" | "40P01"), _) => Why::Conflict,
+            // "canceling statement due to statement timeout": of this read, and not of others.
+            (Some("57014"), _) => Why::Slow,
             (_, Error::Unavailable(error)) => self.unfit(&Unfit::Away(error)),
             _ => Why::Failed,
         }
