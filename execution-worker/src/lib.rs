@@ -13,5 +13,6 @@ pub mod image;
 pub mod process;
 pub mod pulse;
 pub mod sandbox;
+pub mod selftest;
 pub mod state_dir;
 pub mod worker;

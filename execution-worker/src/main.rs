@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use gatehouse_execution_worker::{config, enter, process, worker};
+use gatehouse_execution_worker::{config, enter, process, selftest, worker};
 use gatehouse_service::{Shutdown, Stop, config::load, exit, telemetry};
 
 #[derive(Parser)]
@@ -34,6 +34,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Tries to pass the limits of the sandbox that it is in; called by the worker itself when it starts.
+    #[command(hide = true)]
+    Probe {
+        /// Which.
+        what: String,
+    },
     /// Becomes the agent of a bundle; called by the worker itself for its driver "process".
     #[command(hide = true)]
     Enter {
@@ -51,6 +57,7 @@ enum Command {
 fn main() -> ExitCode {
     let config = match Cli::parse().command {
         Command::Serve { config } => config,
+        Command::Probe { what } => return ExitCode::from(selftest::probe(&what)),
         Command::Enter { bundle, log, tasks } => {
             return ExitCode::from(enter::enter(&bundle, &log, &tasks));
         }

@@ -89,6 +89,11 @@ impl StateDir {
         self.root.join("images")
     }
 
+    /// Where the self-test furnishes its root file system; there only while it runs.
+    pub fn selftest(&self) -> PathBuf {
+        self.root.join("selftest")
+    }
+
     /// runsc's own state.
     pub fn runsc(&self) -> PathBuf {
         self.root.join("runsc")

@@ -11,8 +11,12 @@ use crate::{
     config::Config,
     image::{self, Images},
     sandbox::{Engine, Entry, Runtime, Sandboxes},
+    selftest::{self, Unproven},
     state_dir::StateDir,
 };
+
+/// No other runtime is taken in its place.
+const MEND: &str = "use a runsc that this worker knows (of 2022 or 2024), as root, with control groups that it may limit";
 
 /// Opens the driver that `config` names, and removes what an earlier start left in `state`.
 pub async fn open(config: &Config, state: &StateDir) -> Result<Box<dyn Driver>, Stop> {
@@ -49,6 +53,17 @@ pub async fn open(config: &Config, state: &StateDir) -> Result<Box<dyn Driver>, 
         let mend = "end them by hand";
         Stop::unavailable(format!("leftovers of an earlier start: {}; {mend}", chain(&error)))
     })?;
+    let took = selftest::prove(&sandboxes, state).await.map_err(|error| {
+        let name = config.driver.name();
+        let line = format!("the driver \"{name}\" is not safe to use: {}", chain(&error));
+        match error {
+            Unproven::Limits(_) => Stop::refused(format!("{line}; {MEND}")),
+            Unproven::Files(_) | Unproven::Sandbox(_) => {
+                Stop::unavailable(format!("{line}; {MEND}"))
+            }
+        }
+    })?;
+    info!(took_ms = took.as_millis(), "the limits of sandboxes were seen to bite");
     let store = config.image_store.clone();
     let images = Images::new(store, state.images(), image::Bounds::default());
     images.sweep().map_err(|error| Stop::unavailable(chain(&error)))?;

@@ -12,6 +12,8 @@ mod recovery;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod selftest;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod system;
