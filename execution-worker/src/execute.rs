@@ -12,7 +12,7 @@ use gatehouse_execution::{
 use gatehouse_redis_kit::queue;
 use gatehouse_service::exit::chain;
 use gatehouse_store::{
-    Actor, Error as StoreError, OffsetDateTime, OpCtx, Store, executions::Claimed,
+    Actor, Error as StoreError, OffsetDateTime, OpCtx, Store, attempts, sweep::Held,
 };
 use tokio::{sync::watch, time::Instant};
 use tracing::{debug, error, info, warn};
@@ -20,11 +20,10 @@ use uuid::Uuid;
 
 use crate::{
     driver::{self, Driver, Notice, Stop, Task, Watch},
+    leases::{Leases, Why},
     pulse::Pulse,
 };
 
-/// How often a run's lease is looked up, so that a cancelled run ends.
-const LOOK: Duration = Duration::from_secs(2);
 /// Between attempts to report, while the database is away.
 const REPORT_AGAIN: Duration = Duration::from_millis(500);
 
@@ -33,6 +32,7 @@ pub struct Shared {
     pub store: Store,
     pub driver: Box<dyn Driver>,
     pub pulse: Pulse,
+    pub leases: Leases,
     /// Of this start of the worker.
     pub incarnation: String,
     /// Turns true when runs must end now and go back to the queue.
@@ -42,49 +42,66 @@ pub struct Shared {
 /// Why a run was ended from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopped {
-    /// The lease is another's, or the execution was cancelled: nothing may be reported.
+    /// The lease is another's: nothing may be reported.
     LeaseLost,
+    /// Its caller wants it ended, and is told so under this lease.
+    Cancelled,
     /// The worker goes away: the execution goes back, its attempt not counted.
     HandBack,
 }
 
 /// What became of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handled {
-    /// Done with it: acknowledge.
-    Yes,
+pub enum Claimed {
+    /// It is to be run here.
+    Yes(Box<Claim>),
+    /// Somebody else's, ended, cancelled, or without a slot: done with it.
+    No,
     /// The database is away: leave it to be claimed again.
     NotNow,
 }
 
+/// What is to be run, and in whose name.
+pub struct Claim {
+    op: OpCtx,
+    claimed: attempts::Claimed,
+}
+
 impl Shared {
-    /// Handles one message to its end.
-    pub async fn handle(&self, job: queue::Job) -> Handled {
+    /// Claims what a message names.
+    pub async fn claim(&self, job: queue::Job) -> Claimed {
         let op = self.op(job.tenant);
-        let claimed = match self.claim(&op, job).await {
-            Ok(Some(claimed)) => claimed,
-            // Somebody else's, ended, or cancelled: a message twice is the ordinary case.
-            Ok(None) => return Handled::Yes,
+        match self.try_claim(&op, job).await {
+            Ok(Some(claimed)) => Claimed::Yes(Box::new(Claim { op, claimed })),
+            // A message twice is the ordinary case.
+            Ok(None) => Claimed::No,
             Err(error) if error.is_unavailable() => {
                 warn!(execution.id = %job.execution, error = %chain(&error), "could not claim");
-                return Handled::NotNow;
+                Claimed::NotNow
             }
             Err(error) => {
                 // The row stays queued: it is offered again, a minute from now.
                 error!(execution.id = %job.execution, error = %chain(&error), "could not claim");
-                return Handled::Yes;
+                Claimed::No
             }
-        };
+        }
+    }
+
+    /// Runs what was claimed, and reports its end.
+    pub async fn run_to_end(&self, claim: Claim) {
+        let Claim { op, claimed } = claim;
         let started = Instant::now();
         match self.run(&op, &claimed).await {
             Ok(outcome) => self.report(&op, &claimed, &outcome, started).await,
+            Err(Stopped::Cancelled) => {
+                let outcome = ended(EndReason::Cancelled, "cancelled".to_owned());
+                self.report(&op, &claimed, &outcome, started).await;
+            }
             Err(Stopped::HandBack) => self.hand_back(&op, &claimed).await,
             Err(Stopped::LeaseLost) => {
                 warn!(execution.id = %claimed.execution, epoch = claimed.lease_epoch,
                     "ended a run whose lease is lost");
             }
         }
-        Handled::Yes
     }
 
     fn op(&self, tenant: TenantId) -> OpCtx {
@@ -98,14 +115,18 @@ impl Shared {
         }
     }
 
-    async fn claim(&self, op: &OpCtx, job: queue::Job) -> Result<Option<Claimed>, StoreError> {
+    async fn try_claim(
+        &self,
+        op: &OpCtx,
+        job: queue::Job,
+    ) -> Result<Option<attempts::Claimed>, StoreError> {
         let mut tx = self.store.tenant(op).await?;
         let claimed = tx.claim_execution(job.execution, &self.incarnation).await?;
         tx.commit().await?;
         Ok(claimed)
     }
 
-    async fn run(&self, op: &OpCtx, claimed: &Claimed) -> Result<Outcome, Stopped> {
+    async fn run(&self, op: &OpCtx, claimed: &attempts::Claimed) -> Result<Outcome, Stopped> {
         let Ok(epoch) = u32::try_from(claimed.lease_epoch) else {
             return Ok(broken("the lease epoch is beyond what a sandbox id holds"));
         };
@@ -154,20 +175,16 @@ impl Shared {
     }
 
     /// Ends when the run must.
-    async fn stopped(&self, op: &OpCtx, claimed: &Claimed) -> Stopped {
+    async fn stopped(&self, op: &OpCtx, claimed: &attempts::Claimed) -> Stopped {
         let mut hand_back = self.hand_back.clone();
-        let lease_taken = async {
-            loop {
-                tokio::time::sleep(LOOK).await;
-                // Away is not taken: how long away is bearable is the pulse's to say.
-                if matches!(self.holds_lease(op, claimed).await, Ok(false)) {
-                    return;
-                }
-            }
-        };
+        let (tenant, execution) = (op.tenant, claimed.execution);
+        let lease = self.leases.enter(Held { tenant, execution, lease_epoch: claimed.lease_epoch });
         tokio::select! {
             () = self.pulse.lost() => Stopped::LeaseLost,
-            () = lease_taken => Stopped::LeaseLost,
+            why = lease.ends() => match why {
+                Why::Lost => Stopped::LeaseLost,
+                Why::Cancelled => Stopped::Cancelled,
+            },
             asked = hand_back.wait_for(|asked| *asked) => {
                 drop(asked);
                 Stopped::HandBack
@@ -175,14 +192,15 @@ impl Shared {
         }
     }
 
-    async fn holds_lease(&self, op: &OpCtx, claimed: &Claimed) -> Result<bool, StoreError> {
-        let mut tx = self.store.tenant(op).await?;
-        tx.holds_lease(claimed.execution, claimed.lease_epoch).await
-    }
-
     /// Stores the outcome, again and again while the database is away. A commit whose fate is unknown is repeated,
     /// too: the second one finds that the execution is not running any more.
-    async fn report(&self, op: &OpCtx, claimed: &Claimed, outcome: &Outcome, started: Instant) {
+    async fn report(
+        &self,
+        op: &OpCtx,
+        claimed: &attempts::Claimed,
+        outcome: &Outcome,
+        started: Instant,
+    ) {
         let mut stored = self.complete(op, claimed, outcome).await;
         if let Err(error) = &stored {
             error!(execution.id = %claimed.execution, error = %chain(error), "could not report");
@@ -208,7 +226,7 @@ impl Shared {
     async fn complete(
         &self,
         op: &OpCtx,
-        claimed: &Claimed,
+        claimed: &attempts::Claimed,
         outcome: &Outcome,
     ) -> Result<Option<ExecutionState>, StoreError> {
         loop {
@@ -226,7 +244,7 @@ impl Shared {
     async fn complete_once(
         &self,
         op: &OpCtx,
-        claimed: &Claimed,
+        claimed: &attempts::Claimed,
         outcome: &Outcome,
     ) -> Result<Option<ExecutionState>, StoreError> {
         let mut tx = self.store.tenant(op).await?;
@@ -235,7 +253,7 @@ impl Shared {
         Ok(state)
     }
 
-    async fn hand_back(&self, op: &OpCtx, claimed: &Claimed) {
+    async fn hand_back(&self, op: &OpCtx, claimed: &attempts::Claimed) {
         let released = async {
             let mut tx = self.store.tenant(op).await?;
             let released = tx.release_execution(claimed.execution, claimed.lease_epoch).await?;
@@ -255,6 +273,7 @@ impl Stopped {
     /// How soon it must be over: where another may begin, at once.
     const fn urgency(self) -> Stop {
         match self {
+            Self::Cancelled => Stop::Gently,
             Self::LeaseLost | Self::HandBack => Stop::AtOnce,
         }
     }

@@ -10,6 +10,7 @@ pub mod enter;
 pub mod execute;
 pub mod feeder;
 pub mod image;
+pub mod leases;
 pub mod process;
 pub mod pulse;
 pub mod sandbox;

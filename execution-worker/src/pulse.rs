@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use gatehouse_service::{Shutdown, exit::chain};
-use gatehouse_store::{Error, Job, Store};
+use gatehouse_store::{Error, Job, Store, sweep::Swept};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -82,25 +82,24 @@ impl Pulse {
 }
 
 /// Takes leases from dead workers and has what nobody took offered again, until the shutdown.
-/// `queue_is_empty` tells a lost queue from a long one.
+/// `depth` is how many messages the queue holds: fewer than are queued tell a lost one from a long one.
 pub async fn sweep<F>(
     store: Store,
     lease: Duration,
     shutdown: Shutdown,
-    queue_is_empty: impl Fn() -> F + Send,
+    depth: impl Fn() -> F + Send,
 ) where
-    F: Future<Output = bool> + Send,
+    F: Future<Output = Option<u64>> + Send,
 {
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
             () = tokio::time::sleep(lease / 3) => {}
         }
-        let forgotten = if queue_is_empty().await { lease / 3 } else { FORGOTTEN };
-        match sweep_once(&store, lease, forgotten).await {
-            Ok((0, 0, 0)) => {}
-            Ok((requeued, given_up, offered)) => {
-                info!(requeued, given_up, offered, "swept executions without a worker");
+        match sweep_once(&store, lease, depth().await).await {
+            Ok((Swept { requeued: 0, given_up: 0, cancelled: 0 }, 0)) => {}
+            Ok((Swept { requeued, given_up, cancelled }, offered)) => {
+                info!(requeued, given_up, cancelled, offered, "swept executions without a worker");
             }
             Err(error) if error.is_unavailable() => {
                 warn!(error = %chain(&error), "could not sweep");
@@ -113,12 +112,15 @@ pub async fn sweep<F>(
 async fn sweep_once(
     store: &Store,
     lease: Duration,
-    forgotten: Duration,
-) -> Result<(u64, u64, u64), Error> {
+    depth: Option<u64>,
+) -> Result<(Swept, u64), Error> {
     let mut tx = store.system(Job::Sweep).await?;
     let swept = tx.expire_leases(lease).await?;
-    let offered = tx.unqueue_stale(forgotten).await?;
+    // The depth was read before: what was taken since makes the queue look longer, never lost.
+    let queued = tx.queued(lease / 3).await?;
+    let lost = depth.is_some_and(|depth| depth < queued);
+    let offered = tx.unqueue_stale(if lost { lease / 3 } else { FORGOTTEN }).await?;
     tx.forget_workers(GONE).await?;
     tx.commit().await?;
-    Ok((swept.requeued, swept.given_up, offered))
+    Ok((swept, offered))
 }

@@ -21,8 +21,9 @@ use uuid::Uuid;
 use crate::{
     config::Config,
     driver,
-    execute::{Handled, Shared},
+    execute::{Claimed, Shared},
     feeder,
+    leases::Leases,
     pulse::{self, Pulse},
     state_dir::{self, StateDir},
 };
@@ -36,8 +37,8 @@ const BLOCK: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(30);
 /// How often to look for those.
 const LOOK_FOR_STALE: Duration = Duration::from_secs(10);
-/// How many of those to take at once.
-const STALE_AT_ONCE: usize = 8;
+/// How many messages to take at once, where so many can be run.
+const AT_ONCE: usize = 16;
 /// How long to rest after Redis has failed.
 const REST: Duration = Duration::from_secs(1);
 /// How long ended runs may take to be cleaned up and handed back.
@@ -67,21 +68,25 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
     info!(worker = incarnation, driver = driver.name(), "started");
 
     let (hand_back, asked) = watch::channel(false);
+    let leases = Leases::default();
     let shared = Arc::new(Shared {
         store: store.clone(),
         driver,
         pulse: pulse.clone(),
+        leases: leases.clone(),
         incarnation: incarnation.clone(),
         hand_back: asked,
     });
     let mut loops = JoinSet::new();
     let beating = pulse.clone();
     let beats = tokio::spawn(async move { beating.run().await });
+    let (looking, theirs) = (store.clone(), incarnation.clone());
+    let looks = tokio::spawn(async move { leases.watch(&looking, &theirs).await });
     loops.spawn(feeder::run(store.clone(), queue.clone(), shutdown.clone()));
     let depths = queue.clone();
     loops.spawn(pulse::sweep(store.clone(), config.lease, shutdown.clone(), move || {
         let queue = depths.clone();
-        async move { feeder::depth(&queue).await.is_ok_and(|depth| depth == 0) }
+        async move { feeder::depth(&queue).await.ok() }
     }));
     let readiness = readiness(&shutdown, &store, &queue, &shared);
     let router = app::finish(admin::router(readiness), Bounds { quiet: true, ..Bounds::default() });
@@ -92,6 +97,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Stop> {
     while loops.join_next().await.is_some() {}
     // Last: until here the leases had to stand.
     beats.abort();
+    looks.abort();
     store.close().await;
     shared.driver.close();
     drop(state);
@@ -179,12 +185,18 @@ async fn consume(
                 tokio::time::sleep(REST).await;
                 continue;
             }
+            let mut places = vec![place];
+            while places.len() < AT_ONCE
+                && let Ok(more) = Arc::clone(&free).try_acquire_owned()
+            {
+                places.push(more);
+            }
             let look_for_stale = tokio::time::Instant::now() >= stale_at;
             let found = if look_for_stale {
                 stale_at = tokio::time::Instant::now() + LOOK_FOR_STALE;
-                queue.claim_stale(&shared.incarnation, STALE, STALE_AT_ONCE).await
+                queue.claim_stale(&shared.incarnation, STALE, places.len()).await
             } else {
-                queue.read(&shared.incarnation, BLOCK, 1).await
+                queue.read(&shared.incarnation, BLOCK, places.len()).await
             };
             let found = match found {
                 Ok(found) => found,
@@ -194,9 +206,8 @@ async fn consume(
                     continue;
                 }
             };
-            let mut place = Some(place);
             for delivery in found {
-                let place = match place.take() {
+                let place = match places.pop() {
                     Some(place) => place,
                     None => match Arc::clone(&free).acquire_owned().await {
                         Ok(place) => place,
@@ -219,19 +230,29 @@ async fn consume(
 }
 
 async fn one(shared: &Shared, queue: &Queue, delivery: Delivery) {
-    let handled = match delivery.job {
-        Ok(job) => shared.handle(job).await,
+    let claimed = match &delivery.job {
+        Ok(job) => shared.claim(*job).await,
         Err(refused) => {
-            error!(message = delivery.id, priority = %delivery.priority, error = %refused,
-                "dropped a message");
-            Handled::Yes
+            warn!(message = delivery.id, priority = %delivery.priority, error = %refused, "parked a message");
+            if let Err(error) = queue.park(&delivery).await {
+                warn!(message = delivery.id, error = %chain(&error), "could not park a message");
+            }
+            return;
         }
     };
-    if handled == Handled::Yes
-        && let Err(error) = queue.ack(&delivery).await
-    {
+    let claimed = match claimed {
+        Claimed::No => None,
+        Claimed::Yes(run) => Some(run),
+        // Left to be claimed again.
+        Claimed::NotNow => return,
+    };
+    // From the claim on the database says whose it is, and the message nothing.
+    if let Err(error) = queue.ack(&delivery).await {
         // Delivered again later, and found to be done.
         warn!(message = delivery.id, error = %chain(&error), "could not acknowledge");
+    }
+    if let Some(run) = claimed {
+        shared.run_to_end(*run).await;
     }
 }
 

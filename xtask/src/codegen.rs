@@ -60,6 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 pub fn rendered(root: &Path, images: &Images) -> anyhow::Result<Vec<Rendered>> {
     let mut rendered = render::all(&Document::read(root)?, images);
     rendered.extend(render::versions::pages(root)?);
+    rendered.push(render::executions::page()?);
     let documents = render::openapi::documents(root)?;
     for bodies in documents.iter().filter(|file| file.path == render::validate::DOCUMENT) {
         rendered.extend(render::validate::manifests(&bodies.text, images)?);

@@ -8,6 +8,7 @@ use gatehouse_edge::Suite;
 use serde_json::{Value, json};
 
 pub mod envoy;
+pub mod executions;
 mod image;
 pub mod istio;
 pub mod kong;

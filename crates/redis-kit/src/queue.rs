@@ -3,7 +3,14 @@
 //! push whose outcome is unknown and is repeated, harms nothing; a queue that is lost is filled again.
 //! Knows neither how executions are chosen nor how they run.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use gatehouse_contract::{ExecutionId, TenantId};
 use redis::{
@@ -16,6 +23,14 @@ use crate::link::{Address, Error, Link};
 const GROUP: &str = "workers";
 const TENANT: &str = "tenant";
 const EXECUTION: &str = "execution";
+const VERSION: &str = "v";
+/// The version of messages that is written, and the newest that is read. One without is the first.
+const WRITTEN: &str = "1";
+/// Where messages are put aside that this build cannot read; so many of them, the oldest go.
+const PARKED: &str = "parked";
+const PARKED_MOST: u32 = 1000;
+/// Each so many reads one message of a less urgent stream comes first, of each in turn: however much is urgent, they go on.
+const LESS_URGENT: usize = 8;
 /// A blocking read waits this much longer for its answer than it asked Redis to block.
 const BLOCK_SLACK: Duration = Duration::from_secs(2);
 
@@ -41,10 +56,16 @@ pub struct Job {
     pub execution: ExecutionId,
 }
 
-/// The message is not one of ours; [`Queue::ack`] it to be rid of it.
+/// The message cannot be read here; [`Queue::park`] puts it aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the message names no tenant and execution")]
-pub struct Undecodable;
+pub enum Undecodable {
+    /// Not one of ours.
+    #[error("the message names no tenant and execution")]
+    Foreign,
+    /// Of a later build.
+    #[error("the message is of a later version")]
+    Newer,
+}
 
 /// A message that this consumer holds until it is acknowledged or claimed by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +76,8 @@ pub struct Delivery {
     pub priority: Priority,
     /// What it says.
     pub job: Result<Job, Undecodable>,
+    /// All of it, where that cannot be read.
+    fields: Vec<(String, Vec<u8>)>,
 }
 
 /// The streams, through two connections: a blocking read would hold up everything behind it.
@@ -62,6 +85,7 @@ pub struct Delivery {
 pub struct Queue {
     commands: Link,
     reads: Link,
+    turns: Arc<AtomicUsize>,
     prefix: String,
 }
 
@@ -78,6 +102,26 @@ impl Priority {
             Self::P1 => "p1",
             Self::P2 => "p2",
             Self::P3 => "p3",
+        }
+    }
+
+    /// The priority of a number; what is less urgent than the last is the last.
+    pub const fn of(number: u8) -> Self {
+        match number {
+            0 => Self::P0,
+            1 => Self::P1,
+            2 => Self::P2,
+            _ => Self::P3,
+        }
+    }
+
+    /// Its number: 0 to 3.
+    pub const fn number(self) -> usize {
+        match self {
+            Self::P0 => 0,
+            Self::P1 => 1,
+            Self::P2 => 2,
+            Self::P3 => 3,
         }
     }
 }
@@ -114,6 +158,7 @@ impl Queue {
         let queue = Self {
             commands: Link::new(&address, timeout)?,
             reads: Link::new(&address, timeout)?,
+            turns: Arc::default(),
             prefix: prefix.to_owned(),
         };
         queue.ensure_groups().await?;
@@ -142,14 +187,30 @@ impl Queue {
     /// # Errors
     /// See [`Error`].
     pub async fn push(&self, priority: Priority, job: &Job) -> Result<String, Error> {
-        let mut add = cmd("XADD");
-        add.arg(self.key(priority)).arg("*");
-        add.arg(TENANT).arg(job.tenant.to_string());
-        add.arg(EXECUTION).arg(job.execution.to_string());
-        self.commands.query(&add).await
+        self.commands.query(&self.add(priority, job)).await
     }
 
-    /// The next messages for `consumer`, the most urgent first; waits up to `block` when there are none. At most
+    /// Adds many in one round trip, in this order. After an error any of them may be there, as with [`Self::push`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn push_all(&self, jobs: &[(Priority, Job)]) -> Result<(), Error> {
+        let mut all = pipe();
+        for (priority, job) in jobs {
+            all.add_command(self.add(*priority, job)).ignore();
+        }
+        if jobs.is_empty() { Ok(()) } else { self.commands.pipe(&all).await }
+    }
+
+    fn add(&self, priority: Priority, job: &Job) -> redis::Cmd {
+        let mut add = cmd("XADD");
+        add.arg(self.key(priority)).arg("*").arg(VERSION).arg(WRITTEN);
+        add.arg(TENANT).arg(job.tenant.to_string());
+        add.arg(EXECUTION).arg(job.execution.to_string());
+        add
+    }
+
+    /// The next messages for `consumer`, the most urgent first but for one of a less urgent stream now and then; waits up to `block` when there are none. At most
     /// `count`, except that a wait which several streams end at once may bring one from each of them.
     /// Call it from one task per queue: reads wait for each other.
     ///
@@ -181,12 +242,20 @@ impl Queue {
         count: usize,
     ) -> Result<Vec<Delivery>, Error> {
         let mut found = Vec::new();
-        for priority in Priority::ALL {
-            let left = count.saturating_sub(found.len());
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let first = if turn % LESS_URGENT == LESS_URGENT - 1 {
+            let less = [Priority::P1, Priority::P2, Priority::P3];
+            less.get(turn / LESS_URGENT % less.len()).map(|priority| (*priority, 1))
+        } else {
+            None
+        };
+        let all = Priority::ALL.iter().map(|priority| (*priority, count));
+        for (priority, most) in first.into_iter().chain(all) {
+            let left = count.saturating_sub(found.len()).min(most);
             if left == 0 {
                 return Ok(found);
             }
-            let read = self.read_command(consumer, None, left, &[*priority]);
+            let read = self.read_command(consumer, None, left, &[priority]);
             let reply: Option<StreamReadReply> = self.commands.query(&read).await?;
             self.decode(reply, &mut found);
         }
@@ -233,6 +302,35 @@ impl Queue {
         both.cmd("XACK").arg(&key).arg(GROUP).arg(&delivery.id).ignore();
         both.cmd("XDEL").arg(&key).arg(&delivery.id).ignore();
         self.commands.pipe(&both).await
+    }
+
+    /// Ends a message that cannot be read, and keeps what it said beside the streams, with the last of its kind: whoever
+    /// looks after the queue finds it there, and nobody runs into it again.
+    ///
+    /// # Errors
+    /// See [`Error`]; doing it again keeps it twice.
+    pub async fn park(&self, delivery: &Delivery) -> Result<(), Error> {
+        let key = self.key(delivery.priority);
+        let mut all = pipe();
+        all.atomic();
+        let add = all.cmd("XADD").arg(format!("{}{PARKED}", self.prefix));
+        add.arg("MAXLEN").arg("~").arg(PARKED_MOST).arg("*");
+        add.arg("from").arg(delivery.priority.as_str()).arg("id").arg(&delivery.id);
+        for (name, value) in &delivery.fields {
+            add.arg(format!("field:{name}")).arg(value.as_slice());
+        }
+        add.ignore();
+        all.cmd("XACK").arg(&key).arg(GROUP).arg(&delivery.id).ignore();
+        all.cmd("XDEL").arg(&key).arg(&delivery.id).ignore();
+        self.commands.pipe(&all).await
+    }
+
+    /// How many messages were put aside and are still kept.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn parked(&self) -> Result<u64, Error> {
+        self.commands.query(cmd("XLEN").arg(format!("{}{PARKED}", self.prefix))).await
     }
 
     /// Takes over up to `count` messages that another consumer (or this one before a restart) has held for
@@ -284,6 +382,18 @@ impl Queue {
         self.commands.query(cmd("XLEN").arg(self.key(priority))).await
     }
 
+    /// [`Self::depth`] of every priority, in one round trip.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn depths(&self) -> Result<[u32; 4], Error> {
+        let mut all = pipe();
+        for priority in Priority::ALL {
+            all.cmd("XLEN").arg(self.key(*priority));
+        }
+        self.commands.pipe(&all).await
+    }
+
     fn key(&self, priority: Priority) -> String {
         format!("{}{priority}", self.prefix)
     }
@@ -299,15 +409,34 @@ impl Queue {
 }
 
 fn delivery(priority: Priority, message: StreamId) -> Delivery {
-    let field = |name: &str| match message.map.get(name) {
-        Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).map_err(|_| Undecodable),
-        _ => Err(Undecodable),
+    let job = job(&message);
+    let fields = match job {
+        Ok(_) => Vec::new(),
+        Err(_) => message.map.into_iter().filter_map(bytes).collect(),
     };
-    let job = field(TENANT).and_then(|tenant| {
-        Ok(Job {
-            tenant: tenant.parse().map_err(|_| Undecodable)?,
-            execution: field(EXECUTION)?.parse().map_err(|_| Undecodable)?,
-        })
-    });
-    Delivery { id: message.id, priority, job }
+    Delivery { id: message.id, priority, job, fields }
+}
+
+fn job(message: &StreamId) -> Result<Job, Undecodable> {
+    let field = |name: &str| match message.map.get(name) {
+        Some(Value::BulkString(bytes)) => {
+            std::str::from_utf8(bytes).map_err(|_| Undecodable::Foreign)
+        }
+        _ => Err(Undecodable::Foreign),
+    };
+    let tenant = field(TENANT)?;
+    if message.map.contains_key(VERSION) && field(VERSION)? != WRITTEN {
+        return Err(Undecodable::Newer);
+    }
+    Ok(Job {
+        tenant: tenant.parse().map_err(|_| Undecodable::Foreign)?,
+        execution: field(EXECUTION)?.parse().map_err(|_| Undecodable::Foreign)?,
+    })
+}
+
+fn bytes((name, value): (String, Value)) -> Option<(String, Vec<u8>)> {
+    match value {
+        Value::BulkString(bytes) => Some((name, bytes)),
+        _ => None,
+    }
 }

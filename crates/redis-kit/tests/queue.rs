@@ -46,6 +46,7 @@ impl Fixture {
         for priority in Priority::ALL {
             self.run("DEL", &[&format!("{}{priority}", self.prefix)]).await;
         }
+        self.run("DEL", &[&format!("{}parked", self.prefix)]).await;
     }
 }
 
@@ -67,6 +68,23 @@ async fn delivers_the_most_urgent_first_and_no_more_than_asked() {
     assert_eq!(jobs(&t.read(2).await), [(Priority::P0, Ok(high)), (Priority::P1, Ok(default))]);
     assert_eq!(jobs(&t.read(2).await), [(Priority::P3, Ok(low))]);
     assert_eq!(jobs(&t.read(2).await), []);
+    t.end().await;
+}
+
+#[tokio::test]
+async fn however_much_is_urgent_each_less_urgent_stream_goes_on() {
+    let t = Fixture::new().await;
+    for priority in Priority::ALL {
+        for _ in 0..30 {
+            t.queue.push(*priority, &job()).await.unwrap();
+        }
+    }
+    let mut found = Vec::new();
+    for _ in 0..24 {
+        found.extend(t.read(1).await.into_iter().map(|delivery| delivery.priority));
+    }
+    let of = |priority| found.iter().filter(|found| **found == priority).count();
+    assert_eq!(Priority::ALL.iter().map(|one| of(*one)).collect::<Vec<_>>(), [21, 1, 1, 1]);
     t.end().await;
 }
 
@@ -128,17 +146,36 @@ async fn an_emptied_redis_gets_its_group_again_and_loses_no_later_push() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_not_ours_is_shown_as_such_and_can_be_ended() {
+async fn ee26_what_cannot_be_read_here_is_put_aside_and_comes_no_more() {
     let t = Fixture::new().await;
     let key = format!("{}p1", t.prefix);
     t.run("XADD", &[&key, "*", "tenant", "nobody", "execution", "nothing"]).await;
     t.run("XADD", &[&key, "*", "other", "thing"]).await;
     t.run("XADD", &[&key, "*", "tenant", "\u{0}"]).await;
+    let ours = job();
+    let (tenant, execution) = (ours.tenant.to_string(), ours.execution.to_string());
+    t.run("XADD", &[&key, "*", "v", "2", "tenant", &tenant, "execution", &execution]).await;
+    // The nearest that is read: the version of now, and a message of before there were versions.
+    t.run("XADD", &[&key, "*", "v", "1", "tenant", &tenant, "execution", &execution]).await;
+    t.run("XADD", &[&key, "*", "tenant", &tenant, "execution", &execution]).await;
     let found = t.read(8).await;
-    assert_eq!(jobs(&found), vec![(Priority::P1, Err(Undecodable)); 3]);
+    let said: Vec<_> = jobs(&found).into_iter().map(|(_, job)| job).collect();
+    let (foreign, newer) = (Err(Undecodable::Foreign), Err(Undecodable::Newer));
+    assert_eq!(said, [foreign, foreign, foreign, newer, Ok(ours), Ok(ours)]);
     for delivery in &found {
-        t.queue.ack(delivery).await.unwrap();
+        match delivery.job {
+            Ok(_) => t.queue.ack(delivery).await.unwrap(),
+            Err(_) => t.queue.park(delivery).await.unwrap(),
+        }
     }
     assert_eq!(t.queue.depth(Priority::P1).await.unwrap(), 0);
+    assert_eq!(t.queue.claim_stale("one", Duration::ZERO, 8).await.unwrap(), []);
+    assert_eq!(t.queue.parked().await.unwrap(), 4);
+    let kept = format!("{}parked", t.prefix);
+    let read = redis::cmd("XRANGE").arg(&[&kept, "-", "+"]).to_owned();
+    let kept: Vec<(String, Vec<String>)> = t.link.query(&read).await.unwrap();
+    let (_, last) = &kept[3];
+    assert_eq!(last[..4], ["from", "p1", "id", found[3].id.as_str()].map(str::to_owned));
+    assert!(last.contains(&execution), "all of it is there: {last:?}");
     t.end().await;
 }

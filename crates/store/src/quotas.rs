@@ -9,7 +9,7 @@ use gatehouse_events::{Event, event::QuotaThresholdReached};
 use serde_json::{Map, Value, json};
 use time::{Duration, OffsetDateTime};
 
-use crate::{AdminTx, Error, Within, members::Changed, usage::Counted};
+use crate::{AdminTx, Error, Within, attempts, members::Changed, usage::Counted};
 
 /// From which part of a day's calls on its tenant is warned, in percent.
 const WARNED_AT: i16 = 80;
@@ -214,6 +214,9 @@ impl AdminTx<'_> {
         let before = self.within(id).quotas().await?;
         if before == *quotas {
             return Ok(Changed::No);
+        }
+        if before.max_concurrent_executions != quotas.max_concurrent_executions {
+            attempts::keep_slots(self.connection(), id).await?;
         }
         // What is beyond what can be stored is no bound.
         let stored =

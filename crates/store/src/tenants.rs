@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    AdminTx, Error,
+    AdminTx, Error, attempts,
     members::{Changed, Tenant, TenantRow},
     paging::Page,
 };
@@ -153,6 +153,9 @@ impl AdminTx<'_> {
         let tier = tier.filter(|tier| *tier != before.tier);
         if name.is_none() && tier.is_none() {
             return Ok(Changed::No);
+        }
+        if tier.is_some() {
+            attempts::keep_slots(self.connection(), id).await?;
         }
         sqlx::query(
             "UPDATE tenants SET name = coalesce($2, name), tier = coalesce($3, tier) WHERE id = $1",

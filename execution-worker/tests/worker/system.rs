@@ -162,11 +162,11 @@ impl System {
     /// A new tenant's operations.
     pub async fn tenant(&self) -> OpCtx {
         let op = OpCtx {
-            traceparent: None,
             tenant: TenantId::new(Uuid::new_v4()),
             subject: "tester".to_owned(),
             actor: Actor::Client,
             request_id: "r1".to_owned(),
+            traceparent: None,
             now: OffsetDateTime::UNIX_EPOCH,
         };
         let slug = format!("t-{}", &op.tenant.to_string()[..8]);

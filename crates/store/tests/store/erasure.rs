@@ -16,7 +16,7 @@ use gatehouse_store::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{Db, key, keys, rows, run, with_db};
+use crate::harness::{Db, key, keys, offer, rows, run, with_db};
 
 const EMAIL: &str = "Planted.Address@example.com";
 const INPUT: &str = "planted input";
@@ -55,10 +55,7 @@ async fn plant(db: &Db, slug: &str) -> (OpCtx, ExecutionId) {
     let input = json!({"text": INPUT});
     tx.submit_execution(&NewExecution { id, agent: of.0, version: of.1, input }).await.unwrap();
     tx.commit().await.unwrap();
-    let mut job = db.store.system(Job::Feeder).await.unwrap();
-    let offers = job.take_pending(10).await.unwrap();
-    job.mark_queued(&offers).await.unwrap();
-    job.commit().await.unwrap();
+    offer(db).await;
     let mut tx = db.store.tenant(&op).await.unwrap();
     let claimed = tx.claim_execution(id, "w").await.unwrap().unwrap();
     assert_eq!(claimed.input, json!({"text": INPUT}));

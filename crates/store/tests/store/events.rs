@@ -4,25 +4,22 @@
 use std::time::Duration;
 
 use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId};
-use gatehouse_events::{Agent, Aggregate, Event, Execution, Kind, event::QuotaThresholdReached};
+use gatehouse_events::{Agent, Aggregate, Execution, Kind};
 use gatehouse_execution::{EndReason, outcome::Outcome};
 use gatehouse_store::{
-    Job, OffsetDateTime, OpCtx,
-    executions::{Claimed, NewExecution},
-    paging::Page,
-    publisher::{Unsent, What},
+    Job, OffsetDateTime, OpCtx, attempts::Claimed, dead_letters::Filter, paging::Page,
     versions::Wanted,
 };
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{Db, op, refused, run, with_db};
+use crate::harness::{Db, offer, refused, run, with_db};
 
 /// Numbers that look random and are the same in every run.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         // Knuth's MMIX; the high bits are the good ones.
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -147,15 +144,8 @@ async fn an_agent_is_what_its_events_add_up_to_at_every_time() {
     .await;
 }
 
-async fn feed(db: &Db) {
-    let mut tx = db.store.system(Job::Feeder).await.unwrap();
-    let offers = tx.take_pending(100).await.unwrap();
-    tx.mark_queued(&offers).await.unwrap();
-    tx.commit().await.unwrap();
-}
-
 /// One step of a worker, the feeder or the sweep.
-async fn move_executions(
+pub async fn move_executions(
     db: &Db,
     op: &OpCtx,
     ids: &[ExecutionId],
@@ -164,7 +154,7 @@ async fn move_executions(
 ) {
     let id = ids[dice.below(ids.len())];
     match dice.below(16) {
-        0 | 1 => feed(db).await,
+        0 | 1 => drop(offer(db).await),
         2..=6 => {
             let mut tx = db.store.tenant(op).await.unwrap();
             claims.extend(tx.claim_execution(id, "w1").await.unwrap());
@@ -185,6 +175,16 @@ async fn move_executions(
         9 => {
             let mut tx = db.store.system(Job::Sweep).await.unwrap();
             tx.unqueue_stale(Duration::ZERO).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        10 => {
+            let mut tx = db.store.tenant(op).await.unwrap();
+            tx.cancel_execution(id).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        11 => {
+            let mut tx = db.store.tenant(op).await.unwrap();
+            tx.replay_dead_letters(Filter::default(), 1).await.unwrap();
             tx.commit().await.unwrap();
         }
         _ if !claims.is_empty() => {
@@ -208,7 +208,7 @@ async fn move_executions(
             run(&mut db.root().await, "UPDATE executions SET due_at = now() WHERE state = 'retry'")
                 .await;
         }
-        _ => feed(db).await,
+        _ => drop(offer(db).await),
     }
 }
 
@@ -219,7 +219,7 @@ async fn an_execution_is_what_its_events_add_up_to_at_every_time() {
         let agent = db.agent(&a, "fuel").await;
         let mut dice = Dice(7);
         let (mut ids, mut claims, mut seen) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..12 {
+        for _ in 0..16 {
             ids.push(db.execution(&a, agent).await);
         }
         for _ in 0..200 {

@@ -4,35 +4,31 @@ use std::time::Duration;
 
 use gatehouse_contract::ExecutionId;
 use gatehouse_execution::{EndReason, ExecutionState, outcome::Outcome};
-use gatehouse_store::{Job, OpCtx, executions::Claimed, system::Swept};
+use gatehouse_store::{
+    Job, OpCtx,
+    attempts::Claimed,
+    sweep::{Held, Swept},
+};
 use serde_json::json;
 
-use crate::harness::{Db, run, with_db};
+use crate::harness::{Db, offer, offers, run, with_db};
 
-fn completed() -> Outcome {
+pub fn completed() -> Outcome {
     Outcome { reason: EndReason::Completed, output: Some(json!({"kg": 2.3})), message: None }
 }
 
-fn ended(reason: EndReason) -> Outcome {
+pub fn ended(reason: EndReason) -> Outcome {
     Outcome { reason, output: None, message: Some("why".to_owned()) }
 }
 
-async fn offer(db: &Db) -> usize {
-    let mut tx = db.store.system(Job::Feeder).await.unwrap();
-    let offers = tx.take_pending(100).await.unwrap();
-    tx.mark_queued(&offers).await.unwrap();
-    tx.commit().await.unwrap();
-    offers.len()
-}
-
-async fn claim(db: &Db, op: &OpCtx, id: ExecutionId, worker: &str) -> Option<Claimed> {
+pub async fn claim(db: &Db, op: &OpCtx, id: ExecutionId, worker: &str) -> Option<Claimed> {
     let mut tx = db.store.tenant(op).await.unwrap();
     let claimed = tx.claim_execution(id, worker).await.unwrap();
     tx.commit().await.unwrap();
     claimed
 }
 
-async fn report(
+pub async fn report(
     db: &Db,
     op: &OpCtx,
     claimed: &Claimed,
@@ -44,11 +40,11 @@ async fn report(
     state.unwrap()
 }
 
-async fn state(db: &Db, op: &OpCtx, id: ExecutionId) -> ExecutionState {
+pub async fn state(db: &Db, op: &OpCtx, id: ExecutionId) -> ExecutionState {
     db.store.tenant(op).await.unwrap().execution(id).await.unwrap().unwrap().state
 }
 
-async fn sweep(db: &Db, lease: Duration, offered: Duration) -> (Swept, u64) {
+pub async fn sweep(db: &Db, lease: Duration, offered: Duration) -> (Swept, u64) {
     let mut tx = db.store.system(Job::Sweep).await.unwrap();
     let swept = tx.expire_leases(lease).await.unwrap();
     let stale = tx.unqueue_stale(offered).await.unwrap();
@@ -56,10 +52,14 @@ async fn sweep(db: &Db, lease: Duration, offered: Duration) -> (Swept, u64) {
     (swept, stale)
 }
 
-async fn beat(db: &Db, worker: &str) {
+pub async fn beat(db: &Db, worker: &str) {
     let mut tx = db.store.system(Job::Heartbeat).await.unwrap();
     tx.beat(worker).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+async fn runs_of(db: &Db, worker: &str) -> Vec<Held> {
+    db.store.system(Job::Watch).await.unwrap().runs_of(worker).await.unwrap()
 }
 
 #[tokio::test]
@@ -126,13 +126,10 @@ async fn a_worker_that_is_faster_than_the_feeders_commit_waits_for_it() {
         let a = db.tenant("tenant-a").await;
         let id = db.execution(&a, db.agent(&a, "fuel").await).await;
         let mut feeder = db.store.system(Job::Feeder).await.unwrap();
-        let offers = feeder.take_pending(1).await.unwrap();
+        let offers = offers(&mut feeder, 1).await;
         let mut other = db.store.system(Job::Feeder).await.unwrap();
-        assert_eq!(
-            other.take_pending(1).await.unwrap(),
-            [],
-            "what one feeder holds is passed over"
-        );
+        assert!(!other.leads().await.unwrap(), "one feeder at a time");
+        drop(other);
         let (fast, again) = (db.clone(), a.clone());
         let worker = tokio::spawn(async move { claim(&fast, &again, id, "w1").await });
         // The worker is at the row's lock: that is the state to wait for, not a time.
@@ -165,17 +162,16 @@ async fn a_lost_worker_loses_its_lease_and_its_late_result_does_not_count() {
         assert_eq!(sweep(&db, minute, minute).await, (Swept::default(), 0), "it beats");
         run(&mut db.root().await, "UPDATE worker_heartbeats SET beat_at = now() - interval '61 s'")
             .await;
-        let requeued = Swept { requeued: 1, given_up: 0 };
+        let requeued = Swept { requeued: 1, ..Swept::default() };
         assert_eq!(sweep(&db, minute, minute).await, (requeued, 1), "and is offered again at once");
         assert_eq!(state(&db, &a, id).await, ExecutionState::Pending);
         offer(&db).await;
         beat(&db, "w2").await;
         let second = claim(&db, &a, id, "w2").await.unwrap();
         assert_eq!((second.lease_epoch, second.attempt), (2, 2));
-        let mut tx = db.store.tenant(&a).await.unwrap();
-        assert!(!tx.holds_lease(id, first.lease_epoch).await.unwrap());
-        assert!(tx.holds_lease(id, second.lease_epoch).await.unwrap());
-        drop(tx);
+        let held = Held { tenant: a.tenant, execution: id, lease_epoch: second.lease_epoch };
+        assert_eq!(runs_of(&db, "w2").await, [held]);
+        assert_eq!(runs_of(&db, "w1").await, []);
         assert_eq!(report(&db, &a, &first, &ended(EndReason::Failed)).await, None);
         let done = report(&db, &a, &second, &completed()).await;
         assert_eq!(done, Some(ExecutionState::Completed));
@@ -184,7 +180,7 @@ async fn a_lost_worker_loses_its_lease_and_its_late_result_does_not_count() {
 }
 
 #[tokio::test]
-async fn an_execution_that_loses_every_worker_is_given_up() {
+async fn ee25_an_execution_that_loses_worker_after_worker_is_given_up_as_poison() {
     with_db(async |db| {
         let a = db.tenant("tenant-a").await;
         let id = db.execution(&a, db.agent(&a, "fuel").await).await;
@@ -196,7 +192,7 @@ async fn an_execution_that_loses_every_worker_is_given_up() {
         }
         let stored = db.store.tenant(&a).await.unwrap().execution(id).await.unwrap().unwrap();
         assert_eq!(stored.state, ExecutionState::DeadLetter);
-        assert_eq!(stored.end_reason, Some(EndReason::Lost));
+        assert_eq!(stored.end_reason, Some(EndReason::Poison));
         assert!(stored.completed_at.is_some());
     })
     .await;

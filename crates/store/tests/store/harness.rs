@@ -1,15 +1,17 @@
 //! A database per test, and hands for each role.
 //! Knows nothing of what is tested.
 
-use std::{ops::Deref, panic::resume_unwind, sync::Arc};
+use std::{ops::Deref, panic::resume_unwind, sync::Arc, time::Duration};
 
 use gatehouse_contract::{
     AgentId, AgentVersionId, ApiKeyId, ExecutionId, Role, Roles, TenantId, Tier,
 };
+use gatehouse_execution::fair::{LEVELS, Room, Turns};
 use gatehouse_store::{
-    Actor, MasterKeys, OffsetDateTime, OpCtx, Store, Urls,
+    Actor, Job, MasterKeys, OffsetDateTime, OpCtx, Store, SystemTx, Urls,
     api_keys::{KeyMark, NewApiKey},
     executions::NewExecution,
+    feeder::Offer,
     migrate,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -189,6 +191,24 @@ impl Db {
     }
 }
 
+/// Chooses as the feeder would where each stream has room for so many; they are kept until `tx` ends.
+pub async fn offers(tx: &mut SystemTx, free: u32) -> Vec<Offer> {
+    assert!(tx.leads().await.unwrap());
+    let waiting = tx.who_waits([Uuid::nil(); LEVELS]).await.unwrap();
+    let rooms = [Room { free, empty: false }; LEVELS];
+    let chosen = Turns::default().choose(Duration::ZERO, &waiting, rooms);
+    tx.take(&chosen).await.unwrap()
+}
+
+/// Offers what waits, and returns how many that were.
+pub async fn offer(db: &Db) -> usize {
+    let mut tx = db.store.system(Job::Feeder).await.unwrap();
+    let offers = offers(&mut tx, 100).await;
+    tx.mark_queued(&offers).await.unwrap();
+    tx.commit().await.unwrap();
+    offers.len()
+}
+
 /// A viewer's key that nobody owns.
 pub fn key(id: Uuid) -> NewApiKey<'static> {
     NewApiKey {
@@ -209,6 +229,7 @@ pub fn op(tenant: TenantId) -> OpCtx {
         subject: "tester".to_owned(),
         actor: Actor::Client,
         request_id: "r1".to_owned(),
+        traceparent: None,
         now: OffsetDateTime::UNIX_EPOCH,
     }
 }
@@ -229,7 +250,6 @@ pub async fn rows(connection: &mut PgConnection, statement: &str) -> usize {
         .fetch_all(connection)
         .await
         .expect(statement)
-        traceparent: None,
         .len()
 }
 

@@ -6,6 +6,8 @@ mod catalog;
 #[cfg(test)]
 mod credentials;
 #[cfg(test)]
+mod dead_letters;
+#[cfg(test)]
 mod deliveries;
 #[cfg(test)]
 mod doors;
@@ -36,15 +38,17 @@ mod plans;
 #[cfg(test)]
 mod proof;
 #[cfg(test)]
-mod quotas;
-#[cfg(test)]
 mod publisher;
+#[cfg(test)]
+mod quotas;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod seals;
 #[cfg(test)]
 mod sign_in;
+#[cfg(test)]
+mod slots;
 #[cfg(test)]
 mod tenancy;
 #[cfg(test)]
