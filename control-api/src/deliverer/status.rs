@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,6 +13,9 @@ use gatehouse_store::deliveries::Backlog;
 
 /// What is due and not sent for longer than this is late.
 const LATE: Duration = Duration::from_secs(60);
+
+/// What becomes of attempts.
+const OUTCOMES: [&str; 5] = ["delivered", "retried", "failed", "gone", "unsettled"];
 
 /// Shared by the deliverer and the admin listener.
 #[derive(Debug, Default)]
@@ -63,42 +65,41 @@ impl Status {
             found.map(|backlog| (backlog.due, since(backlog.oldest)));
     }
 
+    /// The lines of what waits; none while that is not known.
+    fn backlog(&self) -> String {
+        let waits = *self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((due, since)) = waits else { return String::new() };
+        let age = if due == 0 { 0.0 } else { since.elapsed().as_secs_f64() };
+        format!(
+            "# HELP gatehouse_webhooks_due Deliveries that are due and not sent, up to 10 000.\n\
+             # TYPE gatehouse_webhooks_due gauge\n\
+             gatehouse_webhooks_due {due}\n\
+             # HELP gatehouse_webhooks_oldest_due_seconds For how long the oldest of them has been.\n\
+             # TYPE gatehouse_webhooks_oldest_due_seconds gauge\n\
+             gatehouse_webhooks_oldest_due_seconds {age:.3}\n"
+        )
+    }
+
     /// The text form of Prometheus.
     pub fn render(&self) -> String {
-        let mut text = String::from(
-            "# HELP gatehouse_webhook_attempts_total Attempts to deliver, by what became of them.\n\
-             # TYPE gatehouse_webhook_attempts_total counter\n",
-        );
         let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for outcome in ["delivered", "retried", "failed", "gone", "unsettled"] {
-            let count = attempts.get(outcome).copied().unwrap_or(0);
-            // Writing to a string does not fail.
-            let _ =
-                writeln!(text, "gatehouse_webhook_attempts_total{{outcome=\"{outcome}\"}} {count}");
-        }
-        let delivered = attempts.get("delivered").copied().unwrap_or(0);
-        let seconds =
-            Duration::from_millis(self.delivered_ms.load(Ordering::Relaxed)).as_secs_f64();
-        let _ = write!(
-            text,
-            "# HELP gatehouse_webhook_lag_seconds From an event to the attempt that delivered it.\n\
+        let of = |outcome: &str| attempts.get(outcome).copied().unwrap_or(0);
+        let line = |outcome: &str| {
+            let count = of(outcome);
+            format!("gatehouse_webhook_attempts_total{{outcome=\"{outcome}\"}} {count}\n")
+        };
+        let lines = OUTCOMES.map(line).concat();
+        let (delivered, ms) = (of("delivered"), self.delivered_ms.load(Ordering::Relaxed));
+        let seconds = Duration::from_millis(ms).as_secs_f64();
+        format!(
+            "# HELP gatehouse_webhook_attempts_total Attempts to deliver, by what became of them.\n\
+             # TYPE gatehouse_webhook_attempts_total counter\n\
+             {lines}\
+             # HELP gatehouse_webhook_lag_seconds From an event to the attempt that delivered it.\n\
              # TYPE gatehouse_webhook_lag_seconds summary\n\
              gatehouse_webhook_lag_seconds_sum {seconds:.3}\n\
-             gatehouse_webhook_lag_seconds_count {delivered}\n"
-        );
-        let waits = *self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((due, since)) = waits {
-            let age = if due == 0 { 0.0 } else { since.elapsed().as_secs_f64() };
-            let _ = write!(
-                text,
-                "# HELP gatehouse_webhooks_due Deliveries that are due and not sent, up to 10 000.\n\
-                 # TYPE gatehouse_webhooks_due gauge\n\
-                 gatehouse_webhooks_due {due}\n\
-                 # HELP gatehouse_webhooks_oldest_due_seconds For how long the oldest of them has been.\n\
-                 # TYPE gatehouse_webhooks_oldest_due_seconds gauge\n\
-                 gatehouse_webhooks_oldest_due_seconds {age:.3}\n"
-            );
-        }
-        text
+             gatehouse_webhook_lag_seconds_count {delivered}\n{}",
+            self.backlog()
+        )
     }
 }
