@@ -75,7 +75,7 @@ impl Sealer {
             match ended {
                 Ok(()) => self.status.is(Stand::Follows),
                 Err(problem) => {
-                    self.status.is(Stand::Follows);
+                    self.status.is(Stand::Failing);
                     if failing {
                         debug!(error = %chain(&problem), "the audit is still not sealed from here");
                     } else {

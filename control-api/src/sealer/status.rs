@@ -8,9 +8,11 @@ use std::sync::{
 /// Where this process stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Stand {
-    /// Another process seals, or nobody can.
+    /// Another process seals, or nobody does yet.
     #[default]
     Follows,
+    /// It could seal, and what it read or wrote failed.
+    Failing,
     /// It seals.
     Leads,
 }
@@ -25,11 +27,12 @@ pub struct Status {
 }
 
 impl Status {
-    /// `leads`, `follows`, or `broken` where it leads and a tenant is left out: someone must look.
+    /// `leads`, `follows`, `failing` where the last round failed, or `broken` where it leads and a tenant is left out: someone must look.
     pub fn word(&self) -> &'static str {
         match self.stand() {
             Stand::Leads if self.broken.load(Ordering::Relaxed) > 0 => "broken",
             Stand::Follows => "follows",
+            Stand::Failing => "failing",
             Stand::Leads => "leads",
         }
     }

@@ -307,6 +307,38 @@ fn a_new_key_takes_over_from_the_one_in_the_file() {
     );
 }
 
+/// The token with another end, signed as the service signs.
+fn ending(world: &World, token: &str, expires_at_s: u64) -> String {
+    use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let (head, payload) = token.rsplit_once('.').unwrap().0.split_once('.').unwrap();
+    let read = |part: &str| -> Value {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    };
+    let mut claims = read(payload);
+    claims["exp"] = json!(expires_at_s);
+    claims["iat"] = json!(expires_at_s - 900);
+    let name = format!("gatehouse/signing-key/{}", read(head)["kid"].as_str().unwrap());
+    let sealed = world.database.query("SELECT encode(sealed_private, 'hex') FROM signing_keys");
+    let sealed: Vec<u8> = (0..sealed.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&sealed[at..at + 2], 16).unwrap())
+        .collect();
+    let keys = gatehouse_store::MasterKeys::from_file(&world.setup.dir.path().join("key")).unwrap();
+    let pair = KeyPair::from_pkcs8(&keys.open(&name, &sealed).unwrap()).unwrap();
+    let signed = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// What happens between the begin of an export and its rest.
+enum Meanwhile {
+    Nothing,
+    Revoked,
+    Expired,
+}
+
 #[test]
 fn an_export_ends_with_its_callers_right_to_it() {
     use std::io::{Read as _, Write as _};
@@ -325,7 +357,7 @@ fn an_export_ends_with_its_callers_right_to_it() {
         tenant.id
     );
     until(|| (world.database.query(&count) == "t").then_some(()));
-    let read = |revoke: bool| {
+    let read = |token: &str, meanwhile: Meanwhile| {
         let address = world.service.url.strip_prefix("http://").unwrap();
         let mut socket = std::net::TcpStream::connect(address).unwrap();
         write!(
@@ -338,10 +370,19 @@ fn an_export_ends_with_its_callers_right_to_it() {
         let mut begin = [0; 4096];
         socket.read_exact(&mut begin).unwrap();
         assert!(begin.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&begin));
-        if revoke {
-            let id = client["client_id"].as_str().unwrap();
-            let path = format!("/api/v1/factory/tenants/{}/clients/{id}/revoke-tokens", tenant.id);
-            assert_eq!(world.as_platform("POST", &path, "a test", None).status, 204);
+        match meanwhile {
+            Meanwhile::Nothing => {}
+            Meanwhile::Revoked => {
+                let id = client["client_id"].as_str().unwrap();
+                let path =
+                    format!("/api/v1/factory/tenants/{}/clients/{id}/revoke-tokens", tenant.id);
+                assert_eq!(world.as_platform("POST", &path, "a test", None).status, 204);
+            }
+            Meanwhile::Expired => {
+                let agents = || world.get(token, "/api/v1/registry/agents").status;
+                assert_eq!(agents(), 200, "it is good while the export begins");
+                until(|| (agents() == 401).then_some(()));
+            }
         }
         let mut rest = Vec::new();
         // A connection that is cut off may say so.
@@ -349,8 +390,28 @@ fn an_export_ends_with_its_callers_right_to_it() {
         let whole = String::from_utf8_lossy(&rest).contains(r#""kind":"end""#);
         (rest.len(), whole)
     };
-    let (bytes, whole) = read(false);
+    let (bytes, whole) = read(&token, Meanwhile::Nothing);
     assert!(whole && bytes > 12_000_000, "{bytes}");
-    let (cut, whole) = read(true);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    // It is over for good 60 s behind its end, for the clocks' sake.
+    let short = ending(&world, &token, now.as_secs() - 60 + 6);
+    let (cut, whole) = read(&short, Meanwhile::Expired);
     assert!(!whole && cut < bytes, "{cut} of {bytes}");
+    let (cut, whole) = read(&token, Meanwhile::Revoked);
+    assert!(!whole && cut < bytes, "{cut} of {bytes}");
+}
+
+#[test]
+fn a_seal_that_was_moved_past_rows_stops_sealing_and_says_so() {
+    let world = sealing();
+    let tenant = world.tenant("moved");
+    sealed(&world, &tenant.id);
+    until(|| (word(&world.service.admin) == "leads").then_some(()));
+    let newest = "(last_tx, last_id) = (SELECT last_tx, last_id FROM audit_seals ORDER BY 1 DESC, 2 DESC LIMIT 1)";
+    world.database.query(&format!("UPDATE audit_seals SET last_tx = last_tx + 1 WHERE {newest}"));
+    until(|| (word(&world.service.admin) == "failing").then_some(()));
+    world.database.query(&format!("UPDATE audit_seals SET last_tx = last_tx - 1 WHERE {newest}"));
+    world.user(&tenant, "viewer");
+    sealed(&world, &tenant.id);
+    until(|| (word(&world.service.admin) == "leads").then_some(()));
 }

@@ -60,6 +60,9 @@ pub enum Error {
         "the audit's seals are of another cluster; replace audit_clock_base() as docs/audit.md says"
     )]
     YoungerThanSealed,
+    /// The newest seal of the audit does not end where its last row is: somebody changed one of them.
+    #[error("the audit's newest seal was moved past rows; docs/audit.md says how to look")]
+    SealMoved,
     /// A statement failed in a way that no rule foresaw; grants and policies fail here, too.
     #[error("a statement failed")]
     Statement(#[source] sqlx::Error),

@@ -100,18 +100,27 @@ impl SystemTx {
     /// is complete: a transaction that still runs holds back those after it, and is never passed over.
     ///
     /// # Errors
-    /// [`Error::YoungerThanSealed`] where the database was restored into another cluster.
+    /// [`Error::YoungerThanSealed`] where the database was restored into another cluster, [`Error::SealMoved`] where the
+    /// newest seal does not end where its last row is: rows would be passed over.
     pub async fn unsealed(&mut self, limit: u32) -> Result<Vec<Unsealed>, Error> {
-        let (tx, id, younger): (i64, i64, bool) = sqlx::query_as(
+        // What is behind the newest seal is never looked at again: where that one ends is held against what was signed of it
+        // and against the row itself, while that is kept.
+        let (tx, id, younger, moved): (i64, i64, bool, bool) = sqlx::query_as(
             "SELECT coalesce(s.last_tx, -1), coalesce(s.last_id, -1), coalesce(s.last_tx >=
-                pg_snapshot_xmax(pg_current_snapshot())::text::bigint + audit_clock_base(), false)
+                pg_snapshot_xmax(pg_current_snapshot())::text::bigint + audit_clock_base(), false),
+                coalesce(s.last_id <> s.row_ids[cardinality(s.row_ids)] OR EXISTS (SELECT FROM tenant_audit a
+                    WHERE a.tenant_id = s.tenant_id AND a.id = s.last_id AND a.tx <> s.last_tx), false)
              FROM (SELECT) one
-             LEFT JOIN (SELECT last_tx, last_id FROM audit_seals ORDER BY last_tx DESC, last_id DESC LIMIT 1) s ON true",
+             LEFT JOIN (SELECT tenant_id, row_ids, last_tx, last_id FROM audit_seals
+                ORDER BY last_tx DESC, last_id DESC LIMIT 1) s ON true",
         )
         .fetch_one(self.connection())
         .await?;
         if younger {
             return Err(Error::YoungerThanSealed);
+        }
+        if moved {
+            return Err(Error::SealMoved);
         }
         let rows: Vec<UnsealedRow> = sqlx::query_as(
             "SELECT tx, tenant_id, id, at, subject, subject_kind, request_id, action, target_kind, target_id, reason,

@@ -176,8 +176,43 @@ async fn seals_of_another_cluster_are_said_and_its_base_mends_them() {
             ahead.tx
         );
         run(&mut db.raw("gatehouse_owner").await, &base).await;
+        // As it came with the dump.
+        let restored = format!("UPDATE tenant_audit SET tx = {}", ahead.tx);
+        run(&mut db.root().await, &restored).await;
         mutate(&db, &op).await;
         assert_eq!(unsealed(&db, 1).await.len(), 1, "what is written from now on is sealed");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_seal_that_was_moved_past_rows_is_said() {
+    with_db(async |db| {
+        let op = db.tenant("moved").await;
+        let found = unsealed(&db, 1).await;
+        let of: Vec<Row> = found.iter().map(|found| found.row.clone()).collect();
+        let mut tx = db.store.system(Job::Sealer).await.unwrap();
+        tx.insert_seal(&seal(op.tenant, 1, Digest::ZERO, 1, &of), "h", &found[0]).await.unwrap();
+        tx.commit().await.unwrap();
+        mutate(&db, &op).await;
+        let read = async || {
+            let mut tx = db.store.system(Job::Sealer).await.unwrap();
+            tx.unsealed(10).await.map(|rows| rows.len())
+        };
+        assert_eq!(read().await.unwrap(), 1);
+        for (moved, back) in [
+            ("last_tx = last_tx + 1", "last_tx = last_tx - 1"),
+            ("last_id = last_id + 1", "last_id = last_id - 1"),
+        ] {
+            let set = async |what: &str| {
+                run(&mut db.root().await, &format!("UPDATE audit_seals SET {what}")).await;
+            };
+            set(moved).await;
+            let error = read().await.unwrap_err();
+            assert!(matches!(error, Error::SealMoved), "{error:?}");
+            set(back).await;
+            assert_eq!(read().await.unwrap(), 1);
+        }
     })
     .await;
 }
