@@ -18,6 +18,8 @@ use tracing::{error, info};
 const EVERY: Duration = Duration::from_secs(3600);
 /// After a turn that failed, mostly for want of a lock.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How many kept answers end in one transaction.
+const BATCH: u32 = 5000;
 
 /// How the last turn went, for readiness.
 #[derive(Debug, Default)]
@@ -62,5 +64,12 @@ async fn turn(store: &Store) -> Result<Maintained, Error> {
     let mut tx = store.system(Job::Partitions).await?;
     let done = tx.maintain_partitions().await?;
     tx.commit().await?;
-    Ok(done)
+    loop {
+        let mut tx = store.system(Job::Partitions).await?;
+        let ended = tx.end_kept_answers(BATCH).await?;
+        tx.commit().await?;
+        if ended < u64::from(BATCH) {
+            return Ok(done);
+        }
+    }
 }

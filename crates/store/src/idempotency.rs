@@ -4,7 +4,7 @@
 
 use sqlx::PgConnection;
 
-use crate::{AdminTx, Error, OpCtx, Store, TenantTx};
+use crate::{AdminTx, Error, OpCtx, Store, SystemTx, TenantTx};
 
 /// For how long an answer is kept, in hours.
 pub const KEPT_HOURS: i32 = 24;
@@ -69,6 +69,22 @@ impl AdminTx<'_> {
     pub async fn keep_answer(&mut self, of: &Repeatable, sealed: &[u8]) -> Result<bool, Error> {
         let (connection, op, _) = self.parts();
         keep(connection, op, of, sealed).await
+    }
+}
+
+impl SystemTx {
+    /// Takes away at most `limit` kept answers whose time is over, of whichever tenant; how many that were.
+    pub async fn end_kept_answers(&mut self, limit: u32) -> Result<u64, Error> {
+        let done = sqlx::query(
+            "DELETE FROM idempotency_keys WHERE (tenant_id, key_sha256) IN (
+                SELECT tenant_id, key_sha256 FROM idempotency_keys
+                WHERE created_at <= now() - make_interval(hours => $1) ORDER BY created_at LIMIT $2)",
+        )
+        .bind(KEPT_HOURS)
+        .bind(i64::from(limit))
+        .execute(self.connection())
+        .await?;
+        Ok(done.rows_affected())
     }
 }
 

@@ -164,3 +164,37 @@ async fn only_the_job_of_partitions_may_make_them() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn kept_answers_of_silent_tenants_end_with_their_time() {
+    with_db(async |db| {
+        let (a, b) = (db.tenant("tenant-a").await, db.tenant("tenant-b").await);
+        let mut root = db.root().await;
+        for op in [&a, &b] {
+            run(
+                &mut root,
+                &format!(
+                    "INSERT INTO idempotency_keys (tenant_id, key_sha256, request_sha256, sealed_answer, created_at)
+                     SELECT '{}', sha256(age::text::bytea), sha256(''), '', now() - age
+                     FROM unnest(ARRAY[interval '23 hours 59 minutes', '24 hours', '30 days']) age",
+                    op.tenant
+                ),
+            )
+            .await;
+        }
+        let end = async |limit| {
+            let mut tx = db.store.system(Job::Partitions).await.unwrap();
+            let ended = tx.end_kept_answers(limit).await.unwrap();
+            tx.commit().await.unwrap();
+            ended
+        };
+        assert_eq!((end(3).await, end(3).await, end(3).await), (3, 1, 0));
+        assert_eq!(rows(&mut root, "SELECT FROM idempotency_keys").await, 2, "the young ones");
+        // It sees none of what they say, and no other job sees any.
+        let mut raw = db.raw("gatehouse_system").await;
+        run(&mut raw, "SET app.current_job = 'partitions'").await;
+        let answers = "SELECT sealed_answer FROM idempotency_keys";
+        assert_eq!(refused(&mut raw, answers).await, "42501");
+    })
+    .await;
+}
