@@ -52,6 +52,11 @@ impl Database {
     pub fn query(&self, statement: &str) -> String {
         psql(&self.superuser(), statement)
     }
+
+    /// As [`Self::query`], as this role.
+    pub fn query_as(&self, role: &str, statement: &str) -> String {
+        psql(&self.url(role), statement)
+    }
 }
 
 impl Drop for Database {

@@ -50,6 +50,8 @@ mod replicas;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]
+mod runbooks;
+#[cfg(test)]
 mod starts;
 #[cfg(test)]
 mod tenancy;
