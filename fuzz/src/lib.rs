@@ -5,6 +5,7 @@
 
 mod abi;
 mod corpus;
+mod export;
 mod judged;
 mod mutate;
 mod request;

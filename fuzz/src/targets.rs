@@ -4,7 +4,7 @@
 use gatehouse_authn::fuzz as authn;
 use gatehouse_edge::{Parts, Suite, path};
 
-use crate::{judged, request};
+use crate::{export, judged, request};
 
 /// One target.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     target("context", authn::context, 20_000),
     target("cookie", authn::cookie, 20_000),
     target("document", document, 1_000),
+    target("export", export::export, 1_000),
     target("header", authn::header, 20_000),
     target("header_map", request::header_map, 20_000),
     target("key_set", authn::key_set, 3_000),

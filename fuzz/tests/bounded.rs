@@ -39,6 +39,6 @@ macro_rules! targets {
 }
 
 targets! {
-    api_key authorization body claims context cookie document header header_map key_set message path query request schema
+    api_key authorization body claims context cookie document export header header_map key_set message path query request schema
     token
 }
