@@ -36,6 +36,14 @@ const RUNSC: Deb = Deb {
     program: "runsc",
     says: "20240729",
 };
+/// gVisor's runsc of December 2022, which has ptrace in systrap's place.
+const RUNSC_2022: Deb = Deb {
+    package: "runsc",
+    suite: "bookworm",
+    version: "0.0~20221219.0-2+b3",
+    program: "runsc",
+    says: "20221219",
+};
 /// Binaryen, of which the filters' build needs `wasm-opt`: another version makes other modules.
 pub const WASM_OPT: Deb = Deb {
     package: "binaryen",
@@ -56,6 +64,8 @@ pub enum Part {
     Envoy,
     /// gVisor's runsc of July 2024, which has the systrap platform.
     Runsc,
+    /// gVisor's runsc of December 2022, with which the driver must work, too; for tests alone.
+    Runsc2022,
     /// Rust's standard library for the filters.
     WasmTarget,
     /// Binaryen's `wasm-opt`, which makes the filters small.
@@ -80,7 +90,7 @@ impl Part {
 
     /// What tests need besides.
     pub const OF_TESTS: &'static [Self] =
-        &[Self::OidcProvider, Self::PgBouncer, Self::PgTap, Self::Schemathesis];
+        &[Self::OidcProvider, Self::PgBouncer, Self::PgTap, Self::Schemathesis, Self::Runsc2022];
 
     const fn title(self) -> &'static str {
         match self {
@@ -88,6 +98,7 @@ impl Part {
             Self::Redis => "Redis 7",
             Self::Envoy => "Envoy 1.40",
             Self::Runsc => "gVisor runsc 20240729",
+            Self::Runsc2022 => "gVisor runsc 20221219",
             Self::WasmTarget => "Rust for wasm32-wasip1",
             Self::WasmOpt => "wasm-opt 108",
             Self::OidcProvider => "OpenID provider",
@@ -107,6 +118,9 @@ impl Part {
             }
             Self::Runsc => {
                 "put a runsc 20240729 (Debian bookworm-backports) on the PATH, and dpkg and apt-get for xtask to unpack it"
+            }
+            Self::Runsc2022 => {
+                "put a runsc 20221219 (Debian bookworm) on the PATH, or dpkg and apt-get for xtask to unpack it"
             }
             Self::WasmTarget => "run `rustup target add wasm32-wasip1`",
             Self::WasmOpt => {
@@ -133,7 +147,7 @@ impl Part {
             Self::Envoy | Self::OidcProvider | Self::Schemathesis => &["python3-venv"],
             Self::PgBouncer => &["pgbouncer"],
             Self::PgTap => &["postgresql-15-pgtap"],
-            Self::Runsc | Self::WasmTarget | Self::WasmOpt => &[],
+            Self::Runsc | Self::Runsc2022 | Self::WasmTarget | Self::WasmOpt => &[],
         }
     }
 }
@@ -151,6 +165,8 @@ pub struct Tools {
     pub envoy: Option<PathBuf>,
     /// gVisor's `runsc`.
     pub runsc: Option<PathBuf>,
+    /// `runsc` of 2022.
+    pub runsc_2022: Option<PathBuf>,
     /// The folder of the tests' OpenID provider.
     pub oidc: Option<PathBuf>,
     /// `pgbouncer`.
@@ -183,6 +199,11 @@ impl Tools {
     /// runsc.
     pub fn runsc(&self) -> anyhow::Result<&Path> {
         asked(self.runsc.as_deref(), Part::Runsc)
+    }
+
+    /// runsc of 2022.
+    pub fn runsc_2022(&self) -> anyhow::Result<&Path> {
+        asked(self.runsc_2022.as_deref(), Part::Runsc2022)
     }
 
     /// The folder of the tests' OpenID provider.
@@ -218,6 +239,10 @@ impl Tools {
             Part::Runsc => {
                 self.runsc = RUNSC.find();
                 self.runsc.is_some()
+            }
+            Part::Runsc2022 => {
+                self.runsc_2022 = RUNSC_2022.find();
+                self.runsc_2022.is_some()
             }
             Part::WasmTarget => wasm_target(),
             Part::WasmOpt => WASM_OPT.find().is_some(),
@@ -269,6 +294,7 @@ pub fn ensure(parts: &[Part], report: &mut Report) -> anyhow::Result<Tools> {
         report.step(part.title(), |_| match part {
             Part::Envoy => envoy::install(),
             Part::Runsc => RUNSC.install(),
+            Part::Runsc2022 => RUNSC_2022.install(),
             Part::WasmOpt => WASM_OPT.install(),
             Part::WasmTarget => add_wasm_target(),
             Part::OidcProvider => oidc::install(),
@@ -301,7 +327,7 @@ fn refuse_what_cannot_be(missing: &[Part]) -> anyhow::Result<()> {
                 apt::obstacle()
             } else {
                 match part {
-                    Part::Runsc | Part::WasmOpt => apt::unpack_obstacle(),
+                    Part::Runsc | Part::Runsc2022 | Part::WasmOpt => apt::unpack_obstacle(),
                     Part::WasmTarget => find::on_path("rustup")
                         .is_none()
                         .then_some("there is no rustup to install it with"),

@@ -92,6 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_REDIS_SERVER", parts.redis_server()?)
             .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
             .env("GATEHOUSE_TEST_RUNSC", parts.runsc()?)
+            .env("GATEHOUSE_TEST_RUNSC_2022", parts.runsc_2022()?)
             .env("GATEHOUSE_TEST_OIDC", parts.oidc()?)
             .env("GATEHOUSE_TEST_SCHEMATHESIS", parts.schemathesis()?)
             .env("GATEHOUSE_TEST_SUITE", &suite)
