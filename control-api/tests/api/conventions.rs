@@ -95,7 +95,8 @@ impl Furnished {
              FROM unnest('{{pending,failed,failed}}'::text[]) AS state",
             tenant.id
         ));
-        let delivery = world.database.query("SELECT id FROM webhook_deliveries WHERE state = 'pending'");
+        let delivery =
+            world.database.query("SELECT id FROM webhook_deliveries WHERE state = 'pending'");
         let version = world
             .database
             .query(&format!("SELECT id FROM agent_versions WHERE agent_id = '{agent}'"));

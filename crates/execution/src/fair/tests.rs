@@ -1,3 +1,5 @@
+//! That turns are fair: no tenant waits for ever, shares are as the weights say, slots and budgets bound what is offered.
+
 use std::collections::VecDeque;
 
 use gatehouse_contract::TenantId;

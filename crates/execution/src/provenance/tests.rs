@@ -31,7 +31,10 @@ fn read(document: Value) -> Provenance {
 fn the_hash_of_a_document_never_changes() {
     // What was hashed once is verified for ever. Made with another program: Python's `rfc8785`, then SHA-256.
     let hash = read(document()).hash().unwrap();
-    assert_eq!(hash.to_string(), "sha256:d2c335af8532901c49a60da3bed4ce42ca84f9a50a98054249b9cb2d7544002f");
+    assert_eq!(
+        hash.to_string(),
+        "sha256:d2c335af8532901c49a60da3bed4ce42ca84f9a50a98054249b9cb2d7544002f"
+    );
 }
 
 #[test]
