@@ -15,20 +15,19 @@ use crate::{
 
 /// What a tenant's transaction begins with, in one round trip. Local to the transaction, so that the next user of the
 /// connection starts without a tenant, in our pool and in one between us and the database.
-///
-/// Nothing but a parsed id comes into the text: thirty-two hexadecimal digits and four dashes, whatever it is.
 pub fn enter(tenant: TenantId) -> AssertSqlSafe<String> {
-    AssertSqlSafe(format!(
-        "BEGIN; SET LOCAL app.current_tenant_id = '{}'; SET LOCAL statement_timeout = '5s';
-         SET LOCAL idle_in_transaction_session_timeout = '10s'",
-        tenant.as_uuid().hyphenated(),
-    ))
+    entering("BEGIN", tenant, 5)
 }
 
 /// As [`enter`], at a replica, where a read has less time: the primary is to answer what takes too long there.
 pub(crate) fn enter_reading(tenant: TenantId) -> AssertSqlSafe<String> {
+    entering("BEGIN READ ONLY", tenant, 2)
+}
+
+/// Nothing but a parsed id comes into the text: thirty-two hexadecimal digits and four dashes, whatever it is.
+fn entering(begin: &'static str, tenant: TenantId, statement_s: u8) -> AssertSqlSafe<String> {
     AssertSqlSafe(format!(
-        "BEGIN READ ONLY; SET LOCAL app.current_tenant_id = '{}'; SET LOCAL statement_timeout = '2s';
+        "{begin}; SET LOCAL app.current_tenant_id = '{}'; SET LOCAL statement_timeout = '{statement_s}s';
          SET LOCAL idle_in_transaction_session_timeout = '10s'",
         tenant.as_uuid().hyphenated(),
     ))
