@@ -46,7 +46,8 @@ GRANT ALL ON ALL SEQUENCES IN SCHEMA public
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public
     TO gatehouse_app, gatehouse_admin, gatehouse_system, gatehouse_lookup, proof_stranger;
 
--- A statement that puts a row of this owner into a table.
+-- A statement that puts a row of this owner into a table. Where policies tell by a state who works on a row, the second tenant's
+-- is one that somebody works on: of two jobs that differ in that alone, each has a letter of its own.
 CREATE FUNCTION pg_temp.insertion(tab oid, key_column text, owner uuid) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     col record;
@@ -56,6 +57,8 @@ DECLARE
     till text := (SELECT substring(pg_get_expr(relpartbound, oid) FROM $r$TO \('([^']+)'\)$r$) FROM pg_class WHERE oid = tab);
     month text := (SELECT a.attname FROM pg_inherits i JOIN pg_partitioned_table p ON p.partrelid = i.inhparent
         JOIN pg_attribute a ON a.attrelid = i.inhparent AND a.attnum = p.partattrs[0] WHERE i.inhrelid = tab);
+    worked_on boolean := EXISTS (SELECT FROM pg_policies WHERE schemaname = 'public' AND qual LIKE $r$%'running'%$r$
+        AND tablename = coalesce(pg_partition_root(tab), tab)::regclass::text);
 BEGIN
     FOR col IN
         SELECT a.attname AS name, a.atttypid::regtype::text AS type, d.oid IS NOT NULL AS has_default, a.attnotnull
@@ -67,6 +70,7 @@ BEGIN
         vals := vals || CASE
             WHEN col.name = key_column THEN quote_literal(owner) || '::uuid'
             WHEN col.name = month THEN format('%L::timestamptz - interval ''1 second''', till)
+            WHEN col.name = 'state' AND owner = 'bbbbbbbb-0000-4000-8000-000000000000' AND worked_on THEN '''running'''
             WHEN col.has_default THEN 'DEFAULT'
             ELSE CASE col.type
                 WHEN 'uuid' THEN 'gen_random_uuid()'
