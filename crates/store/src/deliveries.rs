@@ -121,6 +121,25 @@ impl Store {
     }
 }
 
+/// `waiting`: the endpoints at which something waits, found from one to the next along the index: however much waits at one, it
+/// costs the others nothing.
+macro_rules! from_endpoint_to_endpoint {
+    ($rest:literal) => {
+        concat!(
+            "WITH RECURSIVE waiting AS (
+                (SELECT tenant_id, endpoint_id FROM webhook_deliveries WHERE state = 'pending'
+                    ORDER BY tenant_id, endpoint_id LIMIT 1)
+                UNION ALL
+                SELECT n.tenant_id, n.endpoint_id FROM waiting w CROSS JOIN LATERAL (
+                    SELECT d.tenant_id, d.endpoint_id FROM webhook_deliveries d
+                    WHERE d.state = 'pending' AND (d.tenant_id, d.endpoint_id) > (w.tenant_id, w.endpoint_id)
+                    ORDER BY d.tenant_id, d.endpoint_id LIMIT 1) n),
+             ",
+            $rest
+        )
+    };
+}
+
 impl Delivering {
     /// Takes up to `endpoints` that something is due at and that nobody has, those that waited longest for their turn first,
     /// for `lease`; and of each up to `each` deliveries. [`Self::commit`] before anything is sent. Who dies meanwhile has
@@ -131,17 +150,9 @@ impl Delivering {
         each: u32,
         lease: Duration,
     ) -> Result<Vec<Round>, Error> {
-        // From endpoint to endpoint along the index: however much waits at one, it costs the others nothing.
         let taken: Vec<Taken> = sqlx::query_as(
-            "WITH RECURSIVE waiting AS (
-                (SELECT tenant_id, endpoint_id FROM webhook_deliveries WHERE state = 'pending'
-                    ORDER BY tenant_id, endpoint_id LIMIT 1)
-                UNION ALL
-                SELECT n.tenant_id, n.endpoint_id FROM waiting w CROSS JOIN LATERAL (
-                    SELECT d.tenant_id, d.endpoint_id FROM webhook_deliveries d
-                    WHERE d.state = 'pending' AND (d.tenant_id, d.endpoint_id) > (w.tenant_id, w.endpoint_id)
-                    ORDER BY d.tenant_id, d.endpoint_id LIMIT 1) n),
-             free AS (
+            from_endpoint_to_endpoint!(
+            "free AS (
                 SELECT e.tenant_id, e.id FROM waiting w
                 JOIN webhook_endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
                 WHERE e.enabled AND coalesce(e.leased_until <= clock_timestamp(), true)
@@ -152,8 +163,8 @@ impl Delivering {
                 leased_until = clock_timestamp() + $2 * interval '1 second'
              FROM free f WHERE e.tenant_id = f.tenant_id AND e.id = f.id
              RETURNING e.tenant_id, e.id, e.lease_epoch, e.url, e.sealed_secret,
-                CASE WHEN e.previous_until > clock_timestamp() THEN e.sealed_previous_secret END",
-        )
+                CASE WHEN e.previous_until > clock_timestamp() THEN e.sealed_previous_secret END"
+        ))
         .bind(i64::from(endpoints))
         .bind(lease.as_secs_f64())
         .fetch_all(self.tx.connection())
@@ -284,23 +295,16 @@ impl Delivering {
     /// What is due at endpoints that are told; what is paused waits for nobody.
     pub async fn backlog(&mut self) -> Result<Backlog, Error> {
         let (due, oldest): (i64, Option<f64>) = sqlx::query_as(
-            "WITH RECURSIVE waiting AS (
-                (SELECT tenant_id, endpoint_id FROM webhook_deliveries WHERE state = 'pending'
-                    ORDER BY tenant_id, endpoint_id LIMIT 1)
-                UNION ALL
-                SELECT n.tenant_id, n.endpoint_id FROM waiting w CROSS JOIN LATERAL (
-                    SELECT d.tenant_id, d.endpoint_id FROM webhook_deliveries d
-                    WHERE d.state = 'pending' AND (d.tenant_id, d.endpoint_id) > (w.tenant_id, w.endpoint_id)
-                    ORDER BY d.tenant_id, d.endpoint_id LIMIT 1) n),
-             due AS (
+            from_endpoint_to_endpoint!(
+            "due AS (
                 SELECT d.due_at FROM waiting w
                 JOIN webhook_endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id AND e.enabled
                 CROSS JOIN LATERAL (SELECT d.due_at FROM webhook_deliveries d
                     WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.state = 'pending'
                     AND d.due_at <= clock_timestamp() ORDER BY d.due_at LIMIT $1) d
                 LIMIT $1)
-             SELECT count(*), extract(epoch FROM clock_timestamp() - min(due_at))::float8 FROM due",
-        )
+             SELECT count(*), extract(epoch FROM clock_timestamp() - min(due_at))::float8 FROM due"
+        ))
         .bind(COUNTED)
         .fetch_one(self.tx.connection())
         .await?;
