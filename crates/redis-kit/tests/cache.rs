@@ -2,57 +2,24 @@
 
 #![cfg(test)]
 
-use std::{
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+#[path = "support/private.rs"]
+mod private;
+
+use std::time::{Duration, Instant};
 
 use gatehouse_contract::{TenantId, sidecar::Change};
 use gatehouse_redis_kit::{
-    Address, Link, acl,
+    Link,
     cache::{Documents, Place},
     feed::Writer,
 };
-use tempfile::TempDir;
 use uuid::Uuid;
+
+use private::Redis;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A server of its own for every test: the epoch has no prefix. Killed when dropped.
-struct Redis {
-    child: Child,
-    dir: TempDir,
-}
-
 impl Redis {
-    fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        let passwords =
-            acl::Passwords { admin: "test", sidecar: "test", control: "test", worker: "test" };
-        let users = acl::file(&passwords).unwrap();
-        let file = dir.path().join("redis.conf");
-        let socket = dir.path().join("redis.sock");
-        let text = format!("port 0\nunixsocket {}\nsave \"\"\n{users}", socket.display());
-        std::fs::write(&file, text).unwrap();
-        let server = std::env::var("GATEHOUSE_TEST_REDIS_SERVER")
-            .expect("GATEHOUSE_TEST_REDIS_SERVER is not set; run cargo xtask test");
-        let mut command = Command::new(server);
-        command.arg(&file).current_dir(dir.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let redis = Self { child: command.spawn().unwrap(), dir };
-        let begin = Instant::now();
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "Redis does not listen");
-            std::thread::yield_now();
-        }
-        redis
-    }
-
-    fn address(&self, user: &str) -> Address {
-        let socket = self.dir.path().join("redis.sock");
-        format!("redis+unix://{}?user={user}&pass=test", socket.display()).parse().unwrap()
-    }
-
     fn documents(&self) -> Documents {
         Documents::new(&self.address("control"), DEADLINE).unwrap()
     }
@@ -69,13 +36,6 @@ impl Redis {
         let writer = Writer::new(&redis.address("control"), DEADLINE).unwrap();
         writer.begin("e1", &[]).await.unwrap();
         (redis, writer)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 }
 

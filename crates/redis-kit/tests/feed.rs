@@ -2,61 +2,28 @@
 
 #![cfg(test)]
 
-use std::{
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+#[path = "support/private.rs"]
+mod private;
+
+use std::time::Duration;
 
 use gatehouse_contract::{
     ApiKeyId, TenantId,
     sidecar::{Change, Denied, PrincipalFacts},
 };
 use gatehouse_redis_kit::{
-    Address, Link, acl,
+    Link,
     cred::{Holder, Keys, Permissions, Projected},
     feed::{Error, Feed, News, Position, Reader, Reading, Writer},
 };
-use tempfile::TempDir;
 use uuid::Uuid;
+
+use private::Redis;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const HOUR_S: u64 = 3600;
 
-/// A server of its own for every test: a feed's keys have no prefix. Killed when dropped.
-struct Redis {
-    child: Child,
-    dir: TempDir,
-}
-
 impl Redis {
-    fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        let passwords =
-            acl::Passwords { admin: "test", sidecar: "test", control: "test", worker: "test" };
-        let users = acl::file(&passwords).unwrap();
-        let file = dir.path().join("redis.conf");
-        let socket = dir.path().join("redis.sock");
-        let text = format!("port 0\nunixsocket {}\nsave \"\"\n{users}", socket.display());
-        std::fs::write(&file, text).unwrap();
-        let server = std::env::var("GATEHOUSE_TEST_REDIS_SERVER")
-            .expect("GATEHOUSE_TEST_REDIS_SERVER is not set; run cargo xtask test");
-        let mut command = Command::new(server);
-        command.arg(&file).current_dir(dir.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let redis = Self { child: command.spawn().unwrap(), dir };
-        let begin = Instant::now();
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "Redis does not listen");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        redis
-    }
-
-    fn address(&self, user: &str) -> Address {
-        let socket = self.dir.path().join("redis.sock");
-        format!("redis+unix://{}?user={user}&pass=test", socket.display()).parse().unwrap()
-    }
-
     fn writer(&self) -> Writer {
         Writer::new(&self.address("control"), DEADLINE).unwrap()
     }
@@ -71,13 +38,6 @@ impl Redis {
         let mut cmd = redis::cmd(words.next().unwrap());
         cmd.arg(words.collect::<Vec<_>>());
         link.query(&cmd).await.unwrap()
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 }
 
