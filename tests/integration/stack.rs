@@ -38,6 +38,7 @@ fn the_path_with_redis_and_native_signatures() {
             tokens::bad_tokens_are_refused,
             roles::a_viewer_may_not_create,
             roles::versions_are_routed_or_named,
+            roles::v5_another_pin_reaches_the_gateway_and_goes_again,
             limits::decisions_are_keys_of_redis,
             executions::an_agent_runs_in_gvisor,
             executions::another_tenant_s_execution_is_a_missing_one,

@@ -1,11 +1,15 @@
 //! What a role may do, and which versions there are.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use gatehouse_contract::{Role, Tier};
-use gatehouse_tests::{http::Request, world::World};
+use gatehouse_tests::{http::Request, wait, world::World};
 use serde_json::json;
 
 use super::{AGENTS, refusal, request};
+
+const UNVERSIONED: &str = "/api/registry/agents";
 
 pub fn a_viewer_may_not_create(world: &World) -> Result<()> {
     let tenant = world.tenant(Tier::Enterprise)?;
@@ -71,4 +75,35 @@ pub fn versions_are_routed_or_named(world: &World) -> Result<()> {
     let answer = Request::new("GET", AGENTS).bearer(&token).send(world.gateway)?;
     assert_eq!((answer.status()?, answer.header("api-version").as_str()), (200, "v1"));
     Ok(())
+}
+
+/// Another pin is in force without a restart and without another token: through the control API, its outbox, the feed and the
+/// sidecar, to what each worker remembers of the caller. How soon, `cargo xtask bench revocation` measures of the same way.
+pub fn v5_another_pin_reaches_the_gateway_and_goes_again(world: &World) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let (tenant, _, token) = world.caller(Tier::Enterprise, Role::Admin)?;
+    let path = format!("/api/v1/factory/tenants/{}/version-pin", tenant.id);
+    // A pin to what is not served is none, and counted where it is met.
+    let met = || -> Result<bool> {
+        let count = || world.envoy.stat("wasmcustom.gatehouse_version_pin_not_served");
+        let before = count()?;
+        let answer = Request::new("GET", UNVERSIONED).bearer(&token).send(world.gateway)?;
+        assert_eq!((answer.status()?, answer.header("api-version").as_str()), (200, "v1"));
+        Ok(count()? > before)
+    };
+    assert!(!met()?);
+    let change = |method: &str| -> Result<Request> {
+        let shown = Request::new("GET", &path).bearer(&token).send(world.gateway)?;
+        let tag = shown.header("etag");
+        Ok(Request::new(method, &path).bearer(&token).header("If-Match", &tag))
+    };
+    let answer = change("PUT")?.json(&json!({"version": "v9"})).send(world.gateway)?;
+    assert_eq!(answer.status()?, 200, "{answer:?}");
+    wait::until("the pin at the gateway", PATIENCE, || Ok(met()?.then_some(())))?;
+    let answer = change("DELETE")?.send(world.gateway)?;
+    assert_eq!(answer.status()?, 204, "{answer:?}");
+    // Both workers: one that still had it would meet it within so many connections.
+    wait::until("the default at the gateway", PATIENCE, || {
+        Ok((0..16).map(|_| met()).collect::<Result<Vec<_>>>()?.iter().all(|met| !met).then_some(()))
+    })
 }
