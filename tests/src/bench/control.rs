@@ -5,6 +5,7 @@
 mod doors;
 mod gateway;
 mod outbox;
+mod sealed;
 
 use std::path::Path;
 
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 use gatehouse_xtask::bench::figures::Figure;
 
 use super::measured;
+use crate::world::World;
 
 /// What to run.
 #[derive(Debug, Clone, Default, clap::Parser)]
@@ -40,6 +42,7 @@ const ALL: &[(&[&str], Measure)] = &[
     (&["list_deep_ratio", "list_scale_ratio"], doors::lists),
     (&["write_ratio"], doors::write),
     (&["outbox_ratio"], outbox::measure),
+    (&["audit_sealed_p95_s"], sealed::measure),
     (&["gateway_ratio", "p95_ms_at_rate"], gateway::measure),
 ];
 
@@ -62,4 +65,15 @@ pub fn run(options: &Options) -> Result<bool> {
 /// A ratio with its floor and aim.
 fn ratio(id: &str, bounds: (f64, f64), rounds: &[f64]) -> Result<Figure> {
     Figure::new(id, "ratio", bounds, rounds).with_context(|| format!("no rounds of {id}"))
+}
+
+/// What the control API counts under this name, which has no labels.
+fn metric(world: &World, name: &str) -> Result<f64> {
+    let text = ureq::get(&format!("http://{}/metrics", world.control_admin))
+        .call()
+        .context("the metrics")?
+        .body_mut()
+        .read_to_string()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.with_context(|| format!("no {name}"))?.parse().with_context(|| name.to_owned())
 }

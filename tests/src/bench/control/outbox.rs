@@ -68,12 +68,5 @@ fn published(world: &World, tenant: &str) -> Result<f64> {
 
 /// How many were published so far.
 fn count(world: &World) -> Result<f64> {
-    let text = ureq::get(&format!("http://{}/metrics", world.control_admin))
-        .call()
-        .context("the metrics")?
-        .body_mut()
-        .read_to_string()?;
-    let mut lines = text.lines();
-    let value = lines.find_map(|line| line.strip_prefix("gatehouse_events_published_total "));
-    value.context("no count of events")?.parse().context("the count of events")
+    super::metric(world, "gatehouse_events_published_total")
 }
