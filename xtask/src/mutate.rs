@@ -15,6 +15,7 @@ mod events;
 mod functions;
 mod limits;
 mod policies;
+mod queue;
 mod record;
 mod replica;
 mod shape;
@@ -81,6 +82,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(edge::GUARDS)
         .chain(engine::GUARDS)
         .chain(limits::GUARDS)
+        .chain(queue::GUARDS)
         .chain(record::GUARDS)
         .chain(replica::GUARDS)
         .chain(shape::GUARDS)
