@@ -50,6 +50,6 @@ pub(super) const GUARDS: &[Guard] = &[
         file: "crates/store/src/sweep.rs",
         text: "WHEN e.losses + 1 >= $2 THEN 'dead_letter'",
         without: "WHEN e.losses + 1 >= $2 + 100 THEN 'dead_letter'",
-        tests: "store: dead_letters::ee25",
+        tests: "store: executions::ee25",
     },
 ];
