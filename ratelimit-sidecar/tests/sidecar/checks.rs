@@ -40,7 +40,7 @@ fn closed(free: u32) -> Value {
 
 /// Waits for the store's first word: a Redis that was just started waits for declarations.
 async fn decides(sidecar: &Sidecar) {
-    until("the store to decide", async || (sidecar.ready().await == 200).then_some(())).await;
+    sidecar.until_ready().await;
 }
 
 /// What a client would see: verdict, then every limit as `name left/of`.

@@ -97,7 +97,7 @@ fn header<'a>(answer: &'a RateLimitResponse, name: &str) -> Option<&'a str> {
 async fn a_tenants_minute_over_grpc() {
     let limits = json!({"limits": {"tiers": {"free": 12}, "burst_multiplier": 0}});
     let sidecar = Sidecar::start(&config(&redis(&env("GATEHOUSE_TEST_REDIS")), limits));
-    until("the store to decide", async || (sidecar.ready().await == 200).then_some(())).await;
+    sidecar.until_ready().await;
     let tenant = tenant();
     let mut asked = question(tenant, "free", AGENTS);
     let mut got = Vec::new();

@@ -209,6 +209,11 @@ impl Sidecar {
         answer.status().as_u16()
     }
 
+    /// It listens before its store has decided for the first time, and is not ready until then.
+    pub async fn until_ready(&self) {
+        until("readiness", async || (self.ready().await == 200).then_some(())).await;
+    }
+
     /// A counter's value.
     pub async fn metric(&self, line: &str) -> Option<u64> {
         let answer = self.client.get(format!("{}/metrics", self.admin)).send().await.unwrap();

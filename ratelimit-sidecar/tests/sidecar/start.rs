@@ -104,7 +104,7 @@ fn functions_are_loaded_by_hand_and_no_password_is_echoed() {
 async fn a_signal_ends_it_with_success() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut sidecar = Sidecar::start(&config(&memory(), json!({})));
-        assert_eq!(sidecar.ready().await, 200);
+        sidecar.until_ready().await;
         sidecar.signal(signal);
         assert_eq!(sidecar.ended(), Some(0));
     }

@@ -229,7 +229,7 @@ async fn it_is_ready_in_an_outage_while_some_tier_is_answered_without_the_store(
         let limits = json!({"limits": {"tiers": {"free": tier, "pro": {"away": "closed"},
             "enterprise": {"away": "closed"}}}});
         let sidecar = Sidecar::start(&config(&redis(&server.url("sidecar", "test")), limits));
-        until("readiness", async || (sidecar.ready().await == 200).then_some(())).await;
+        sidecar.until_ready().await;
         server.kill();
         until("the breaker to open", async || {
             (sidecar.metric("gatehouse_ratelimit_breaker_open").await == Some(1)).then_some(())
@@ -237,6 +237,6 @@ async fn it_is_ready_in_an_outage_while_some_tier_is_answered_without_the_store(
         .await;
         assert_eq!(sidecar.ready().await, ready, "{away}");
         server.restart();
-        until("readiness again", async || (sidecar.ready().await == 200).then_some(())).await;
+        sidecar.until_ready().await;
     }
 }
