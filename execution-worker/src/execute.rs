@@ -1,11 +1,11 @@
 //! One message of the queue: claim the execution, run it, report its end under the epoch of the claim.
 //! PostgreSQL decides at both ends; the message only says where to look.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use gatehouse_contract::TenantId;
 use gatehouse_execution::{
-    EndReason, ExecutionState, Limits,
+    EndReason, ExecutionState, Limits, Record,
     outcome::{Exit, Outcome, Run},
     sandbox::SandboxId,
 };
@@ -50,6 +50,12 @@ enum Stopped {
     HandBack,
 }
 
+/// A run that is over, and what it left.
+struct Ended {
+    how: Result<Outcome, Stopped>,
+    record: Record,
+}
+
 /// What became of a message.
 pub enum Claimed {
     /// It is to be run here.
@@ -90,11 +96,12 @@ impl Shared {
     pub async fn run_to_end(&self, claim: Claim) {
         let Claim { op, claimed } = claim;
         let started = Instant::now();
-        match self.run(&op, &claimed).await {
-            Ok(outcome) => self.report(&op, &claimed, &outcome, started).await,
+        let Ended { how, record } = self.run(&op, &claimed).await;
+        match how {
+            Ok(outcome) => self.report(&op, &claimed, &outcome, &record, started).await,
             Err(Stopped::Cancelled) => {
                 let outcome = ended(EndReason::Cancelled, "cancelled".to_owned());
-                self.report(&op, &claimed, &outcome, started).await;
+                self.report(&op, &claimed, &outcome, &record, started).await;
             }
             Err(Stopped::HandBack) => self.hand_back(&op, &claimed).await,
             Err(Stopped::LeaseLost) => {
@@ -126,9 +133,10 @@ impl Shared {
         Ok(claimed)
     }
 
-    async fn run(&self, op: &OpCtx, claimed: &attempts::Claimed) -> Result<Outcome, Stopped> {
+    async fn run(&self, op: &OpCtx, claimed: &attempts::Claimed) -> Ended {
         let Ok(epoch) = u32::try_from(claimed.lease_epoch) else {
-            return Ok(broken("the lease epoch is beyond what a sandbox id holds"));
+            let how = Ok(broken("the lease epoch is beyond what a sandbox id holds"));
+            return Ended { how, record: Record::default() };
         };
         let limits = Limits { timeout: claimed.timeout, ..Limits::default() };
         let task = Task {
@@ -148,8 +156,12 @@ impl Shared {
             halt.send_replace(Stop::AtOnce);
             std::future::pending().await
         };
+        let began = OnceLock::new();
         let tell = |notice| match notice {
-            Notice::Started => debug!(execution.id = %claimed.execution, "started"),
+            Notice::Started => {
+                began.get_or_init(Instant::now);
+                debug!(execution.id = %claimed.execution, "started");
+            }
             Notice::TimeRunsOut => {
                 warn!(execution.id = %claimed.execution, "used 80 % of its time");
             }
@@ -158,7 +170,10 @@ impl Shared {
             ran = self.driver.run(task, Watch { stop, tell: &tell }) => ran,
             never = stopping => never,
         };
-        match (ran, why) {
+        let wall = began.get().map(Instant::elapsed).unwrap_or_default();
+        let usage = ran.as_ref().map(|run| run.usage).unwrap_or_default();
+        let record = Record { usage, wall, provenance: None };
+        let how = match (ran, why) {
             (Ok(Run { exit: Exit::Cancelled, .. }) | Err(_), Some(why)) => Err(why),
             (Ok(run), _) => {
                 info!(execution.id = %claimed.execution, exit = ?run.exit, cpu.us = run.usage.cpu_us,
@@ -171,7 +186,8 @@ impl Shared {
                     "the driver failed");
                 Ok(broken("the sandbox could not be made"))
             }
-        }
+        };
+        Ended { how, record }
     }
 
     /// Ends when the run must.
@@ -199,14 +215,16 @@ impl Shared {
         op: &OpCtx,
         claimed: &attempts::Claimed,
         outcome: &Outcome,
+        record: &Record,
         started: Instant,
     ) {
-        let mut stored = self.complete(op, claimed, outcome).await;
+        let mut stored = self.complete(op, claimed, outcome, record).await;
         if let Err(error) = &stored {
             error!(execution.id = %claimed.execution, error = %chain(error), "could not report");
             // The database refuses this result: without it the execution would be running for ever.
             let without = ended(EndReason::OutputInvalid, "the result cannot be stored".to_owned());
-            stored = self.complete(op, claimed, &without).await;
+            let record = Record { provenance: None, ..record.clone() };
+            stored = self.complete(op, claimed, &without, &record).await;
         }
         match stored {
             Ok(Some(state)) => {
@@ -228,9 +246,10 @@ impl Shared {
         op: &OpCtx,
         claimed: &attempts::Claimed,
         outcome: &Outcome,
+        record: &Record,
     ) -> Result<Option<ExecutionState>, StoreError> {
         loop {
-            match self.complete_once(op, claimed, outcome).await {
+            match self.complete_once(op, claimed, outcome, record).await {
                 Err(error) if error.is_unavailable() => {
                     warn!(execution.id = %claimed.execution, error = %chain(&error),
                         "could not report, trying again");
@@ -246,9 +265,11 @@ impl Shared {
         op: &OpCtx,
         claimed: &attempts::Claimed,
         outcome: &Outcome,
+        record: &Record,
     ) -> Result<Option<ExecutionState>, StoreError> {
         let mut tx = self.store.tenant(op).await?;
-        let state = tx.complete_execution(claimed.execution, claimed.lease_epoch, outcome).await?;
+        let (id, epoch) = (claimed.execution, claimed.lease_epoch);
+        let state = tx.complete_execution(id, epoch, outcome, record).await?;
         tx.commit().await?;
         Ok(state)
     }

@@ -11,10 +11,12 @@ pub mod limits;
 pub mod oci;
 pub mod outcome;
 pub mod provenance;
+pub mod record;
 pub mod sandbox;
 pub mod state;
 
 pub use image::{Digest, ImageName, ImageRef};
 pub use limits::Limits;
 pub use outcome::EndReason;
+pub use record::Record;
 pub use state::ExecutionState;

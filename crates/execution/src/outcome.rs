@@ -69,7 +69,7 @@ pub enum Exit {
     Cancelled,
 }
 
-/// What the control group counted.
+/// What a run used: what its control group counted, and its egress proxy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Kills by the memory limit.
@@ -80,6 +80,10 @@ pub struct Usage {
     pub cpu_us: u64,
     /// Peak memory of the whole sandbox, in bytes.
     pub memory_peak_bytes: u64,
+    /// Requests to the outside that were let through.
+    pub egress_requests: u64,
+    /// Tokens that answers from the outside said they cost.
+    pub tokens: u64,
 }
 
 /// A captured stream: its kept tail, and how much there was.

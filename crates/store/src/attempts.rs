@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
-use gatehouse_contract::{AgentId, ExecutionId, TenantId, Tier};
+use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId, TenantId, Tier};
 use gatehouse_events::{
     Event as Told,
     event::{ExecutionEnded, ExecutionStarted, Nothing},
 };
-use gatehouse_execution::{EndReason, ExecutionState, ImageRef, outcome::Outcome, state::Event};
+use gatehouse_execution::{
+    EndReason, ExecutionState, ImageRef, Record, outcome::Outcome, state::Event,
+};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use time::{OffsetDateTime, UtcOffset};
@@ -31,6 +33,8 @@ pub struct Claimed {
     pub agent: AgentId,
     /// The agent's name.
     pub agent_name: String,
+    /// The version.
+    pub version_id: AgentVersionId,
     /// The version's name.
     pub version: String,
     /// The image, below the tenant's own prefix.
@@ -65,6 +69,7 @@ const CANCELLED: &str = "cancelled";
 struct ClaimRow {
     agent_id: Uuid,
     agent_name: String,
+    agent_version_id: Uuid,
     version: String,
     image: String,
     input: Option<Value>,
@@ -157,7 +162,7 @@ impl TenantTx<'_> {
              WHERE e.id = $1 AND v.tenant_id = e.tenant_id AND v.id = e.agent_version_id
              AND (SELECT slots FROM may) > (SELECT count(*) FROM (SELECT FROM executions r
                 WHERE r.tenant_id = $3 AND r.state = 'running' LIMIT (SELECT slots FROM may)) AS held)
-             RETURNING e.agent_id, a.name AS agent_name, v.version, v.image, e.input,
+             RETURNING e.agent_id, a.name AS agent_name, e.agent_version_id, v.version, v.image, e.input,
                 e.sealed_input, e.lease_epoch, e.attempt,
                 e.max_attempts, e.timeout_s, e.started_at",
         )
@@ -184,6 +189,7 @@ impl TenantTx<'_> {
             execution: id,
             agent: AgentId::new(row.agent_id),
             agent_name: row.agent_name,
+            version_id: AgentVersionId::new(row.agent_version_id),
             version: row.version,
             image: row.image.parse().map_err(|_| Error::Unreadable { what: "image" })?,
             input: input(&*self.cipher().await?, id.as_uuid(), row.input, row.sealed_input)?,
@@ -214,6 +220,7 @@ impl TenantTx<'_> {
         id: ExecutionId,
         lease_epoch: u64,
         outcome: &Outcome,
+        _record: &Record,
     ) -> Result<Option<ExecutionState>, Error> {
         let Some(held) = self.locked(id).await? else { return Ok(None) };
         if held.lease_epoch != lease_epoch {

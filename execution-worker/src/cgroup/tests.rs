@@ -52,8 +52,13 @@ fn version_2_counts_come_from_its_own_files() {
     ] {
         fs::write(root.path().join("gatehouse/w1/run").join(file), value).unwrap();
     }
-    let expected =
-        Usage { oom_kills: 1, pids_refused: 3, cpu_us: 4500, memory_peak_bytes: 64 << 20 };
+    let expected = Usage {
+        oom_kills: 1,
+        pids_refused: 3,
+        cpu_us: 4500,
+        memory_peak_bytes: 64 << 20,
+        ..Usage::default()
+    };
     assert_eq!(group.usage(), expected);
 }
 

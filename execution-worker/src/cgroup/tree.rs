@@ -150,6 +150,7 @@ impl Tree {
                         &folder("memory"),
                         "memory.max_usage_in_bytes",
                     ),
+                    ..Usage::default()
                 }
             }
             Self::V2(root) => {
@@ -159,6 +160,7 @@ impl Tree {
                     pids_refused: files::field(&group, "pids.events", "max"),
                     cpu_us: files::field(&group, "cpu.stat", "usage_usec"),
                     memory_peak_bytes: files::number(&group, "memory.peak"),
+                    ..Usage::default()
                 }
             }
         }

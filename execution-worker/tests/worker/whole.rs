@@ -128,7 +128,10 @@ async fn a_lease_that_is_taken_away_ends_the_run() {
         output: None,
         message: None,
     };
-    tx.complete_execution(id, 1, &outcome).await.unwrap().unwrap();
+    tx.complete_execution(id, 1, &outcome, &gatehouse_execution::Record::default())
+        .await
+        .unwrap()
+        .unwrap();
     tx.commit().await.unwrap();
     wait_for("the sandbox's end", || async {
         let seen = processes_of(&id.to_string());

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use gatehouse_contract::{ExecutionId, Role, TenantId, UserId};
-use gatehouse_execution::{EndReason, outcome::Outcome};
+use gatehouse_execution::{EndReason, Record, outcome::Outcome};
 use gatehouse_store::{
     Error, Job, OpCtx, Store, Urls,
     api_keys::NewApiKey,
@@ -66,7 +66,10 @@ async fn plant(db: &Db, slug: &str) -> (OpCtx, ExecutionId) {
         output: Some(json!({"text": OUTPUT})),
         message: Some(FAULT.to_owned()),
     };
-    tx.complete_execution(id, claimed.lease_epoch, &outcome).await.unwrap().unwrap();
+    tx.complete_execution(id, claimed.lease_epoch, &outcome, &Record::default())
+        .await
+        .unwrap()
+        .unwrap();
     tx.commit().await.unwrap();
     (op, id)
 }

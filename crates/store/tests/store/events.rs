@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId};
 use gatehouse_events::{Agent, Aggregate, Execution, Kind};
-use gatehouse_execution::{EndReason, outcome::Outcome};
+use gatehouse_execution::{EndReason, Record, outcome::Outcome};
 use gatehouse_store::{
     Job, OffsetDateTime, OpCtx, attempts::Claimed, dead_letters::Filter, paging::Page,
     versions::Wanted,
@@ -203,7 +203,9 @@ pub async fn move_executions(
                 message: (reason != EndReason::Completed).then(|| "why".to_owned()),
             };
             let mut tx = db.store.tenant(op).await.unwrap();
-            tx.complete_execution(held.execution, held.lease_epoch, &outcome).await.unwrap();
+            tx.complete_execution(held.execution, held.lease_epoch, &outcome, &Record::default())
+                .await
+                .unwrap();
             tx.commit().await.unwrap();
             run(&mut db.root().await, "UPDATE executions SET due_at = now() WHERE state = 'retry'")
                 .await;

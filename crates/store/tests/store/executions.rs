@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gatehouse_contract::ExecutionId;
-use gatehouse_execution::{EndReason, ExecutionState, outcome::Outcome};
+use gatehouse_execution::{EndReason, ExecutionState, Record, outcome::Outcome};
 use gatehouse_store::{
     Job, OpCtx,
     attempts::Claimed,
@@ -35,7 +35,9 @@ pub async fn report(
     outcome: &Outcome,
 ) -> Option<ExecutionState> {
     let mut tx = db.store.tenant(op).await.unwrap();
-    let state = tx.complete_execution(claimed.execution, claimed.lease_epoch, outcome).await;
+    let state = tx
+        .complete_execution(claimed.execution, claimed.lease_epoch, outcome, &Record::default())
+        .await;
     tx.commit().await.unwrap();
     state.unwrap()
 }

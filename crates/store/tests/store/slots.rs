@@ -10,7 +10,7 @@ use std::{
 };
 
 use gatehouse_contract::ExecutionId;
-use gatehouse_execution::{EndReason, ExecutionState};
+use gatehouse_execution::{EndReason, ExecutionState, Record};
 use gatehouse_store::{Job, OpCtx, attempts::Claimed, quotas::Quotas};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -142,9 +142,13 @@ async fn worker(db: Arc<Db>, field: Arc<Field>, seed: u64) {
                 0 => drop(tx.release_execution(id, epoch).await.unwrap()),
                 1 => {
                     let outcome = ended(EndReason::RetryAsked);
-                    tx.complete_execution(id, epoch, &outcome).await.unwrap();
+                    tx.complete_execution(id, epoch, &outcome, &Record::default()).await.unwrap();
                 }
-                _ => drop(tx.complete_execution(id, epoch, &completed()).await.unwrap()),
+                _ => drop(
+                    tx.complete_execution(id, epoch, &completed(), &Record::default())
+                        .await
+                        .unwrap(),
+                ),
             }
             tx.commit().await.unwrap();
         }
