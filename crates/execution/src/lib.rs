@@ -4,6 +4,7 @@
 //! Pure: no IO, no clock, no randomness, no async. Knows neither PostgreSQL nor Redis nor runsc's command line.
 #![warn(missing_docs)]
 
+pub mod egress;
 pub mod fair;
 pub mod image;
 pub mod json;
