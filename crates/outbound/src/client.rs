@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     guard::{Guard, Refused},
-    target::{Host, Target},
+    target::{Host, Origin},
 };
 
 /// The most header fields, and the most bytes of them, that an answer may have.
@@ -138,7 +138,8 @@ pub enum Error {
     Request(#[source] http::Error),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A connection, under TLS or not.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Resolve for System {
@@ -276,14 +277,18 @@ impl Client {
             .header(header::CONNECTION, "close");
         let request = head(request).body(Full::new(body)).map_err(Error::Request)?;
         let exchange = async {
-            let stream = self.connect(guard, &target).await?;
+            let stream = self.connect(guard, target.origin()).await?;
             send(stream, request, take).await
         };
         timeout(deadline, exchange).await.unwrap_or(Err(Error::Late(deadline)))
     }
 
-    async fn connect(&self, guard: &Guard, target: &Target) -> Result<Box<dyn Stream>, Error> {
-        let origin = target.origin();
+    /// Connects to `origin`, judged and pinned as everywhere, for an exchange that the caller makes and bounds itself.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Resolve`], [`Error::Connect`], [`Error::Tls`].
+    pub async fn connect(&self, guard: &Guard, origin: &Origin) -> Result<Box<dyn Stream>, Error> {
+        guard.admit(origin)?;
         let (addresses, name) = match &origin.host {
             Host::Address(address) => (vec![*address], ServerName::from(*address)),
             Host::Name(name) => {

@@ -61,7 +61,15 @@ impl Guard {
     /// [`Refused`].
     pub fn check(&self, url: &str) -> Result<Target, Refused> {
         let target: Target = url.parse().map_err(Refused::Url)?;
-        let origin = target.origin();
+        self.admit(target.origin())?;
+        Ok(target)
+    }
+
+    /// The same, of an origin that has been read.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn admit(&self, origin: &Origin) -> Result<(), Refused> {
         if !origin.https && !self.named.contains(origin) {
             return Err(Refused::Plain(origin.clone()));
         }
@@ -78,7 +86,7 @@ impl Guard {
                 }
             }
         }
-        Ok(target)
+        Ok(())
     }
 
     /// Which sockets may be connected to for `origin`, whose name leads to `addresses`. One that may not be reached

@@ -1,5 +1,5 @@
 //! Calls to addresses that are not ours: an issuer's keys, its discovery document, its token endpoint; a tenant's
-//! webhook.
+//! webhook; what an agent asks through the worker's egress proxy.
 //!
 //! Everything that leaves for a stranger passes [`Guard`] and [`Client`] (design §3.3): https with verified
 //! certificates, the name resolved once and the connection pinned to what was judged, no private or special
@@ -15,6 +15,6 @@ mod guard;
 mod target;
 
 pub use address::is_public;
-pub use client::{Answer, Bounds, Client, Error, Heard, Resolve, Trust, TrustError};
+pub use client::{Answer, Bounds, Client, Error, Heard, Resolve, Stream, Trust, TrustError};
 pub use guard::{Guard, Refused};
 pub use target::{NotAUrl, Origin, Target};

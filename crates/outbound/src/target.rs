@@ -66,6 +66,21 @@ impl Target {
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
+
+    /// Path and query; begins with `/`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The same under TLS, at TLS's own port where it was at HTTP's.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        if !self.origin.https && self.origin.port == 80 {
+            self.origin.port = 443;
+        }
+        self.origin.https = true;
+        self
+    }
 }
 
 impl Origin {
@@ -79,8 +94,16 @@ impl Origin {
         self.port
     }
 
+    /// The host, in lower case, where it is a name and no address.
+    pub fn name(&self) -> Option<&str> {
+        match &self.host {
+            Host::Name(name) => Some(name),
+            Host::Address(_) => None,
+        }
+    }
+
     /// `host[:port]` for the `Host` field (RFC 9110 §7.2).
-    pub(crate) fn authority(&self) -> String {
+    pub fn authority(&self) -> String {
         let default = if self.https { 443 } else { 80 };
         if self.port == default {
             self.host.to_string()
@@ -287,6 +310,19 @@ mod tests {
             check(&format!("https://idp{path}"), Err(NotAUrl::Path));
         }
         check(&format!("https://idp/{}", "x".repeat(2048)), Err(NotAUrl::Long));
+    }
+
+    #[test]
+    fn what_goes_over_tls_keeps_a_port_that_was_chosen() {
+        for (text, expected) in [
+            ("http://api.example/a?b", "https://api.example/a?b"),
+            ("http://api.example:80/", "https://api.example/"),
+            ("http://api.example:8080/", "https://api.example:8080/"),
+            ("https://api.example:80/", "https://api.example:80/"),
+            ("https://api.example/", "https://api.example/"),
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().over_tls().to_string(), expected, "{text}");
+        }
     }
 
     #[test]
