@@ -5,7 +5,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use gatehouse_contract::TenantId;
 use gatehouse_execution::{
-    EndReason, ExecutionState, Limits, Record,
+    EndReason, ExecutionState, Record,
     outcome::{Exit, Outcome, Run},
     sandbox::SandboxId,
 };
@@ -138,13 +138,12 @@ impl Shared {
             let how = Ok(broken("the lease epoch is beyond what a sandbox id holds"));
             return Ended { how, record: Record::default() };
         };
-        let limits = Limits { timeout: claimed.timeout, ..Limits::default() };
         let task = Task {
             id: SandboxId { execution: claimed.execution, epoch },
             tenant: op.tenant,
             image: &claimed.image,
             input: &claimed.input,
-            limits: &limits,
+            limits: &claimed.limits,
         };
         let mut why = None;
         let (halt, stop) = watch::channel(Stop::No);

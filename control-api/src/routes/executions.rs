@@ -10,7 +10,7 @@ use gatehouse_contract::{AgentVersionId, Document, ExecutionId, Reason};
 use gatehouse_service::{Reply, body::JsonBody};
 use gatehouse_store::{
     TenantTx,
-    executions::{Execution, NewExecution},
+    executions::{Execution, NewExecution, Terms, Wanted as Which},
     paging::{Page, Place},
 };
 use serde_json::{Value, json};
@@ -71,6 +71,7 @@ pub async fn submit(
         agent: version.agent,
         version: version.id,
         input,
+        terms: Terms::default(),
     };
     let made = within.submit_execution(&new).await.map_err(refused)?;
     let answer = json!({
@@ -96,7 +97,13 @@ pub async fn list(
 ) -> Result<Response, Reply> {
     let op = caller.op();
     let page = &listing.page();
-    let found = read_own(&api, &op, |mut tx| async move { tx.list_executions(page).await }).await?;
+    let found =
+        read_own(
+            &api,
+            &op,
+            |mut tx| async move { tx.list_executions(page, &Which::default()).await },
+        )
+        .await?;
     let place = |one: &Execution| Place { created_at: one.created_at, id: one.id.as_uuid() };
     Ok(listing.answer(&found, place, shown))
 }

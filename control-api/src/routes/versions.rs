@@ -13,7 +13,7 @@ use gatehouse_service::{Reply, body::JsonBody};
 use gatehouse_store::{
     TenantTx,
     paging::Place,
-    versions::{AgentVersion, Wanted},
+    versions::{AgentVersion, NewVersion, Terms, Wanted},
 };
 use serde_json::{Value, json};
 use tracing::error;
@@ -69,7 +69,8 @@ pub async fn create(
     let within = tx.of_tenant()?;
     within.agent(agent).await.map_err(refused)?.ok_or(Reason::NotFound)?;
     let id = AgentVersionId::new(random::id());
-    let made = within.create_version(id, agent, &version, &image.to_string()).await;
+    let new = NewVersion { id, agent, version, image: image.to_string(), terms: Terms::default() };
+    let made = within.create_version(&new).await;
     let answer = shown(&made.map_err(refused)?);
     let place = format!("/api/v1/registry/agents/{agent}/versions/{id}");
     once.end(&api, tx, created(&place, answer)).await

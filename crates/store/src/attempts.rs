@@ -11,7 +11,7 @@ use gatehouse_events::{
     event::{ExecutionEnded, ExecutionStarted, Nothing},
 };
 use gatehouse_execution::{
-    EndReason, ExecutionState, ImageRef, Record, outcome::Outcome, state::Event,
+    EndReason, ExecutionState, ImageRef, Limits, Record, outcome::Outcome, state::Event,
 };
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -22,6 +22,7 @@ use crate::{
     Error, TenantTx,
     executions::{ERROR, OUTPUT, count, epoch, input, size, state},
     usage::Counted,
+    versions::named,
 };
 
 /// An execution that this worker holds, and everything it needs to run it.
@@ -47,8 +48,12 @@ pub struct Claimed {
     pub attempt: u32,
     /// No further attempt after this many that count.
     pub max_attempts: u32,
-    /// Wall time of the run.
-    pub timeout: Duration,
+    /// What the run may use: the platform's, the version's, and what was asked for this one.
+    pub limits: Limits,
+    /// What its output must fit (JSON Schema 2020-12).
+    pub output_schema: Option<Value>,
+    /// The hosts that it may ask (`host`, `host:port`, `*.suffix`). None is no network.
+    pub egress: Vec<String>,
 }
 
 /// What became of the wish to cancel.
@@ -78,6 +83,10 @@ struct ClaimRow {
     attempt: i32,
     max_attempts: i32,
     timeout_s: i32,
+    version_limits: Option<Value>,
+    limits: Option<Value>,
+    output_schema: Option<Value>,
+    egress: Vec<String>,
     started_at: OffsetDateTime,
 }
 
@@ -164,7 +173,8 @@ impl TenantTx<'_> {
                 WHERE r.tenant_id = $3 AND r.state = 'running' LIMIT (SELECT slots FROM may)) AS held)
              RETURNING e.agent_id, a.name AS agent_name, e.agent_version_id, v.version, v.image, e.input,
                 e.sealed_input, e.lease_epoch, e.attempt,
-                e.max_attempts, e.timeout_s, e.started_at",
+                e.max_attempts, e.timeout_s, v.limits AS version_limits, e.limits, v.output_schema, v.egress,
+                e.started_at",
         )
         .bind(id.as_uuid())
         .bind(worker)
@@ -185,6 +195,9 @@ impl TenantTx<'_> {
             started_at: row.started_at,
         });
         self.append(id.as_uuid(), &told).await?;
+        let timeout = Duration::from_secs(u64::from(count(row.timeout_s)?));
+        let (of_version, of_this) =
+            (named(row.version_limits.as_ref())?, named(row.limits.as_ref())?);
         Ok(Some(Claimed {
             execution: id,
             agent: AgentId::new(row.agent_id),
@@ -196,7 +209,9 @@ impl TenantTx<'_> {
             lease_epoch: epoch(row.lease_epoch)?,
             attempt: count(row.attempt)?,
             max_attempts: count(row.max_attempts)?,
-            timeout: Duration::from_secs(u64::from(count(row.timeout_s)?)),
+            limits: Limits { timeout, ..Limits::default().with(&of_version).with(&of_this) },
+            output_schema: row.output_schema,
+            egress: row.egress,
         }))
     }
 
@@ -220,7 +235,7 @@ impl TenantTx<'_> {
         id: ExecutionId,
         lease_epoch: u64,
         outcome: &Outcome,
-        _record: &Record,
+        record: &Record,
     ) -> Result<Option<ExecutionState>, Error> {
         let Some(held) = self.locked(id).await? else { return Ok(None) };
         if held.lease_epoch != lease_epoch {
@@ -234,6 +249,7 @@ impl TenantTx<'_> {
             event => (event, outcome.reason),
         };
         let Ok(to) = held.state.after(event) else { return Ok(None) };
+        self.keep_log(id, lease_epoch, &record.log).await?;
         if to.is_settled() && !reason.is_charged() {
             self.refund(held.created_at).await?;
         }

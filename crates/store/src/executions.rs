@@ -3,12 +3,13 @@
 
 use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId};
 use gatehouse_events::{Event as Told, event::ExecutionSubmitted};
-use gatehouse_execution::{EndReason, ExecutionState};
+use gatehouse_execution::{EndReason, ExecutionState, limits::Named};
 use serde_json::{Value, json};
+use sqlx::{Postgres, QueryBuilder};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, data_keys::Cipher, paging::Page, usage::Counted};
+use crate::{Error, TenantTx, data_keys::Cipher, paging::Page, usage::Counted, versions::named};
 
 /// What is submitted.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,35 @@ pub struct NewExecution {
     pub version: AgentVersionId,
     /// What the agent reads.
     pub input: Value,
+    /// How it is run.
+    pub terms: Terms,
+}
+
+/// How an execution is run, where it is not as all are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// 0 is the most urgent, 3 the least.
+    pub priority: u8,
+    /// Lower limits than its version's; what is not named is the version's.
+    pub limits: Named,
+    /// Wall time of a run in seconds: what those limits come to.
+    pub timeout_s: u32,
+    /// No further attempt after this many that count.
+    pub max_attempts: u32,
+    /// The execution that this one is submitted again for.
+    pub retry_of: Option<ExecutionId>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            priority: 1,
+            limits: Named::default(),
+            timeout_s: 300,
+            max_attempts: 3,
+            retry_of: None,
+        }
+    }
 }
 
 /// An execution as its tenant sees it.
@@ -38,6 +68,16 @@ pub struct Execution {
     pub attempt: u32,
     /// What the agent read.
     pub input: Value,
+    /// How it is run.
+    pub terms: Terms,
+    /// Attempts whose worker was lost.
+    pub losses: u32,
+    /// Whether it runs and shall end: its worker was told.
+    pub cancel_asked: bool,
+    /// When it was last offered to the workers, unless it was taken back since.
+    pub queued_at: Option<OffsetDateTime>,
+    /// When the next attempt is due.
+    pub due_at: Option<OffsetDateTime>,
     /// What it wrote.
     pub output: Option<Value>,
     /// Why the last attempt ended.
@@ -59,6 +99,15 @@ struct Row {
     agent_version_id: Uuid,
     state: String,
     attempt: i32,
+    losses: i32,
+    priority: i16,
+    limits: Option<Value>,
+    timeout_s: i32,
+    max_attempts: i32,
+    retry_of: Option<Uuid>,
+    cancel_asked: bool,
+    queued_at: Option<OffsetDateTime>,
+    due_at: Option<OffsetDateTime>,
     input: Option<Value>,
     sealed_input: Option<Vec<u8>>,
     output: Option<Value>,
@@ -69,6 +118,16 @@ struct Row {
     created_at: OffsetDateTime,
     started_at: Option<OffsetDateTime>,
     completed_at: Option<OffsetDateTime>,
+}
+
+/// What of `executions e` a [`Row`] has.
+macro_rules! columns {
+    () => {
+        "e.id, e.agent_id, e.agent_version_id, e.state, e.attempt, e.losses, e.priority, e.limits, e.timeout_s,
+         e.max_attempts, e.retry_of, e.cancel_asked_at IS NOT NULL AS cancel_asked, e.queued_at, e.due_at, e.input,
+         e.sealed_input, e.output, e.sealed_output, e.end_reason, e.error, e.sealed_error, e.created_at, e.started_at,
+         e.completed_at"
+    };
 }
 
 /// Where they are sealed.
@@ -99,6 +158,20 @@ impl Row {
             state: state(&row.state)?,
             attempt: count(row.attempt)?,
             input,
+            terms: Terms {
+                priority: row
+                    .priority
+                    .try_into()
+                    .map_err(|_| Error::Unreadable { what: "priority" })?,
+                limits: named(row.limits.as_ref())?,
+                timeout_s: count(row.timeout_s)?,
+                max_attempts: count(row.max_attempts)?,
+                retry_of: row.retry_of.map(ExecutionId::new),
+            },
+            losses: count(row.losses)?,
+            cancel_asked: row.cancel_asked,
+            queued_at: row.queued_at,
+            due_at: row.due_at,
             output,
             end_reason: end_reason.transpose()?,
             error,
@@ -131,6 +204,25 @@ pub(crate) fn count(number: i32) -> Result<u32, Error> {
     u32::try_from(number).map_err(|_| Error::Unreadable { what: "attempt" })
 }
 
+/// Which executions a list has: those that all of these find.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// In this state.
+    pub state: Option<ExecutionState>,
+    /// Of this agent.
+    pub agent: Option<AgentId>,
+    /// Of this version.
+    pub version: Option<AgentVersionId>,
+    /// Whose last attempt ended for this.
+    pub end_reason: Option<EndReason>,
+    /// Of this priority.
+    pub priority: Option<u8>,
+    /// Submitted then or later.
+    pub created_after: Option<OffsetDateTime>,
+    /// Submitted earlier.
+    pub created_before: Option<OffsetDateTime>,
+}
+
 impl TenantTx<'_> {
     /// Stores an execution as pending; the feeder is woken when the transaction commits. One beyond what the tenant may
     /// submit, store or have waiting is [`Error::QuotaExceeded`].
@@ -141,19 +233,25 @@ impl TenantTx<'_> {
         self.take(Counted::Executions, 1).await?;
         self.take(Counted::StorageBytes, size(&sealed)).await?;
         self.take(Counted::QueuedExecutions, 1).await?;
-        let row: Row = sqlx::query_as(
-            "INSERT INTO executions (tenant_id, id, agent_id, agent_version_id, sealed_input, created_by)
-             VALUES ($1, $2, $3, $4, $5, $6)
-             RETURNING id, agent_id, agent_version_id, state, attempt, input, sealed_input, output, sealed_output,
-                end_reason, error, sealed_error,
-                created_at, started_at, completed_at",
-        )
+        let terms = &new.terms;
+        let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        let row: Row = sqlx::query_as(concat!(
+            "INSERT INTO executions AS e (tenant_id, id, agent_id, agent_version_id, sealed_input, created_by, priority,
+                limits, timeout_s, max_attempts, retry_of)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING ",
+            columns!()
+        ))
         .bind(self.op.tenant.as_uuid())
         .bind(new.id.as_uuid())
         .bind(new.agent.as_uuid())
         .bind(new.version.as_uuid())
         .bind(sealed)
         .bind(&self.op.subject)
+        .bind(i16::from(terms.priority))
+        .bind((!terms.limits.is_empty()).then(|| terms.limits.to_json()))
+        .bind(number(terms.timeout_s))
+        .bind(number(terms.max_attempts))
+        .bind(terms.retry_of.map(ExecutionId::as_uuid))
         .fetch_one(self.connection())
         .await?;
         let told = json!({"new": {"agent": new.agent, "version": new.version}});
@@ -170,37 +268,76 @@ impl TenantTx<'_> {
 
     /// An execution by id.
     pub async fn execution(&mut self, id: ExecutionId) -> Result<Option<Execution>, Error> {
-        let row: Option<Row> = sqlx::query_as(
-            "SELECT id, agent_id, agent_version_id, state, attempt, input, sealed_input, output, sealed_output,
-                end_reason, error, sealed_error,
-                created_at, started_at, completed_at
-             FROM executions WHERE id = $1",
-        )
-        .bind(id.as_uuid())
-        .fetch_optional(self.connection())
-        .await?;
+        let row: Option<Row> =
+            sqlx::query_as(concat!("SELECT ", columns!(), " FROM executions e WHERE e.id = $1"))
+                .bind(id.as_uuid())
+                .fetch_optional(self.connection())
+                .await?;
         let Some(row) = row else { return Ok(None) };
         row.open(&*self.cipher().await?).map(Some)
     }
 
-    /// A page of the executions.
-    pub async fn list_executions(&mut self, page: &Page) -> Result<Vec<Execution>, Error> {
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, agent_id, agent_version_id, state, attempt, input, sealed_input, output, sealed_output,
-                end_reason, error, sealed_error,
-                created_at, started_at, completed_at
-             FROM executions WHERE (created_at, id) < ($1, $2) ORDER BY created_at DESC, id DESC LIMIT $3",
-        )
-        .bind(page.after.created_at)
-        .bind(page.after.id)
-        .bind(page.limit)
-        .fetch_all(self.connection())
-        .await?;
+    /// A page of the executions that `wanted` finds.
+    pub async fn list_executions(
+        &mut self,
+        page: &Page,
+        wanted: &Wanted,
+    ) -> Result<Vec<Execution>, Error> {
+        let rows: Vec<Row> =
+            wanted.query(page).build_query_as().fetch_all(self.connection()).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         let cipher = self.cipher().await?;
         rows.into_iter().map(|row| row.open(&cipher)).collect()
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// Only what is asked for stands in the text: each such text has a plan of its own, along an index.
+    fn query(&self, page: &Page) -> QueryBuilder<Postgres> {
+        let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM "));
+        let by_version = self.agent.is_some() || self.version.is_some();
+        if by_version {
+            // Version by version, each along its index in the order of the page: an agent's versions are few, what they
+            // ran may be a million.
+            query.push("agent_versions v CROSS JOIN LATERAL (SELECT * FROM ");
+        }
+        query.push("executions e WHERE (e.created_at, e.id) < (");
+        query.push_bind(page.after.created_at).push(", ").push_bind(page.after.id).push(")");
+        if let Some(state) = self.state {
+            // As it stands: a parameter would hide from the planner that the index of such states has it.
+            query.push(" AND e.state = '").push(state.as_str()).push("'");
+        }
+        if let Some(reason) = self.end_reason {
+            query.push(" AND e.end_reason = ").push_bind(reason.as_str());
+        }
+        if let Some(priority) = self.priority {
+            query.push(" AND e.priority = ").push_bind(i16::from(priority));
+        }
+        if let Some(after) = self.created_after {
+            query.push(" AND e.created_at >= ").push_bind(after);
+        }
+        if let Some(before) = self.created_before {
+            query.push(" AND e.created_at < ").push_bind(before);
+        }
+        if by_version {
+            query.push(
+                " AND e.tenant_id = v.tenant_id AND e.agent_id = v.agent_id AND e.agent_version_id = v.id
+                 ORDER BY e.created_at DESC, e.id DESC LIMIT ",
+            );
+            query.push_bind(page.limit).push(") e WHERE true");
+            if let Some(agent) = self.agent {
+                query.push(" AND v.agent_id = ").push_bind(agent.as_uuid());
+            }
+            if let Some(version) = self.version {
+                query.push(" AND v.id = ").push_bind(version.as_uuid());
+            }
+        }
+        query.push(" ORDER BY e.created_at DESC, e.id DESC LIMIT ").push_bind(page.limit);
+        query
     }
 }
 

@@ -6,14 +6,43 @@ use gatehouse_events::{
     Event,
     event::{VersionDeprecated, VersionPromoted, VersionPublished},
 };
-use serde_json::json;
+use gatehouse_execution::limits::Named;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{Error, TenantTx, paging::Page};
 
+/// What is published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewVersion {
+    /// Its id.
+    pub id: AgentVersionId,
+    /// Whose version.
+    pub agent: AgentId,
+    /// Unique among the agent's versions.
+    pub version: String,
+    /// `name@sha256:…`.
+    pub image: String,
+    /// What its runs may use, read, write and reach.
+    pub terms: Terms,
+}
+
+/// What the runs of a version may use, read, write and reach.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Terms {
+    /// What of the limits is not the platform's.
+    pub limits: Named,
+    /// What an input must fit (JSON Schema 2020-12).
+    pub input_schema: Option<Value>,
+    /// What an output must fit.
+    pub output_schema: Option<Value>,
+    /// The hosts that may be asked (`host`, `host:port`, `*.suffix`). None is no network.
+    pub egress: Vec<String>,
+}
+
 /// A version of an agent: what it is never changes, only what becomes of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AgentVersion {
     /// Its id.
     pub id: AgentVersionId,
@@ -23,6 +52,8 @@ pub struct AgentVersion {
     pub version: String,
     /// `name@sha256:…`.
     pub image: String,
+    /// What its runs may use, read, write and reach.
+    pub terms: Terms,
     /// When it was published.
     pub created_at: OffsetDateTime,
     /// Since when it runs where none is named; one version of an agent at most does.
@@ -39,25 +70,43 @@ struct VersionRow {
     agent_id: Uuid,
     version: String,
     image: String,
+    limits: Option<Value>,
+    input_schema: Option<Value>,
+    output_schema: Option<Value>,
+    egress: Vec<String>,
     created_at: OffsetDateTime,
     promoted_at: Option<OffsetDateTime>,
     deprecated_at: Option<OffsetDateTime>,
     deprecation: Option<String>,
 }
 
-impl From<VersionRow> for AgentVersion {
-    fn from(row: VersionRow) -> Self {
-        Self {
+impl TryFrom<VersionRow> for AgentVersion {
+    type Error = Error;
+
+    fn try_from(row: VersionRow) -> Result<Self, Error> {
+        Ok(Self {
             id: AgentVersionId::new(row.id),
             agent: AgentId::new(row.agent_id),
             version: row.version,
             image: row.image,
+            terms: Terms {
+                limits: named(row.limits.as_ref())?,
+                input_schema: row.input_schema,
+                output_schema: row.output_schema,
+                egress: row.egress,
+            },
             created_at: row.created_at,
             promoted_at: row.promoted_at,
             deprecated_at: row.deprecated_at,
             deprecation: row.deprecation,
-        }
+        })
     }
+}
+
+/// The limits that are stored, if any are.
+pub(crate) fn named(stored: Option<&Value>) -> Result<Named, Error> {
+    let read = |stored| Named::from_json(stored).map_err(|_| Error::Unreadable { what: "limits" });
+    stored.map_or_else(|| Ok(Named::default()), read)
 }
 
 /// Which versions a list has.
@@ -73,27 +122,37 @@ pub struct Wanted<'a> {
 
 impl TenantTx<'_> {
     /// Publishes a version. One that is there is [`Error::Conflict`], an unknown agent [`Error::Missing`].
-    pub async fn create_version(
-        &mut self,
-        id: AgentVersionId,
-        agent: AgentId,
-        version: &str,
-        image: &str,
-    ) -> Result<AgentVersion, Error> {
+    pub async fn create_version(&mut self, new: &NewVersion) -> Result<AgentVersion, Error> {
+        let (id, agent, terms) = (new.id, new.agent, &new.terms);
         let row: VersionRow = sqlx::query_as(
-            "INSERT INTO agent_versions (tenant_id, id, agent_id, version, image)
-             VALUES ($1, $2, $3, $4, $5)
-             RETURNING id, agent_id, version, image, created_at, promoted_at, deprecated_at, deprecation",
+            "INSERT INTO agent_versions (tenant_id, id, agent_id, version, image, limits, input_schema, output_schema,
+                egress)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             RETURNING id, agent_id, version, image, limits, input_schema, output_schema, egress, created_at,
+                promoted_at, deprecated_at, deprecation",
         )
         .bind(self.op.tenant.as_uuid())
         .bind(id.as_uuid())
         .bind(agent.as_uuid())
-        .bind(version)
-        .bind(image)
+        .bind(&new.version)
+        .bind(&new.image)
+        .bind((!terms.limits.is_empty()).then(|| terms.limits.to_json()))
+        .bind(&terms.input_schema)
+        .bind(&terms.output_schema)
+        .bind(&terms.egress)
         .fetch_one(self.connection())
         .await?;
-        let made = AgentVersion::from(row);
-        let values = json!({"new": {"agent_id": agent, "version": version, "image": image}});
+        let made = AgentVersion::try_from(row)?;
+        // Schemas are long, and are in the registry for as long as the version is.
+        let values = json!({"new": {
+            "agent_id": agent,
+            "version": new.version,
+            "image": new.image,
+            "limits": terms.limits.to_json(),
+            "egress": terms.egress,
+            "has_input_schema": terms.input_schema.is_some(),
+            "has_output_schema": terms.output_schema.is_some(),
+        }});
         self.within().audit_change("agent_version.create", "agent_version", id, values).await?;
         let told = Event::VersionPublished(VersionPublished {
             version_id: id,
@@ -120,13 +179,14 @@ impl TenantTx<'_> {
         .await?;
         let row: VersionRow = sqlx::query_as(
             "UPDATE agent_versions SET promoted_at = now() WHERE tenant_id = $1 AND id = $2
-             RETURNING id, agent_id, version, image, created_at, promoted_at, deprecated_at, deprecation",
+             RETURNING id, agent_id, version, image, limits, input_schema, output_schema, egress, created_at,
+                promoted_at, deprecated_at, deprecation",
         )
         .bind(self.op.tenant.as_uuid())
         .bind(version.id.as_uuid())
         .fetch_one(self.connection())
         .await?;
-        let now = AgentVersion::from(row);
+        let now = AgentVersion::try_from(row)?;
         let values = json!({
             "old": {"promoted_version_id": before},
             "new": {"promoted_version_id": now.id},
@@ -153,14 +213,15 @@ impl TenantTx<'_> {
         let row: VersionRow = sqlx::query_as(
             "UPDATE agent_versions SET deprecated_at = coalesce(deprecated_at, now()), deprecation = $3
              WHERE tenant_id = $1 AND id = $2
-             RETURNING id, agent_id, version, image, created_at, promoted_at, deprecated_at, deprecation",
+             RETURNING id, agent_id, version, image, limits, input_schema, output_schema, egress, created_at,
+                promoted_at, deprecated_at, deprecation",
         )
         .bind(self.op.tenant.as_uuid())
         .bind(version.id.as_uuid())
         .bind(message)
         .fetch_one(self.connection())
         .await?;
-        let now = AgentVersion::from(row);
+        let now = AgentVersion::try_from(row)?;
         let values = json!({
             "old": {"deprecated": version.deprecated_at.is_some(), "message": version.deprecation},
             "new": {"deprecated": true, "message": now.deprecation},
@@ -185,7 +246,9 @@ impl TenantTx<'_> {
         wanted: Wanted<'_>,
     ) -> Result<Vec<AgentVersion>, Error> {
         let rows: Vec<VersionRow> = sqlx::query_as(
-            "SELECT id, agent_id, version, image, created_at, promoted_at, deprecated_at, deprecation FROM agent_versions
+            "SELECT id, agent_id, version, image, limits, input_schema, output_schema, egress, created_at,
+                promoted_at, deprecated_at, deprecation
+             FROM agent_versions
              WHERE agent_id = $1 AND (created_at, id) < ($2, $3)
              AND ($5::text IS NULL OR version = $5)
              AND ($6::boolean IS NULL OR (deprecated_at IS NOT NULL) = $6)
@@ -201,20 +264,21 @@ impl TenantTx<'_> {
         .bind(wanted.promoted)
         .fetch_all(self.connection())
         .await?;
-        Ok(rows.into_iter().map(Into::into).collect())
+        rows.into_iter().map(TryInto::try_into).collect()
     }
 
     /// A version by id, of an agent that is still registered.
     pub async fn version(&mut self, id: AgentVersionId) -> Result<Option<AgentVersion>, Error> {
         let row: Option<VersionRow> = sqlx::query_as(
-            "SELECT v.id, v.agent_id, v.version, v.image, v.created_at, v.promoted_at, v.deprecated_at, v.deprecation
+            "SELECT v.id, v.agent_id, v.version, v.image, v.limits, v.input_schema, v.output_schema, v.egress,
+                v.created_at, v.promoted_at, v.deprecated_at, v.deprecation
              FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
              WHERE v.id = $1 AND a.deleted_at IS NULL",
         )
         .bind(id.as_uuid())
         .fetch_optional(self.connection())
         .await?;
-        Ok(row.map(Into::into))
+        row.map(TryInto::try_into).transpose()
     }
 
     /// A version by its agent's name and its own; the promoted one where none is named.
@@ -224,7 +288,8 @@ impl TenantTx<'_> {
         version: Option<&str>,
     ) -> Result<Option<AgentVersion>, Error> {
         let row: Option<VersionRow> = sqlx::query_as(
-            "SELECT v.id, v.agent_id, v.version, v.image, v.created_at, v.promoted_at, v.deprecated_at, v.deprecation
+            "SELECT v.id, v.agent_id, v.version, v.image, v.limits, v.input_schema, v.output_schema, v.egress,
+                v.created_at, v.promoted_at, v.deprecated_at, v.deprecation
              FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
              WHERE a.name = $1 AND a.deleted_at IS NULL
              AND CASE WHEN $2::text IS NULL THEN v.promoted_at IS NOT NULL ELSE v.version = $2 END",
@@ -233,6 +298,6 @@ impl TenantTx<'_> {
         .bind(version)
         .fetch_optional(self.connection())
         .await?;
-        Ok(row.map(Into::into))
+        row.map(TryInto::try_into).transpose()
     }
 }

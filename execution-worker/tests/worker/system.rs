@@ -15,8 +15,9 @@ use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId, TenantId, Tier, a
 use gatehouse_execution::{ExecutionState, oci::Index};
 use gatehouse_store::{
     Actor, MasterKeys, OffsetDateTime, OpCtx, Store, Urls,
-    executions::{Execution, NewExecution},
+    executions::{self, Execution, NewExecution},
     migrate,
+    versions::{self, NewVersion},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -182,7 +183,9 @@ impl System {
         let name = format!("a-{}", &agent.to_string()[..8]);
         let mut tx = self.store.tenant(op).await.unwrap();
         tx.create_agent(agent, &name, None).await.unwrap();
-        tx.create_version(version, agent, "1.0.0", image).await.unwrap();
+        let (image, terms) = (image.to_owned(), versions::Terms::default());
+        let new = NewVersion { id: version, agent, version: "1.0.0".to_owned(), image, terms };
+        tx.create_version(&new).await.unwrap();
         tx.commit().await.unwrap();
         (agent, version)
     }
@@ -214,7 +217,8 @@ impl System {
     ) -> ExecutionId {
         let id = ExecutionId::new(Uuid::new_v4());
         let mut tx = self.store.tenant(op).await.unwrap();
-        tx.submit_execution(&NewExecution { id, agent, version, input }).await.unwrap();
+        let terms = executions::Terms::default();
+        tx.submit_execution(&NewExecution { id, agent, version, input, terms }).await.unwrap();
         tx.commit().await.unwrap();
         id
     }

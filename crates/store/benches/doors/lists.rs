@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use gatehouse_store::{
     OpCtx,
+    executions::Wanted,
     paging::{Page, Place},
 };
 use sqlx::{Connection, PgConnection};
@@ -73,7 +74,7 @@ async fn measured(long: &Arc<Db>, short: &Arc<Db>, plan: Plan) -> Rounds {
 async fn page(db: &Db, op: &OpCtx, page: &Page) -> Duration {
     let (took, rows) = timed(async {
         let mut tx = db.store.tenant(op).await.unwrap();
-        let rows = tx.list_executions(page).await.unwrap();
+        let rows = tx.list_executions(page, &Wanted::default()).await.unwrap();
         tx.commit().await.unwrap();
         rows
     })

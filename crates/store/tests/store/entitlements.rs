@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use gatehouse_contract::{AgentId, ExecutionId, TenantId, Tier};
 use gatehouse_store::{
-    Error, OffsetDateTime, OpCtx, executions::NewExecution, quotas::Quotas, usage::Counted,
+    Error, OffsetDateTime, OpCtx,
+    executions::{NewExecution, Terms},
+    quotas::Quotas,
+    usage::Counted,
 };
 use serde_json::json;
 use time::{Duration, macros::datetime};
@@ -172,7 +175,9 @@ async fn what_is_registered_and_stored_is_counted_as_it_comes_and_goes() {
         let mut tx = db.store.tenant(&a).await.unwrap();
         let input = json!({"text": "x".repeat(1000)});
         let id = ExecutionId::new(Uuid::new_v4());
-        tx.submit_execution(&NewExecution { id, agent: of.0, version: of.1, input }).await.unwrap();
+        let terms = Terms::default();
+        let new = NewExecution { id, agent: of.0, version: of.1, input, terms };
+        tx.submit_execution(&new).await.unwrap();
         tx.commit().await.unwrap();
         let stored = "SELECT sum(octet_length(sealed_input) + coalesce(octet_length(sealed_output), 0))::bigint FROM executions";
         let stored = async || -> i64 {

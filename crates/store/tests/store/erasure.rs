@@ -9,7 +9,7 @@ use gatehouse_store::{
     Error, Job, OpCtx, Store, Urls,
     api_keys::NewApiKey,
     audit::Filter,
-    executions::NewExecution,
+    executions::{NewExecution, Terms},
     members::{Changed, Which},
     paging::Page,
 };
@@ -53,7 +53,9 @@ async fn plant(db: &Db, slug: &str) -> (OpCtx, ExecutionId) {
     within.create_named_user(user, (EMAIL, Some("Planted Name")), Role::Admin).await.unwrap();
     within.create_api_key(&NewApiKey { name: "planted key", ..key(Uuid::new_v4()) }).await.unwrap();
     let input = json!({"text": INPUT});
-    tx.submit_execution(&NewExecution { id, agent: of.0, version: of.1, input }).await.unwrap();
+    let terms = Terms::default();
+    let new = NewExecution { id, agent: of.0, version: of.1, input, terms };
+    tx.submit_execution(&new).await.unwrap();
     tx.commit().await.unwrap();
     offer(db).await;
     let mut tx = db.store.tenant(&op).await.unwrap();

@@ -7,8 +7,11 @@ use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId};
 use gatehouse_events::{Agent, Aggregate, Execution, Kind};
 use gatehouse_execution::{EndReason, Record, outcome::Outcome};
 use gatehouse_store::{
-    Job, OffsetDateTime, OpCtx, attempts::Claimed, dead_letters::Filter, paging::Page,
-    versions::Wanted,
+    Job, OffsetDateTime, OpCtx,
+    attempts::Claimed,
+    dead_letters::Filter,
+    paging::Page,
+    versions::{NewVersion, Terms, Wanted},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -100,8 +103,14 @@ async fn change_agent(db: &Db, op: &OpCtx, id: AgentId, dice: &mut Dice, step: u
         }
         _ => {
             let image = format!("fuel@sha256:{}", "a".repeat(64));
-            let version = AgentVersionId::new(Uuid::new_v4());
-            tx.create_version(version, id, &format!("1.0.{step}"), &image).await.unwrap();
+            let new = NewVersion {
+                id: AgentVersionId::new(Uuid::new_v4()),
+                agent: id,
+                version: format!("1.0.{step}"),
+                image,
+                terms: Terms::default(),
+            };
+            tx.create_version(&new).await.unwrap();
         }
     }
     // Now and then nothing of it happened.

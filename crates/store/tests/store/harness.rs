@@ -10,9 +10,10 @@ use gatehouse_execution::fair::{LEVELS, Room, Turns};
 use gatehouse_store::{
     Actor, Job, MasterKeys, OffsetDateTime, OpCtx, Store, SystemTx, Urls,
     api_keys::{KeyMark, NewApiKey},
-    executions::NewExecution,
+    executions::{NewExecution, Terms},
     feeder::Offer,
     migrate,
+    versions::{self, NewVersion},
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
@@ -170,7 +171,9 @@ impl Db {
         let mut tx = self.store.tenant(op).await.unwrap();
         tx.create_agent(agent, name, None).await.unwrap();
         let image = format!("{name}@sha256:{}", "a".repeat(64));
-        tx.create_version(version, agent, "1.0.0", &image).await.unwrap();
+        let terms = versions::Terms::default();
+        let new = NewVersion { id: version, agent, version: "1.0.0".into(), image, terms };
+        tx.create_version(&new).await.unwrap();
         tx.commit().await.unwrap();
         (agent, version)
     }
@@ -183,6 +186,7 @@ impl Db {
             agent: of.0,
             version: of.1,
             input: serde_json::json!({"litres": 1}),
+            terms: Terms::default(),
         };
         let mut tx = self.store.tenant(op).await.unwrap();
         tx.submit_execution(&new).await.unwrap();

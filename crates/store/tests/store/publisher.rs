@@ -7,7 +7,7 @@ use gatehouse_contract::ExecutionId;
 use gatehouse_events::{Aggregate, Event, Kind, event::QuotaThresholdReached};
 use gatehouse_store::{
     Job,
-    executions::NewExecution,
+    executions::{NewExecution, Terms},
     publisher::{Taken, Term, Unfit, Unsent, What},
 };
 use serde_json::json;
@@ -208,6 +208,7 @@ async fn a_tenant_is_told_of_through_its_own_door_alone() {
             agent: of.0,
             version: of.1,
             input: json!({"text": "x".repeat(256 * 1024)}),
+            terms: Terms::default(),
         };
         let mut tx = db.store.tenant(&a).await.unwrap();
         tx.submit_execution(&new).await.unwrap();
