@@ -10,6 +10,7 @@ pub mod envoy;
 pub mod fleet;
 pub mod front;
 pub mod h2;
+pub mod history;
 pub mod http;
 pub mod pki;
 pub mod process;
