@@ -39,14 +39,15 @@ use crate::{
     },
 };
 
-/// What an endpoint can be told of: kinds of `gatehouse_events` that say how something ended.
-pub const EVENTS: [&str; 12] = [
+/// What an endpoint can be told of: kinds of `gatehouse_events` that say how something ended, or soon will.
+pub const EVENTS: [&str; 13] = [
     "agent.created",
     "agent.updated",
     "agent.deleted",
     "version.published",
     "version.promoted",
     "version.deprecated",
+    "execution.time_runs_out",
     "execution.completed",
     "execution.failed",
     "execution.timed_out",

@@ -28,19 +28,21 @@ pub const SIDECAR: Service = Service {
                +exec +xrange +xrevrange +zadd +zcard +zrange +zrem +zremrangebyrank +zremrangebyscore +zscore",
 };
 
-/// The control API: credentials, the change feed, which each of its processes also reads, and caches.
+/// The control API: credentials, the change feed, which each of its processes also reads, and caches; running logs to read,
+/// and to take away with their tenant.
 pub const CONTROL: Service = Service {
     user: "control",
-    keys: "~cred:* ~feed:* ~cache:*",
+    keys: "~cred:* ~feed:* ~cache:* %RW~log:*",
     commands: "+ping +time +watch +unwatch +multi +exec +get +mget +set +del +expire +xadd +xrange +xrevrange +zadd +zrange \
                +zremrangebyscore",
 };
 
-/// The execution worker: the queue's streams.
+/// The execution worker: the queue's streams, and what is logged by what it runs.
 pub const WORKER: Service = Service {
     user: "worker",
-    keys: "~queue:*",
-    commands: "+ping +multi +exec +xadd +xack +xdel +xlen +xreadgroup +xautoclaim +xgroup|create",
+    keys: "~queue:* ~log:*",
+    commands: "+ping +multi +exec +xadd +xack +xdel +xlen +xreadgroup +xautoclaim +xgroup|create +expire +zadd \
+               +zremrangebyscore",
 };
 
 /// Every service's user.
@@ -114,8 +116,8 @@ mod tests {
             "user default reset off\n\
              user admin reset on >a ~* &* +@all\n\
              user sidecar reset on >s ~rl:* %R~cred:* %R~feed:* +ping +fcall +function|load +cluster|slots +asking +time +get +getrange +set +setrange +mget +pexpire +multi +exec +xrange +xrevrange +zadd +zcard +zrange +zrem +zremrangebyrank +zremrangebyscore +zscore\n\
-             user control reset on >c ~cred:* ~feed:* ~cache:* +ping +time +watch +unwatch +multi +exec +get +mget +set +del +expire +xadd +xrange +xrevrange +zadd +zrange +zremrangebyscore\n\
-             user worker reset on >w ~queue:* +ping +multi +exec +xadd +xack +xdel +xlen +xreadgroup +xautoclaim +xgroup|create\n"
+             user control reset on >c ~cred:* ~feed:* ~cache:* %RW~log:* +ping +time +watch +unwatch +multi +exec +get +mget +set +del +expire +xadd +xrange +xrevrange +zadd +zrange +zremrangebyscore\n\
+             user worker reset on >w ~queue:* ~log:* +ping +multi +exec +xadd +xack +xdel +xlen +xreadgroup +xautoclaim +xgroup|create +expire +zadd +zremrangebyscore\n"
         );
     }
 

@@ -111,6 +111,7 @@ impl Agent {
             | Event::ExecutionGivenUp(_)
             | Event::ExecutionCancelled(_)
             | Event::ExecutionReplayed(_)
+            | Event::ExecutionTimeRunsOut(_)
             | Event::QuotaThresholdReached(_)
             | Event::TenantErased(_)
             | Event::AuditRecorded(_) => return Err(illegal),

@@ -129,6 +129,17 @@ pub struct ExecutionStarted {
     pub started_at: OffsetDateTime,
 }
 
+/// The attempt has used 80 % of its time (RES-001).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionTimeRunsOut {
+    /// The fencing token of the claim that runs.
+    pub lease_epoch: u64,
+    /// 1 is the first.
+    pub attempt: u32,
+    /// All of its time, in seconds.
+    pub timeout_s: u32,
+}
+
 /// The worker was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutionLost {
@@ -242,6 +253,7 @@ events! {
     TenantErased(Nothing),
     AuditRecorded(AuditRecorded),
 }
+    ExecutionTimeRunsOut(ExecutionTimeRunsOut),
 
 // === impl Event ===
 

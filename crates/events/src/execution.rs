@@ -114,6 +114,12 @@ impl Execution {
                 now.started_at = None;
                 now.completed_at = None;
             }
+            Event::ExecutionTimeRunsOut(of) => {
+                let runs = now.state == ExecutionState::Running;
+                if !runs || now.lease_epoch != of.lease_epoch {
+                    return Err(illegal);
+                }
+            }
             Event::ExecutionSubmitted(_)
             | Event::AgentCreated(_)
             | Event::AgentUpdated(_)

@@ -114,6 +114,8 @@ kinds! {
     ExecutionCancelled = "execution.cancelled", Execution, Execution, 1;
     /// Given up, and started anew by a person.
     ExecutionReplayed = "execution.replayed", Execution, Execution, 1;
+    /// The attempt has used 80 % of its time.
+    ExecutionTimeRunsOut = "execution.time_runs_out", Execution, Execution, 1;
     /// A quota of the tenant has run out so far.
     QuotaThresholdReached = "quota.threshold_reached", Tenant, Metrics, 1;
     /// All that the tenant had is gone.

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::{outcome::Usage, provenance::Provenance};
+use crate::{
+    outcome::{Captured, Usage},
+    provenance::Provenance,
+};
 
 /// What is stored with the end of an attempt. Of a run that never began everything is nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,4 +17,6 @@ pub struct Record {
     pub wall: Duration,
     /// Where its result came from; for [`crate::EndReason::Completed`] only.
     pub provenance: Option<Provenance>,
+    /// What it logged: the end of its standard error.
+    pub log: Captured,
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::{
     cred, feed,
     link::{Address, Error, Link},
+    logs,
 };
 
 /// How long a document is kept.
@@ -170,21 +171,24 @@ impl Documents {
         self.0.pipe(&write).await
     }
 
-    /// Takes away what is remembered of a tenant: documents, and the facts of its members and keys. What was being read
+    /// Takes away what is remembered of a tenant: documents, the facts of its members and
+    /// keys, and running logs. What was being read
     /// meanwhile may come once more, under a version that is never asked for; whoever must be sure repeats it.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn remove_all(&self, tenant: TenantId) -> Result<u64, Error> {
-        let indexes = [index_key(tenant), cred::facts_index_key(tenant)];
+        let indexes =
+            [index_key(tenant), cred::facts_index_key(tenant), logs::index_key(tenant)];
         let mut ask = pipe();
         for index in &indexes {
             ask.cmd("ZRANGE").arg(index).arg(0).arg(-1);
         }
-        let (documents, facts): (Vec<String>, Vec<String>) = self.0.pipe(&ask).await?;
-        let count = u64::try_from(documents.len() + facts.len()).unwrap_or(u64::MAX);
+        let named: Vec<Vec<String>> = self.0.pipe(&ask).await?;
+        let named = named.concat();
+        let count = u64::try_from(named.len()).unwrap_or(u64::MAX);
         let mut remove = redis::cmd("DEL");
-        remove.arg(&documents).arg(&facts).arg(&indexes);
+        remove.arg(&named).arg(&indexes);
         let _: u64 = self.0.query(&remove).await?;
         Ok(count)
     }

@@ -11,6 +11,7 @@ pub mod cred;
 pub mod feed;
 pub mod limiter;
 pub mod link;
+pub mod logs;
 pub mod queue;
 
 pub use gatehouse_contract::acl;

@@ -183,6 +183,28 @@ impl TenantTx<'_> {
         self.opened(rows).await
     }
 
+    /// The events of an aggregate above `after`, the oldest first; at most `limit`, at most [`PAGE`].
+    pub(crate) async fn events_after(
+        &mut self,
+        (of, id): (Aggregate, Uuid),
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Recorded>, Error> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, seq, at, kind, schema_version, payload, sealed_payload, subject, request_id FROM event_store
+             WHERE tenant_id = $1 AND aggregate_kind = $2 AND aggregate_id = $3 AND seq > $4
+             ORDER BY seq LIMIT $5",
+        )
+        .bind(self.op.tenant.as_uuid())
+        .bind(of.as_str())
+        .bind(id)
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(i64::from(limit.min(PAGE)))
+        .fetch_all(self.connection())
+        .await?;
+        self.opened(rows).await
+    }
+
     /// All events of an aggregate up to the last one of `at` or earlier, in order; all there are without `at`.
     async fn story(
         &mut self,

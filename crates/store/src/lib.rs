@@ -30,6 +30,7 @@ pub mod idempotency;
 pub mod identities;
 pub mod issuers;
 pub mod lock;
+pub mod logs;
 pub mod lookup;
 pub mod master_keys;
 pub mod members;
@@ -57,6 +58,7 @@ pub mod usage;
 pub mod version_pins;
 pub mod versions;
 pub mod webhooks;
+pub mod watching;
 pub mod within;
 
 pub use admin::AdminTx;

@@ -9,8 +9,8 @@ use gatehouse_events::{
     Event, Kind,
     event::{
         AgentCreated, AgentDeleted, AgentUpdated, AuditRecorded, ExecutionEnded, ExecutionLost,
-        ExecutionStarted, ExecutionSubmitted, Nothing, QuotaThresholdReached, VersionDeprecated,
-        VersionPromoted, VersionPublished,
+        ExecutionStarted, ExecutionSubmitted, ExecutionTimeRunsOut, Nothing, QuotaThresholdReached,
+        VersionDeprecated, VersionPromoted, VersionPublished,
     },
     published,
 };
@@ -156,6 +156,11 @@ fn events() -> Vec<Event> {
             quota: text(),
             percent: 80,
             day: text(),
+        Event::ExecutionTimeRunsOut(ExecutionTimeRunsOut {
+            lease_epoch: 3,
+            attempt: 2,
+            timeout_s: 300,
+        }),
             used: 8,
             limit: 10,
         }),

@@ -27,6 +27,7 @@ mod isolation;
 mod leaks;
 #[cfg(test)]
 mod members;
+mod metering;
 #[cfg(test)]
 mod migrations;
 #[cfg(test)]
@@ -53,3 +54,4 @@ mod slots;
 mod tenancy;
 #[cfg(test)]
 mod version_pins;
+mod watching;

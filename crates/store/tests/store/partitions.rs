@@ -46,7 +46,7 @@ async fn months_are_made_ahead_and_dropped_in_time() {
     with_db(async |db| {
         // The migrations made this month's and three ahead.
         assert_eq!(maintain(&db).await.unwrap(), Maintained::default());
-        for parent in ["executions", "event_store", "metering", "tenant_audit"] {
+        for parent in ["executions", "event_store", "execution_logs", "metering", "tenant_audit"] {
             assert_eq!(months(&db, parent).await.len(), 4, "{parent}");
         }
         neglect(&db).await;
@@ -63,7 +63,7 @@ async fn months_are_made_ahead_and_dropped_in_time() {
         assert_eq!(tx.set_retention("metering", Some(2)).await.unwrap(), Changed::Yes);
         assert_eq!(tx.set_retention("metering", Some(2)).await.unwrap(), Changed::No);
         assert_eq!(tx.set_retention("tenants", Some(2)).await.unwrap(), Changed::Missing);
-        assert_eq!(tx.retention().await.unwrap().len(), 4);
+        assert_eq!(tx.retention().await.unwrap().len(), 5);
         tx.commit().await.unwrap();
         let audited = "SELECT FROM tenant_audit WHERE action = 'retention.change'";
         assert_eq!(rows(&mut db.root().await, audited).await, 1);
