@@ -30,14 +30,30 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// What runs agents.
     pub driver: Choice,
-    /// Runs at the same time.
-    pub concurrency: usize,
     /// What logs and leases call this worker; every start adds an incarnation.
     pub worker_id: String,
-    /// How long a shutdown waits for runs.
-    pub drain: Duration,
+    /// What a changed file changes while the worker runs.
+    pub live: Live,
     /// A worker that has not beaten for this long has lost what it runs.
     pub lease: Duration,
+}
+
+/// What is live: a changed file changes it for what is claimed from then on. Each has its key in [`Live::KEYS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// Runs at the same time.
+    pub concurrency: usize,
+    /// How long a shutdown waits for runs.
+    pub drain: Duration,
+    /// Until an agent must have been started: its image fetched, its sandbox made.
+    pub start: Duration,
+    /// Between SIGTERM and SIGKILL of an agent.
+    pub grace: Duration,
+}
+
+impl Live {
+    /// The keys of the document that are live; every other one needs a restart.
+    pub const KEYS: [&'static str; 4] = ["concurrency", "drain_s", "start_s", "grace_s"];
 }
 
 /// Reads the document.
@@ -53,7 +69,9 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
     let image_store = folder(doc, "image_store", "an absolute folder");
     let state_dir = folder(doc, "state_dir", "an absolute folder of this worker alone");
     let driver = choice::read(doc);
-    let concurrency = doc.integer("concurrency", Some(2), 1..=256);
+    // What "sim" pretends to run is no load but the worker's own.
+    let most = if matches!(driver, Some(Choice::Sim(_))) { 200_000 } else { 256 };
+    let concurrency = doc.integer("concurrency", Some(2), 1..=most);
     let worker_id = doc.text_or("worker_id", "worker").filter(|id| {
         let fits = id.len() <= 63 && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
         if !fits {
@@ -62,6 +80,8 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
         fits
     });
     let drain_s = doc.integer("drain_s", Some(30), 0..=3600);
+    let start_s = doc.integer("start_s", Some(60), 1..=600);
+    let grace_s = doc.integer("grace_s", Some(10), 0..=300);
     let lease_s = doc.integer("lease_s", Some(15), 3..=600);
     let (database_app, database_system) = database?;
     let (driver, redis) = (driver?, redis?);
@@ -76,9 +96,13 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
         image_store: image_store?,
         state_dir: state_dir?,
         driver,
-        concurrency: usize::try_from(concurrency?).ok()?,
         worker_id: worker_id?,
-        drain: Duration::from_secs(drain_s?),
+        live: Live {
+            concurrency: usize::try_from(concurrency?).ok()?,
+            drain: Duration::from_secs(drain_s?),
+            start: Duration::from_secs(start_s?),
+            grace: Duration::from_secs(grace_s?),
+        },
         lease: Duration::from_secs(lease_s?),
     })
 }
@@ -119,8 +143,10 @@ mod tests {
         std::fs::write(&file, "a".repeat(64)).unwrap();
         let good = GOOD.replace("KEYS", &file.display().to_string());
         let config = document::read(&good, read).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
-        assert_eq!((config.concurrency, config.worker_id.as_str()), (2, "worker"));
-        assert_eq!(config.drain, Duration::from_secs(30));
+        assert_eq!((config.live.concurrency, config.worker_id.as_str()), (2, "worker"));
+        assert_eq!(config.live.drain, Duration::from_secs(30));
+        let limits = gatehouse_execution::Limits::default();
+        assert_eq!((config.live.start, config.live.grace), (limits.start_timeout, limits.grace));
         assert_eq!(config.lease, Duration::from_secs(15));
     }
 

@@ -1,11 +1,11 @@
 //! One message of the queue: claim the execution, run it, report its end under the epoch of the claim.
 //! PostgreSQL decides at both ends; the message only says where to look.
 
-use std::{sync::OnceLock, time::Duration};
+use std::sync::{Arc, OnceLock};
 
 use gatehouse_contract::TenantId;
 use gatehouse_execution::{
-    EndReason, ExecutionState, Record,
+    EndReason, Limits, Record,
     outcome::{Exit, Outcome, Run},
     sandbox::SandboxId,
 };
@@ -21,11 +21,11 @@ use uuid::Uuid;
 use crate::{
     driver::{self, Driver, Notice, Stop, Task, Watch},
     leases::{Leases, Why},
+    metrics::{self, GivenUp, Metrics},
     pulse::Pulse,
+    reload::InEffect,
+    spool::{Report, Spool},
 };
-
-/// Between attempts to report, while the database is away.
-const REPORT_AGAIN: Duration = Duration::from_millis(500);
 
 /// What every message needs.
 pub struct Shared {
@@ -33,6 +33,10 @@ pub struct Shared {
     pub driver: Box<dyn Driver>,
     pub pulse: Pulse,
     pub leases: Leases,
+    pub spool: Spool,
+    pub metrics: Metrics,
+    /// The configuration, at each moment.
+    pub effect: watch::Receiver<InEffect>,
     /// Of this start of the worker.
     pub incarnation: String,
     /// Turns true when runs must end now and go back to the queue.
@@ -70,21 +74,32 @@ pub enum Claimed {
 pub struct Claim {
     op: OpCtx,
     claimed: attempts::Claimed,
+    /// The configuration at that moment: this run keeps it.
+    effect: InEffect,
 }
 
 impl Shared {
     /// Claims what a message names.
     pub async fn claim(&self, job: queue::Job) -> Claimed {
         let op = self.op(job.tenant);
+        let effect = self.effect.borrow().clone();
         match self.try_claim(&op, job).await {
-            Ok(Some(claimed)) => Claimed::Yes(Box::new(Claim { op, claimed })),
+            Ok(Some(claimed)) => {
+                self.metrics.claimed(metrics::Claim::Made);
+                Claimed::Yes(Box::new(Claim { op, claimed, effect }))
+            }
             // A message twice is the ordinary case.
-            Ok(None) => Claimed::No,
+            Ok(None) => {
+                self.metrics.claimed(metrics::Claim::NotOurs);
+                Claimed::No
+            }
             Err(error) if error.is_unavailable() => {
+                self.metrics.claimed(metrics::Claim::Failed);
                 warn!(execution.id = %job.execution, error = %chain(&error), "could not claim");
                 Claimed::NotNow
             }
             Err(error) => {
+                self.metrics.claimed(metrics::Claim::Failed);
                 // The row stays queued: it is offered again, a minute from now.
                 error!(execution.id = %job.execution, error = %chain(&error), "could not claim");
                 Claimed::No
@@ -93,25 +108,41 @@ impl Shared {
     }
 
     /// Runs what was claimed, and reports its end.
-    pub async fn run_to_end(&self, claim: Claim) {
-        let Claim { op, claimed } = claim;
+    pub async fn run_to_end(self: &Arc<Self>, claim: Claim) {
+        let Claim { op, claimed, effect } = claim;
+        let _running = self.metrics.running();
         let started = Instant::now();
-        let Ended { how, record } = self.run(&op, &claimed).await;
-        match how {
-            Ok(outcome) => self.report(&op, &claimed, &outcome, &record, started).await,
-            Err(Stopped::Cancelled) => {
-                let outcome = ended(EndReason::Cancelled, "cancelled".to_owned());
-                self.report(&op, &claimed, &outcome, &record, started).await;
-            }
-            Err(Stopped::HandBack) => self.hand_back(&op, &claimed).await,
+        let Ended { how, record } = self.run(&op, &claimed, &effect).await;
+        let outcome = match how {
+            Ok(outcome) => outcome,
+            Err(Stopped::Cancelled) => ended(EndReason::Cancelled, "cancelled".to_owned()),
+            Err(Stopped::HandBack) => return self.hand_back(&op, &claimed).await,
             Err(Stopped::LeaseLost) => {
+                self.metrics.given_up(GivenUp::LeaseLost);
                 warn!(execution.id = %claimed.execution, epoch = claimed.lease_epoch,
                     "ended a run whose lease is lost");
+                return;
             }
-        }
+        };
+        let report = Report {
+            tenant: op.tenant,
+            execution: claimed.execution,
+            lease_epoch: claimed.lease_epoch,
+            attempt: claimed.attempt,
+            hooks: false,
+            outcome,
+            record,
+        };
+        self.report(report, started).await;
     }
 
-    fn op(&self, tenant: TenantId) -> OpCtx {
+    /// Gives back what was claimed when the worker was already going away: nothing of it has begun.
+    pub async fn hand_over(&self, claim: Claim) {
+        self.hand_back(&claim.op, &claim.claimed).await;
+    }
+
+    /// In whose name the worker acts for a tenant.
+    pub fn op(&self, tenant: TenantId) -> OpCtx {
         OpCtx {
             tenant,
             subject: format!("worker:{}", self.incarnation),
@@ -133,17 +164,19 @@ impl Shared {
         Ok(claimed)
     }
 
-    async fn run(&self, op: &OpCtx, claimed: &attempts::Claimed) -> Ended {
+    async fn run(&self, op: &OpCtx, claimed: &attempts::Claimed, effect: &InEffect) -> Ended {
         let Ok(epoch) = u32::try_from(claimed.lease_epoch) else {
             let how = Ok(broken("the lease epoch is beyond what a sandbox id holds"));
             return Ended { how, record: Record::default() };
         };
+        let (start_timeout, grace) = (effect.live.start, effect.live.grace);
+        let limits = Limits { start_timeout, grace, ..claimed.limits };
         let task = Task {
             id: SandboxId { execution: claimed.execution, epoch },
             tenant: op.tenant,
             image: &claimed.image,
             input: &claimed.input,
-            limits: &claimed.limits,
+            limits: &limits,
         };
         let mut why = None;
         let (halt, stop) = watch::channel(Stop::No);
@@ -162,6 +195,7 @@ impl Shared {
                 debug!(execution.id = %claimed.execution, "started");
             }
             Notice::TimeRunsOut => {
+                self.metrics.warned();
                 warn!(execution.id = %claimed.execution, "used 80 % of its time");
             }
         };
@@ -171,7 +205,8 @@ impl Shared {
         };
         let wall = began.get().map(Instant::elapsed).unwrap_or_default();
         let usage = ran.as_ref().map(|run| run.usage).unwrap_or_default();
-        let record = Record { usage, wall, provenance: None };
+        let log = ran.as_ref().map(|run| run.stderr.clone()).unwrap_or_default();
+        let record = Record { usage, wall, provenance: None, log };
         let how = match (ran, why) {
             (Ok(Run { exit: Exit::Cancelled, .. }) | Err(_), Some(why)) => Err(why),
             (Ok(run), _) => {
@@ -207,72 +242,6 @@ impl Shared {
         }
     }
 
-    /// Stores the outcome, again and again while the database is away. A commit whose fate is unknown is repeated,
-    /// too: the second one finds that the execution is not running any more.
-    async fn report(
-        &self,
-        op: &OpCtx,
-        claimed: &attempts::Claimed,
-        outcome: &Outcome,
-        record: &Record,
-        started: Instant,
-    ) {
-        let mut stored = self.complete(op, claimed, outcome, record).await;
-        if let Err(error) = &stored {
-            error!(execution.id = %claimed.execution, error = %chain(error), "could not report");
-            // The database refuses this result: without it the execution would be running for ever.
-            let without = ended(EndReason::OutputInvalid, "the result cannot be stored".to_owned());
-            let record = Record { provenance: None, ..record.clone() };
-            stored = self.complete(op, claimed, &without, &record).await;
-        }
-        match stored {
-            Ok(Some(state)) => {
-                info!(execution.id = %claimed.execution, attempt = claimed.attempt, state = %state,
-                    reason = %outcome.reason, took_ms = started.elapsed().as_millis(), "ended");
-            }
-            Ok(None) => {
-                warn!(execution.id = %claimed.execution, epoch = claimed.lease_epoch,
-                    "the result came after the lease was lost");
-            }
-            Err(error) => {
-                error!(execution.id = %claimed.execution, error = %chain(&error), "could not report");
-            }
-        }
-    }
-
-    async fn complete(
-        &self,
-        op: &OpCtx,
-        claimed: &attempts::Claimed,
-        outcome: &Outcome,
-        record: &Record,
-    ) -> Result<Option<ExecutionState>, StoreError> {
-        loop {
-            match self.complete_once(op, claimed, outcome, record).await {
-                Err(error) if error.is_unavailable() => {
-                    warn!(execution.id = %claimed.execution, error = %chain(&error),
-                        "could not report, trying again");
-                    tokio::time::sleep(REPORT_AGAIN).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn complete_once(
-        &self,
-        op: &OpCtx,
-        claimed: &attempts::Claimed,
-        outcome: &Outcome,
-        record: &Record,
-    ) -> Result<Option<ExecutionState>, StoreError> {
-        let mut tx = self.store.tenant(op).await?;
-        let (id, epoch) = (claimed.execution, claimed.lease_epoch);
-        let state = tx.complete_execution(id, epoch, outcome, record).await?;
-        tx.commit().await?;
-        Ok(state)
-    }
-
     async fn hand_back(&self, op: &OpCtx, claimed: &attempts::Claimed) {
         let released = async {
             let mut tx = self.store.tenant(op).await?;
@@ -281,6 +250,7 @@ impl Shared {
         };
         match released.await {
             Ok(released) => {
+                self.metrics.given_up(GivenUp::HandedBack);
                 info!(execution.id = %claimed.execution, released, "handed an execution back");
             }
             Err(error) => warn!(execution.id = %claimed.execution, error = %chain(&error),

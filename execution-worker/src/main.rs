@@ -3,8 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use gatehouse_execution_worker::{config, enter, process, selftest, worker};
-use gatehouse_service::{Shutdown, Stop, config::load, exit, telemetry};
+use gatehouse_execution_worker::{enter, process, reload, selftest, worker};
+use gatehouse_service::{Shutdown, Stop, exit, telemetry};
 
 #[derive(Parser)]
 #[command(
@@ -18,7 +18,8 @@ use gatehouse_service::{Shutdown, Stop, config::load, exit, telemetry};
         \"redis\": \"redis://worker:PASSWORD@127.0.0.1:6379\",\n   \
         \"image_store\": \"/var/lib/gatehouse/images\", \"state_dir\": \"/var/lib/gatehouse/worker\",\n   \
         \"runsc\": \"/usr/bin/runsc\", \"concurrency\": 2, \"worker_id\": \"worker\",\n   \
-        \"drain_s\": 30, \"lease_s\": 15}\n\n\
+        \"drain_s\": 30, \"lease_s\": 15, \"start_s\": 60, \"grace_s\": 10}\n\n\
+        A changed file is live within half a second: concurrency, drain_s, start_s, grace_s; others need a restart.\n\
         SIGTERM drains for drain_s, then hands executions back; a second SIGTERM does so at once."
 )]
 struct Cli {
@@ -65,12 +66,12 @@ fn main() -> ExitCode {
     // Before the runtime starts its threads; its errors are told after the configuration's.
     let prepared = process::own_mounts().and_then(|()| process::adopt_orphans());
     exit::run("execution-worker", async move {
-        let config = load(&config, config::read)?;
+        let (config, file) = reload::File::open(&config)?;
         prepared.map_err(|error| {
             Stop::unavailable(format!("no mount namespace: {error}; run the worker as root"))
         })?;
         telemetry::init();
         let (_trigger, shutdown) = Shutdown::on_signals()?;
-        worker::serve(config, shutdown).await
+        worker::serve(config, file, shutdown).await
     })
 }

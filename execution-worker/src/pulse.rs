@@ -24,13 +24,21 @@ pub struct Pulse {
     worker: String,
     lease: Duration,
     last: watch::Sender<Instant>,
+    /// Since when beats have followed each other without a gap; nothing of this start's first beat.
+    again: watch::Sender<Option<Instant>>,
 }
 
 impl Pulse {
     /// The first beat, after which executions can be claimed for `worker`.
     pub async fn start(store: Store, worker: String, lease: Duration) -> Result<Self, Error> {
         let began = Instant::now();
-        let pulse = Self { store, worker, lease, last: watch::Sender::new(began) };
+        let pulse = Self {
+            store,
+            worker,
+            lease,
+            last: watch::Sender::new(began),
+            again: watch::Sender::new(None),
+        };
         pulse.beat().await?;
         Ok(pulse)
     }
@@ -43,6 +51,9 @@ impl Pulse {
             let began = Instant::now();
             match timeout(pause, self.beat()).await {
                 Ok(Ok(())) => {
+                    if !self.is_alive() {
+                        self.again.send_replace(Some(Instant::now()));
+                    }
                     // From before it was sent: the database cannot have seen it earlier.
                     self.last.send_replace(began);
                 }
@@ -79,24 +90,27 @@ impl Pulse {
     pub fn is_alive(&self) -> bool {
         self.last.borrow().elapsed() < self.lease * 4 / 5
     }
+
+    /// Whether a missing beat of others says anything. Who was cut off from the database itself knows nothing of them: when
+    /// it is back, so are they, and have a lease's time to tell what ended meanwhile.
+    fn judges(&self) -> bool {
+        self.is_alive() && self.again.borrow().is_none_or(|again| again.elapsed() >= self.lease)
+    }
 }
 
 /// Takes leases from dead workers and has what nobody took offered again, until the shutdown.
 /// `depth` is how many messages the queue holds: fewer than are queued tell a lost one from a long one.
-pub async fn sweep<F>(
-    store: Store,
-    lease: Duration,
-    shutdown: Shutdown,
-    depth: impl Fn() -> F + Send,
-) where
+pub async fn sweep<F>(pulse: Pulse, shutdown: Shutdown, depth: impl Fn() -> F + Send)
+where
     F: Future<Output = Option<u64>> + Send,
 {
+    let lease = pulse.lease;
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
             () = tokio::time::sleep(lease / 3) => {}
         }
-        match sweep_once(&store, lease, depth().await).await {
+        match sweep_once(&pulse, depth().await).await {
             Ok((Swept { requeued: 0, given_up: 0, cancelled: 0 }, 0)) => {}
             Ok((Swept { requeued, given_up, cancelled }, offered)) => {
                 info!(requeued, given_up, cancelled, offered, "swept executions without a worker");
@@ -109,13 +123,10 @@ pub async fn sweep<F>(
     }
 }
 
-async fn sweep_once(
-    store: &Store,
-    lease: Duration,
-    depth: Option<u64>,
-) -> Result<(Swept, u64), Error> {
-    let mut tx = store.system(Job::Sweep).await?;
-    let swept = tx.expire_leases(lease).await?;
+async fn sweep_once(pulse: &Pulse, depth: Option<u64>) -> Result<(Swept, u64), Error> {
+    let lease = pulse.lease;
+    let mut tx = pulse.store.system(Job::Sweep).await?;
+    let swept = if pulse.judges() { tx.expire_leases(lease).await? } else { Swept::default() };
     // The depth was read before: what was taken since makes the queue look longer, never lost.
     let queued = tx.queued(lease / 3).await?;
     let lost = depth.is_some_and(|depth| depth < queued);

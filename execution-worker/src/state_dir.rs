@@ -94,6 +94,11 @@ impl StateDir {
         self.root.join("selftest")
     }
 
+    /// Results that wait for the database.
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
     /// runsc's own state.
     pub fn runsc(&self) -> PathBuf {
         self.root.join("runsc")

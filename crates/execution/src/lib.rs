@@ -6,6 +6,7 @@
 
 pub mod egress;
 pub mod fair;
+pub mod hooks;
 pub mod image;
 pub mod json;
 pub mod limits;
@@ -16,6 +17,7 @@ pub mod record;
 pub mod sandbox;
 pub mod state;
 
+pub use hooks::{Hook, Hooks};
 pub use image::{Digest, ImageName, ImageRef};
 pub use limits::Limits;
 pub use outcome::EndReason;

@@ -13,6 +13,11 @@ const MAX_BYTES: u64 = 1024 * 1024;
 /// Reads the JSON document at `path` with `build`. Every mistake becomes a line
 /// `config FILE: $.path: cause; mend` and the exit code 64.
 pub fn load<T>(path: &Path, build: impl FnOnce(&Document<'_>) -> Option<T>) -> Result<T, Stop> {
+    parse(path, &text(path)?, build)
+}
+
+/// The text of the file at `path`, for [`parse`]. What is no file to read is a line with the exit code 64.
+pub fn text(path: &Path) -> Result<String, Stop> {
     let shown = path.display();
     let unreadable =
         |cause: String, mend: &str| Stop::usage(vec![format!("config {shown}: {cause}; {mend}")]);
@@ -22,10 +27,19 @@ pub fn load<T>(path: &Path, build: impl FnOnce(&Document<'_>) -> Option<T>) -> R
     if meta.len() > MAX_BYTES {
         return Err(unreadable("larger than 1 MiB".to_owned(), "name a configuration file"));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    std::fs::read_to_string(path).map_err(|error| {
         unreadable(format!("cannot be read: {error}"), "name a readable UTF-8 file with --config")
-    })?;
-    document::read(&text, build).map_err(|mistakes| {
+    })
+}
+
+/// Reads `text`, which stood in the file at `path`, with `build`; mistakes as in [`load`].
+pub fn parse<T>(
+    path: &Path,
+    text: &str,
+    build: impl FnOnce(&Document<'_>) -> Option<T>,
+) -> Result<T, Stop> {
+    let shown = path.display();
+    document::read(text, build).map_err(|mistakes| {
         Stop::usage(mistakes.iter().map(|mistake| format!("config {shown}: {mistake}")).collect())
     })
 }

@@ -65,7 +65,7 @@ pub use admin::AdminTx;
 pub use connect::{Store, Urls};
 pub use context::{Actor, OpCtx};
 pub use error::Error;
-pub use master_keys::MasterKeys;
+pub use master_keys::{CannotOpen, MasterKeys};
 pub use system::{Job, SystemTx};
 pub use tenant::TenantTx;
 pub use time::OffsetDateTime;

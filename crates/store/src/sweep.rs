@@ -37,14 +37,17 @@ pub struct Held {
 impl SystemTx {
     /// Sweep: running executions whose worker has not beaten for `older_than` (the database's clock) are queued
     /// again, or given up where that happened [`POISON`] times, or cancelled where their callers asked for it.
-    /// [`Self::unqueue_stale`] has them offered again.
+    /// [`Self::unqueue_stale`] has them offered again. Of a database that has itself not been up for that long nothing follows:
+    /// nobody could beat before.
     pub async fn expire_leases(&mut self, older_than: Duration) -> Result<Swept, Error> {
         let states: Vec<String> = sqlx::query_scalar(
             concat!(
                 "WITH gone AS (
                 SELECT e.tenant_id, e.id, e.created_at, CASE WHEN e.cancel_asked_at IS NOT NULL THEN 'cancelled'
                     WHEN e.losses + 1 >= $2 THEN 'dead_letter' ELSE 'queued' END AS next
-                FROM executions e WHERE e.state = 'running' AND NOT EXISTS (
+                FROM executions e WHERE e.state = 'running'
+                AND pg_postmaster_start_time() < now() - $1 * interval '1 second'
+                AND NOT EXISTS (
                     SELECT FROM worker_heartbeats h
                     WHERE h.worker = e.worker AND h.beat_at > now() - $1 * interval '1 second')
                 FOR UPDATE SKIP LOCKED),
