@@ -153,7 +153,12 @@ fn blob(layout: &Path, media_type: &str, bytes: &[u8]) -> anyhow::Result<Descrip
     let digest = Digest::of(bytes);
     let path = digest.blob_parts().iter().fold(layout.to_owned(), |path, part| path.join(part));
     replace(&path, bytes)?;
-    Ok(Descriptor { media_type: media_type.to_owned(), digest, size: bytes.len() as u64 })
+    Ok(Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        size: bytes.len() as u64,
+        platform: None,
+    })
 }
 
 fn json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {

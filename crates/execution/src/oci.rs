@@ -20,8 +20,18 @@ pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Media type of a layer that is a gzipped tar.
 pub const LAYER_TAR_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// What Docker calls a manifest, an index, a configuration and a gzipped layer of the same form.
+pub const DOCKER: [&str; 4] = [
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+];
 /// The version that the file `oci-layout` must state.
 pub const LAYOUT_VERSION: &str = "1.0.0";
+
+/// What this worker runs.
+const OURS: (&str, &str) = ("linux", "amd64");
 
 /// Why an image is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +112,18 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Of the blob, in bytes.
     pub size: u64,
+    /// In an index: for which kind of machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+}
+
+/// A kind of machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// `amd64`.
+    pub architecture: String,
+    /// `linux`.
+    pub os: String,
 }
 
 /// `index.json`.
@@ -260,6 +282,44 @@ pub fn find_manifest(index: &[u8], digest: Digest) -> Result<Descriptor, Refused
     Ok(found)
 }
 
+/// Whether a document that a registry keeps under a digest is an index: images of one name for several machines.
+pub fn is_index(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "mediaType")]
+        media_type: Option<String>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice(bytes).is_ok_and(|kind: Kind| match kind.media_type.as_deref() {
+        Some(media_type) => media_type == INDEX || media_type == docker_for(INDEX),
+        None => kind.manifests.is_some(),
+    })
+}
+
+/// Finds this machine's manifest in an index whose bytes are what `named` says.
+///
+/// # Errors
+/// A digest that differs, no manifest for linux/amd64, an unsupported media type, [`Refused::Malformed`].
+pub fn find_platform(named: Digest, index: &[u8]) -> Result<Descriptor, Refused> {
+    const WHAT: &str = "the index";
+    check_digest(WHAT, named, Digest::of(index))?;
+    let index: Index = document(WHAT, index)?;
+    check_header(WHAT, index.schema_version, index.media_type.as_deref(), INDEX)?;
+    let ours = |platform: &Platform| (&*platform.os, &*platform.architecture) == OURS;
+    let mut others = Vec::new();
+    for manifest in index.manifests {
+        match &manifest.platform {
+            Some(platform) if ours(platform) => {
+                expect_type("the manifest", &manifest.media_type, MANIFEST)?;
+                return Ok(manifest);
+            }
+            Some(platform) => others.push(format!("{}/{}", platform.os, platform.architecture)),
+            None => {}
+        }
+    }
+    Err(Refused::Platform(others.join(", ")))
+}
+
 /// Reads a manifest whose descriptor was found in the index.
 ///
 /// # Errors
@@ -290,7 +350,7 @@ pub fn read_config(
     const WHAT: &str = "the configuration";
     check_blob(WHAT, &manifest.config, bytes)?;
     let config: ImageConfig = document(WHAT, bytes)?;
-    if (config.os.as_str(), config.architecture.as_str()) != ("linux", "amd64") {
+    if (config.os.as_str(), config.architecture.as_str()) != OURS {
         return Err(Refused::Platform(format!("{}/{}", config.os, config.architecture)));
     }
     if config.rootfs.kind != "layers" {
@@ -306,7 +366,9 @@ pub fn read_config(
     let layers = manifest.layers.iter().zip(&config.rootfs.diff_ids).map(|(layer, diff_id)| {
         let packing = match layer.media_type.as_str() {
             LAYER_TAR => Packing::Tar,
-            LAYER_TAR_GZIP => Packing::TarGzip,
+            packed if packed == LAYER_TAR_GZIP || packed == docker_for(LAYER_TAR_GZIP) => {
+                Packing::TarGzip
+            }
             other => {
                 let media_type = other.to_owned();
                 return Err(Refused::MediaType { what: "a layer", media_type });
@@ -340,8 +402,14 @@ fn document<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, 
     serde_json::from_slice(bytes).map_err(|error| malformed(what, error.to_string()))
 }
 
+/// Docker's name of the same thing; of what it has no name for, the name itself.
+fn docker_for(media_type: &str) -> &str {
+    let at = [MANIFEST, INDEX, CONFIG, LAYER_TAR_GZIP].iter().position(|ours| *ours == media_type);
+    at.and_then(|at| DOCKER.get(at)).copied().unwrap_or(media_type)
+}
+
 fn expect_type(what: &'static str, found: &str, expected: &str) -> Result<(), Refused> {
-    if found == expected {
+    if found == expected || found == docker_for(expected) {
         return Ok(());
     }
     Err(Refused::MediaType { what, media_type: found.to_owned() })

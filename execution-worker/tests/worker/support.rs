@@ -61,6 +61,11 @@ pub fn rootfs() -> &'static Path {
             .status()
             .unwrap();
         assert!(status.success(), "the test agent does not compile");
+        // The same with its setuid bit, root's.
+        let with_bit = aside.with_extension("suid");
+        fs::copy(&aside, &with_bit).unwrap();
+        fs::set_permissions(&with_bit, fs::Permissions::from_mode(0o4755)).unwrap();
+        fs::rename(&with_bit, root.join("suid")).unwrap();
         fs::rename(&aside, root.join("agent")).unwrap();
         root
     })
@@ -186,7 +191,7 @@ pub fn publish(to: &Path, args: &[&str]) -> String {
         fs::create_dir_all(to.join("blobs/sha256")).unwrap();
         fs::write(to.join(path), bytes).unwrap();
         let size = bytes.len() as u64;
-        Descriptor { media_type: media_type.to_owned(), digest, size }
+        Descriptor { media_type: media_type.to_owned(), digest, size, platform: None }
     };
     let config = ImageConfig {
         architecture: "amd64".to_owned(),

@@ -6,7 +6,12 @@ const TAR: &[u8] = b"not really a tar";
 
 fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
     let size = bytes.len() as u64;
-    Descriptor { media_type: media_type.to_owned(), digest: Digest::of(bytes), size }
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest: Digest::of(bytes),
+        size,
+        platform: None,
+    }
 }
 
 fn good_config() -> ImageConfig {
@@ -138,4 +143,47 @@ fn the_layout_file_states_its_version() {
     for bad in [&br#"{"imageLayoutVersion":"2.0.0"}"#[..], b"{}", b""] {
         assert!(check_layout_file(bad).is_err());
     }
+}
+
+#[test]
+fn of_an_index_this_machines_manifest_is_taken() {
+    let of = |os: &str, architecture: &str, bytes: &[u8]| Descriptor {
+        platform: Some(Platform { architecture: architecture.to_owned(), os: os.to_owned() }),
+        ..descriptor(MANIFEST, bytes)
+    };
+    let index = |manifests: Vec<Descriptor>, media_type: Option<&str>| {
+        let media_type = media_type.map(str::to_owned);
+        serde_json::to_vec(&Index { schema_version: 2, media_type, manifests }).unwrap()
+    };
+    let all = vec![
+        of("linux", "arm64", b"arm"),
+        of("linux", "amd64", b"ours"),
+        descriptor(MANIFEST, b"none"),
+    ];
+    for media_type in [None, Some(INDEX), Some(DOCKER[1])] {
+        let bytes = index(all.clone(), media_type);
+        assert!(is_index(&bytes), "{media_type:?}");
+        assert_eq!(find_platform(Digest::of(&bytes), &bytes).unwrap().digest, Digest::of(b"ours"));
+        let other = find_platform(Digest::of(b"another"), &bytes).unwrap_err();
+        assert!(matches!(other, Refused::DigestMismatch { .. }), "{other}");
+    }
+    let bytes = index(vec![of("linux", "arm64", b"arm"), of("windows", "amd64", b"win")], None);
+    let refused = find_platform(Digest::of(&bytes), &bytes).unwrap_err().to_string();
+    assert!(refused.contains("linux/arm64, windows/amd64"), "{refused}");
+    let bytes = index(vec![of("linux", "amd64", b"x")], Some(MANIFEST));
+    assert!(!is_index(&bytes) && find_platform(Digest::of(&bytes), &bytes).is_err());
+    let manifest = serde_json::to_vec(&good_manifest(b"{}")).unwrap();
+    assert!(!is_index(&manifest) && !is_index(b"no json"));
+}
+
+#[test]
+fn dockers_names_of_the_same_things_are_taken() {
+    let config = serde_json::to_vec(&good_config()).unwrap();
+    let mut manifest = good_manifest(&config);
+    manifest.media_type = Some(DOCKER[0].to_owned());
+    manifest.config.media_type = DOCKER[2].to_owned();
+    manifest.layers[0].media_type = DOCKER[3].to_owned();
+    let bytes = serde_json::to_vec(&manifest).unwrap();
+    let read = read_manifest(&descriptor(DOCKER[0], &bytes), &bytes).unwrap();
+    assert_eq!(read_config(&read, &config).unwrap().1[0].packing, Packing::TarGzip);
 }
