@@ -159,7 +159,7 @@ impl Shared {
         job: queue::Job,
     ) -> Result<Option<attempts::Claimed>, StoreError> {
         let mut tx = self.store.tenant(op).await?;
-        let claimed = tx.claim_execution(job.execution, &self.incarnation).await?;
+        let claimed = tx.claim_execution(job.execution, self.incarnation.as_str()).await?;
         tx.commit().await?;
         Ok(claimed)
     }
