@@ -202,7 +202,10 @@ async fn aex4_an_endpoint_that_is_removed_meanwhile_fails_no_event() {
                         telling.append(a.tenant.as_uuid(), &event).await?;
                         telling.commit().await
                     },
-                    removing.commit()
+                    async {
+                        db.until_one_waits().await;
+                        removing.commit().await
+                    }
                 );
                 told.unwrap();
                 removed.unwrap();

@@ -134,17 +134,8 @@ async fn a_worker_that_is_faster_than_the_feeders_commit_waits_for_it() {
         drop(other);
         let (fast, again) = (db.clone(), a.clone());
         let worker = tokio::spawn(async move { claim(&fast, &again, id, "w1").await });
-        // The worker is at the row's lock: that is the state to wait for, not a time.
-        let mut root = db.root().await;
-        let waiting = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        tokio::time::timeout(Duration::from_secs(5), async {
-            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut root).await.unwrap() == 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .expect("the claim waits for the feeder's lock");
+        // The worker is at the row's lock.
+        db.until_one_waits().await;
         feeder.mark_queued(&offers).await.unwrap();
         feeder.commit().await.unwrap();
         assert!(worker.await.unwrap().is_some());

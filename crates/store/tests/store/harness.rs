@@ -156,6 +156,20 @@ impl Scratch {
 }
 
 impl Db {
+    /// Ends when a session of this database waits for another's lock: a state to wait for, not a time.
+    pub async fn until_one_waits(&self) {
+        let mut root = self.root().await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut root).await.unwrap() == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("a session waits for a lock");
+    }
+
     /// A new tenant and an operation within it.
     pub async fn tenant(&self, slug: &str) -> OpCtx {
         let op = op(TenantId::new(Uuid::new_v4()));
