@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod config;
 pub mod consume;
 pub mod driver;
+pub mod egress;
 pub mod enter;
 pub mod execute;
 pub mod feeder;

@@ -43,7 +43,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("validate-filter", &["wasm-host"]),
     ("ratelimit-sidecar", &["*pure", "service", "redis-kit", "outbound"]),
     ("control-api", &["*pure", "service", "store", "redis-kit", "kafka-kit", "outbound"]),
-    ("execution-worker", &["*pure", "service", "store", "redis-kit"]),
+    ("execution-worker", &["*pure", "service", "store", "redis-kit", "outbound"]),
     ("cli", &["*pure"]),
     ("fuzz", &["*pure"]),
     ("xtask", &["*all"]),
