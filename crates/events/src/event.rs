@@ -4,7 +4,7 @@
 //! Knows nothing of what the events add up to.
 
 use gatehouse_contract::{AgentId, AgentVersionId};
-use gatehouse_execution::{EndReason, ExecutionState};
+use gatehouse_execution::{Digest, EndReason, ExecutionState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use time::{OffsetDateTime, serde::rfc3339};
@@ -162,6 +162,9 @@ pub struct ExecutionEnded {
     /// When the execution ended, where no attempt follows.
     #[serde(with = "rfc3339::option")]
     pub completed_at: Option<OffsetDateTime>,
+    /// Of the document that says where the result came from: of one that completed alone, since version 2 of that kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance_hash: Option<Digest>,
 }
 
 /// A quota of the tenant has run out so far.
@@ -220,7 +223,8 @@ macro_rules! events {
             /// # Errors
             /// [`Unreadable`] where a later build wrote it, or nobody did.
             pub fn read(kind: Kind, version: u16, payload: Value) -> Result<Self, Unreadable> {
-                if version != kind.schema_version() {
+                // What a later version adds is absent in an earlier one.
+                if !(1..=kind.schema_version()).contains(&version) {
                     return Err(Unreadable::Version { kind, version });
                 }
                 match kind { $(Kind::$kind => read(kind, payload).map(Self::$kind)),+ }
@@ -249,11 +253,11 @@ events! {
     ExecutionGivenUp(ExecutionEnded),
     ExecutionCancelled(ExecutionEnded),
     ExecutionReplayed(Nothing),
+    ExecutionTimeRunsOut(ExecutionTimeRunsOut),
     QuotaThresholdReached(QuotaThresholdReached),
     TenantErased(Nothing),
     AuditRecorded(AuditRecorded),
 }
-    ExecutionTimeRunsOut(ExecutionTimeRunsOut),
 
 // === impl Event ===
 

@@ -174,8 +174,13 @@ mod tests {
     }
 
     fn ended(state: ExecutionState, reason: EndReason) -> Event {
-        let how =
-            ExecutionEnded { end_reason: reason, output: None, error: None, completed_at: None };
+        let how = ExecutionEnded {
+            end_reason: reason,
+            output: None,
+            error: None,
+            completed_at: None,
+            provenance_hash: None,
+        };
         Event::ended(state, how).unwrap()
     }
 

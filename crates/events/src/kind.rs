@@ -101,7 +101,7 @@ kinds! {
     /// The worker was lost.
     ExecutionLost = "execution.lost", Execution, Execution, 1;
     /// It ended with a result.
-    ExecutionCompleted = "execution.completed", Execution, Execution, 1;
+    ExecutionCompleted = "execution.completed", Execution, Execution, 2;
     /// It ended without one.
     ExecutionFailed = "execution.failed", Execution, Execution, 1;
     /// It ran into its time limit.

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{json, state::Event};
+use crate::{json, provenance, state::Event};
 
 /// The exit code by which an agent asks for another attempt (`EX_TEMPFAIL` of sysexits).
 pub const EXIT_RETRY: i32 = 75;
@@ -186,11 +186,12 @@ impl EndReason {
         }
     }
 
-    /// Whether an execution that ended for good so is one of the day's: not where the run never began, or the platform
-    /// failed.
+    /// Whether an attempt that ended so counts against its tenant's quotas, and an execution that ended for good so is one of
+    /// the day's: not where the run never began, or the platform failed. Who loses worker after worker cannot be told from
+    /// one whose workers are lost.
     pub const fn is_charged(self) -> bool {
         match self {
-            Self::ImageError | Self::SandboxError | Self::Lost => false,
+            Self::ImageError | Self::SandboxError | Self::Lost | Self::Poison => false,
             Self::Completed
             | Self::Failed
             | Self::RetryAsked
@@ -199,8 +200,7 @@ impl EndReason {
             | Self::Pids
             | Self::DiskFull
             | Self::OutputInvalid
-            | Self::Cancelled
-            | Self::Poison => true,
+            | Self::Cancelled => true,
         }
     }
 }
@@ -306,7 +306,10 @@ impl Run {
         if text.is_empty() {
             return Err("the agent wrote no result".to_owned());
         }
-        json::strict(text).map_err(|refused| refused.to_string())
+        let result = json::strict(text).map_err(|refused| refused.to_string())?;
+        // What has no canonical form has no provenance.
+        provenance::judge(&result).map_err(|refused| refused.to_string())?;
+        Ok(result)
     }
 
     /// `cause` and the agent's last words.

@@ -3,6 +3,8 @@
 //! The form that is hashed is RFC 8785's, so that other programs come to the same hash.
 //! Knows nothing of who stores it or who signs what is stored.
 
+use std::time::Duration;
+
 use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,13 +17,16 @@ pub const FORM: &str = "gatehouse.provenance.v1";
 /// RFC 7493 §2.2: beyond this, two integers can be the same double, and with it the same in RFC 8785's form.
 const MAX_INTEGER: u64 = (1 << 53) - 1;
 
-/// Where a result came from. Contents stand for themselves by their digests: the document can be shown to whoever
-/// may not see the input.
+/// Where a result came from. Contents stand for themselves by their digests: who has a content finds it here, and who could
+/// guess it does, too. The hash of the whole says nothing of them to anybody who has not the salt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// [`FORM`].
     pub form: String,
+    /// 64 hexadecimal digits by chance, kept with the document and nowhere else: once it is erased, no content can be tried
+    /// against a hash that was published.
+    pub salt: String,
     /// Whose execution.
     pub tenant: TenantId,
     /// Which.
@@ -50,6 +55,10 @@ pub struct Config {
     pub driver: String,
     /// Its version, as it says it.
     pub runtime: String,
+    /// The worker's version: what else an agent finds (mounts, environment, user) is its build's.
+    pub worker: String,
+    /// The version of the configuration that the worker ran it under.
+    pub config_version: String,
     /// Thousandths of one core.
     pub cpu_millis: u32,
     /// Memory of the whole sandbox.
@@ -60,6 +69,14 @@ pub struct Config {
     pub scratch_bytes: u64,
     /// Largest result.
     pub output_bytes: u64,
+    /// Processes.
+    pub processes: u32,
+    /// Open files per process.
+    pub open_files: u32,
+    /// The hosts that it may ask, in the version's order.
+    pub egress: Vec<String>,
+    /// How often.
+    pub egress_requests: u32,
 }
 
 /// Why there is no hash.
@@ -89,16 +106,45 @@ impl Provenance {
 }
 
 impl Config {
-    /// What `driver` of version `runtime` made of `limits`. Durations and sizes beyond their types are their largest.
-    pub fn new(driver: &str, runtime: &str, limits: &Limits) -> Self {
+    /// What `driver` of version `runtime` made of `limits` and the hosts `egress`, in a worker of version `worker` under the
+    /// configuration `config_version`. Durations and sizes beyond their types are their largest.
+    pub fn new(
+        (driver, runtime): (&str, &str),
+        (worker, config_version): (&str, &str),
+        limits: &Limits,
+        egress: &[String],
+    ) -> Self {
         Self {
             driver: driver.to_owned(),
             runtime: runtime.to_owned(),
+            worker: worker.to_owned(),
+            config_version: config_version.to_owned(),
             cpu_millis: limits.cpu_millis,
             memory_bytes: limits.memory_bytes,
             timeout_ms: u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX),
             scratch_bytes: limits.scratch_bytes,
             output_bytes: u64::try_from(limits.output_bytes).unwrap_or(u64::MAX),
+            processes: limits.processes,
+            open_files: limits.open_files,
+            egress: egress.to_vec(),
+            egress_requests: limits.egress_requests,
+        }
+    }
+
+    /// The limits that a run had, to run it again.
+    pub fn limits(&self) -> Limits {
+        let limits = Limits::default();
+        Limits {
+            cpu_millis: self.cpu_millis,
+            memory_bytes: self.memory_bytes,
+            timeout: Duration::from_millis(self.timeout_ms),
+            scratch_bytes: self.scratch_bytes,
+            file_bytes: limits.file_bytes.max(self.scratch_bytes),
+            output_bytes: usize::try_from(self.output_bytes).unwrap_or(usize::MAX),
+            processes: self.processes,
+            open_files: self.open_files,
+            egress_requests: self.egress_requests,
+            ..limits
         }
     }
 }

@@ -11,7 +11,8 @@ use gatehouse_events::{
     event::{ExecutionEnded, ExecutionStarted, Nothing},
 };
 use gatehouse_execution::{
-    EndReason, ExecutionState, ImageRef, Limits, Record, outcome::Outcome, state::Event,
+    EndReason, ExecutionState, ImageRef, Limits, Record, outcome::Outcome, provenance::Provenance,
+    state::Event,
 };
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -20,7 +21,8 @@ use uuid::Uuid;
 
 use crate::{
     Error, TenantTx,
-    executions::{ERROR, OUTPUT, count, epoch, input, size, state},
+    executions::{ERROR, OUTPUT, PROVENANCE, count, epoch, input, size, state},
+    metering::Running,
     usage::Counted,
     versions::named,
 };
@@ -99,7 +101,10 @@ struct LockedRow {
     max_attempts: i32,
     cancel_asked: bool,
     has_output: bool,
+    refunded: bool,
     created_at: OffsetDateTime,
+    agent_id: Uuid,
+    started_at: Option<OffsetDateTime>,
 }
 
 /// A row that is kept until the transaction ends.
@@ -111,7 +116,10 @@ struct Locked {
     max_attempts: u32,
     cancel_asked: bool,
     has_output: bool,
+    /// What the submit was charged was given back.
+    refunded: bool,
     created_at: OffsetDateTime,
+    runs: Running,
 }
 
 impl TryFrom<LockedRow> for Locked {
@@ -125,7 +133,14 @@ impl TryFrom<LockedRow> for Locked {
             max_attempts: count(row.max_attempts)?,
             cancel_asked: row.cancel_asked,
             has_output: row.has_output,
+            refunded: row.refunded,
             created_at: row.created_at,
+            runs: Running {
+                agent: row.agent_id,
+                attempt: row.attempt,
+                lease_epoch: epoch(row.lease_epoch)?,
+                started_at: row.started_at,
+            },
         })
     }
 }
@@ -228,8 +243,8 @@ impl TenantTx<'_> {
     }
 
     /// Stores how the attempt ended and returns the state that follows (a retry gets its due time by full
-    /// jitter; none is made where the caller wants it ended). `None` when the lease is no longer this one: the result is
-    /// another's to report.
+    /// jitter; none is made where the caller wants it ended). What the attempt used is metered with its end, once. `None` when
+    /// the lease is no longer this one: the result is another's to report, and only what a lost run used is added to its row.
     pub async fn complete_execution(
         &mut self,
         id: ExecutionId,
@@ -238,9 +253,6 @@ impl TenantTx<'_> {
         record: &Record,
     ) -> Result<Option<ExecutionState>, Error> {
         let Some(held) = self.locked(id).await? else { return Ok(None) };
-        if held.lease_epoch != lease_epoch {
-            return Ok(None);
-        }
         let event = outcome.reason.event(held.tried, held.max_attempts);
         let (event, reason) = match event {
             Event::Retry | Event::GiveUp if held.cancel_asked => {
@@ -248,13 +260,18 @@ impl TenantTx<'_> {
             }
             event => (event, outcome.reason),
         };
-        let Ok(to) = held.state.after(event) else { return Ok(None) };
+        let (true, Ok(to)) = (held.lease_epoch == lease_epoch, held.state.after(event)) else {
+            self.meter_lost(id, lease_epoch, record).await?;
+            return Ok(None);
+        };
         self.keep_log(id, lease_epoch, &record.log).await?;
-        if to.is_settled() && !reason.is_charged() {
-            self.refund(held.created_at).await?;
+        if to.is_settled() {
+            self.settle(id, &held, reason.is_charged()).await?;
         }
+        self.meter(id, &held.runs, reason, record).await?;
         let outcome = Outcome { reason, ..outcome.clone() };
-        self.end(id, to, outcome, held.has_output).await?;
+        let provenance = record.provenance.as_ref().filter(|_| to == ExecutionState::Completed);
+        self.end(id, to, outcome, held.has_output, provenance).await?;
         Ok(Some(to))
     }
 
@@ -277,7 +294,7 @@ impl TenantTx<'_> {
         } else {
             let (output, message) = (None, Some(CANCELLED.to_owned()));
             let outcome = Outcome { reason: EndReason::Cancelled, output, message };
-            self.end(id, to, outcome, held.has_output).await?;
+            self.end(id, to, outcome, held.has_output, None).await?;
         }
         let told = json!({"old": {"state": held.state}});
         self.within().audit_change("execution.cancel", "execution", id, told).await?;
@@ -291,6 +308,7 @@ impl TenantTx<'_> {
         to: ExecutionState,
         outcome: Outcome,
         had_output: bool,
+        provenance: Option<&Provenance>,
     ) -> Result<(), Error> {
         let sealed = match &outcome.output {
             Some(output) => Some(self.cipher().await?.seal_json(OUTPUT, id, output)?),
@@ -305,10 +323,20 @@ impl TenantTx<'_> {
             let stored = sealed.as_ref().map_or(0, |sealed| size(sealed));
             self.count_output(id, stored).await?;
         }
+        let broken = |_| Error::Unreadable { what: "provenance" };
+        let hash = provenance.map(Provenance::hash).transpose().map_err(broken)?;
+        let sealed_provenance = match provenance {
+            Some(document) => {
+                let document = serde_json::to_value(document);
+                let document = document.map_err(|_| Error::Unreadable { what: "provenance" })?;
+                Some(self.cipher().await?.seal_json(PROVENANCE, id, &document)?)
+            }
+            None => None,
+        };
         let completed_at: Option<OffsetDateTime> = sqlx::query_scalar(
             "UPDATE executions
              SET state = $2, output = NULL, sealed_output = $3, end_reason = $4, error = NULL, sealed_error = $5,
-                completed_at = CASE WHEN $6 THEN now() END,
+                completed_at = CASE WHEN $6 THEN now() END, provenance_hash = $7, sealed_provenance = $8,
                 due_at = CASE WHEN $2 = 'retry'
                     THEN now() + random() * least(power(2, attempt - losses), 60) * interval '1 second' END
              WHERE id = $1 RETURNING completed_at",
@@ -319,6 +347,8 @@ impl TenantTx<'_> {
         .bind(outcome.reason.as_str())
         .bind(error)
         .bind(to.is_settled())
+        .bind(hash.map(|hash| hash.to_string()))
+        .bind(sealed_provenance)
         .fetch_one(self.connection())
         .await?;
         let how = ExecutionEnded {
@@ -326,13 +356,15 @@ impl TenantTx<'_> {
             output: outcome.output,
             error: outcome.message,
             completed_at,
+            provenance_hash: hash,
         };
         let told = Told::ended(to, how).ok_or(Error::Unreadable { what: "state" })?;
         self.append(id.as_uuid(), &told).await
     }
 
     /// Gives a claimed execution back unrun (shutdown): queued again, the attempt not counted; cancelled where its caller
-    /// wants it ended. `false` when the lease is no longer this one. The caller offers it again, or the sweep does.
+    /// wants it ended. `false` when the lease is no longer this one. The caller offers it again, or the sweep does. It is not
+    /// metered but for its end, and then with nothing.
     pub async fn release_execution(
         &mut self,
         id: ExecutionId,
@@ -346,7 +378,8 @@ impl TenantTx<'_> {
         if held.cancel_asked {
             let (output, message) = (None, Some(CANCELLED.to_owned()));
             let outcome = Outcome { reason: EndReason::Cancelled, output, message };
-            self.end(id, to, outcome, held.has_output).await?;
+            self.meter(id, &held.runs, EndReason::Cancelled, &Record::default()).await?;
+            self.end(id, to, outcome, held.has_output, None).await?;
             return Ok(true);
         }
         sqlx::query(
@@ -378,14 +411,22 @@ impl TenantTx<'_> {
         Ok(())
     }
 
-    /// Gives back what the submit was charged, on its day: the platform failed, or the run never began.
-    async fn refund(&mut self, submitted_at: OffsetDateTime) -> Result<(), Error> {
+    /// Gives back what the submit was charged, on its day, where the end is not charged; takes it again where an execution
+    /// that was started anew has one that is.
+    async fn settle(&mut self, id: ExecutionId, held: &Locked, charged: bool) -> Result<(), Error> {
+        if charged != held.refunded {
+            return Ok(());
+        }
         sqlx::query(
-            "UPDATE usage_counters SET used = greatest(used - 1, 0) WHERE tenant_id = $1 AND quota = $2 AND day = $3",
+            "WITH marked AS (UPDATE executions SET refunded = NOT $4 WHERE id = $5)
+             UPDATE usage_counters SET used = greatest(used + CASE WHEN $4 THEN 1 ELSE -1 END, 0)
+             WHERE tenant_id = $1 AND quota = $2 AND day = $3",
         )
         .bind(self.op.tenant.as_uuid())
         .bind(Counted::Executions.as_str())
-        .bind(submitted_at.to_offset(UtcOffset::UTC).date())
+        .bind(held.created_at.to_offset(UtcOffset::UTC).date())
+        .bind(charged)
+        .bind(id.as_uuid())
         .execute(self.connection())
         .await?;
         Ok(())
@@ -394,7 +435,7 @@ impl TenantTx<'_> {
     async fn locked(&mut self, id: ExecutionId) -> Result<Option<Locked>, Error> {
         let row: Option<LockedRow> = sqlx::query_as(
             "SELECT state, lease_epoch, attempt, losses, max_attempts, cancel_asked_at IS NOT NULL AS cancel_asked,
-                sealed_output IS NOT NULL AS has_output, created_at
+                sealed_output IS NOT NULL AS has_output, refunded, created_at, agent_id, started_at
              FROM executions WHERE id = $1 FOR UPDATE",
         )
         .bind(id.as_uuid())

@@ -90,7 +90,8 @@ impl TenantTx<'_> {
         }
         // How many wait is no use of anything; whoever finds the queue full is told then.
         if what != Counted::QueuedExecutions {
-            self.tell(what, used, limit).await?;
+            let today = self.op.now.to_offset(UtcOffset::UTC).date();
+            self.tell(what, today, used, limit).await?;
         }
         Ok(())
     }
@@ -164,8 +165,14 @@ impl TenantTx<'_> {
     }
 
     /// Records and tells, once per threshold and window, that the tenant comes near a limit. The window of what does not begin anew
-    /// is the UTC day.
-    async fn tell(&mut self, what: Counted, used: u64, limit: u64) -> Result<(), Error> {
+    /// is the UTC day, too.
+    pub(crate) async fn tell(
+        &mut self,
+        what: Counted,
+        day: Date,
+        used: u64,
+        limit: u64,
+    ) -> Result<(), Error> {
         let reached = |percent: &i16| {
             let percent = u128::from(percent.unsigned_abs());
             u128::from(used) * 100 >= u128::from(limit) * percent
@@ -174,7 +181,6 @@ impl TenantTx<'_> {
         if reached.is_empty() || limit == 0 {
             return Ok(());
         }
-        let day: Date = self.op.now.to_offset(UtcOffset::UTC).date();
         let told: Vec<i16> = sqlx::query_scalar(
             "INSERT INTO quota_alerts (tenant_id, quota, percent, day, used, quota_limit)
              SELECT $1, $2, percent, $4, $5, $6 FROM unnest($3::smallint[]) AS percent ON CONFLICT DO NOTHING

@@ -134,6 +134,7 @@ macro_rules! columns {
 pub(crate) const INPUT: &str = "executions.input";
 pub(crate) const OUTPUT: &str = "executions.output";
 pub(crate) const ERROR: &str = "executions.error";
+pub(crate) const PROVENANCE: &str = "executions.provenance";
 
 impl Row {
     fn open(self, cipher: &Cipher) -> Result<Execution, Error> {
@@ -229,6 +230,7 @@ impl TenantTx<'_> {
     pub async fn submit_execution(&mut self, new: &NewExecution) -> Result<Execution, Error> {
         let cipher = self.cipher().await?;
         let sealed = cipher.seal_json(INPUT, new.id, &new.input)?;
+        self.judge_day().await?;
         // Always in this order: two that take in another would wait for each other.
         self.take(Counted::Executions, 1).await?;
         self.take(Counted::StorageBytes, size(&sealed)).await?;

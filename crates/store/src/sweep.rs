@@ -1,5 +1,6 @@
 //! What heals the queue: leases of workers that no longer beat are taken from them, offers that were lost are made again; and
-//! what a worker looks up of its own runs. A slot is a running row: with its lease it is free.
+//! what a worker looks up of its own runs. A slot is a running row: with its lease it is free. What was taken from a lost worker
+//! is metered as lost, and a submit whose workers were lost is given back.
 //! Knows nothing of Redis.
 
 use std::time::Duration;
@@ -43,7 +44,8 @@ impl SystemTx {
         let states: Vec<String> = sqlx::query_scalar(
             concat!(
                 "WITH gone AS (
-                SELECT e.tenant_id, e.id, e.created_at, CASE WHEN e.cancel_asked_at IS NOT NULL THEN 'cancelled'
+                SELECT e.tenant_id, e.id, e.created_at, e.attempt, e.started_at, e.agent_id, e.lease_epoch, e.refunded,
+                    CASE WHEN e.cancel_asked_at IS NOT NULL THEN 'cancelled'
                     WHEN e.losses + 1 >= $2 THEN 'dead_letter' ELSE 'queued' END AS next
                 FROM executions e WHERE e.state = 'running'
                 AND pg_postmaster_start_time() < now() - $1 * interval '1 second'
@@ -51,9 +53,20 @@ impl SystemTx {
                     SELECT FROM worker_heartbeats h
                     WHERE h.worker = e.worker AND h.beat_at > now() - $1 * interval '1 second')
                 FOR UPDATE SKIP LOCKED),
+                metered AS (
+                INSERT INTO metering (tenant_id, execution_id, attempt, at, agent_id, lease_epoch, end_reason, ended_at,
+                    wall_ms, cpu_ms, peak_memory_bytes, tokens, egress_requests)
+                SELECT tenant_id, id, attempt, started_at, agent_id, lease_epoch, 'lost', now(), 0, 0, 0, 0, 0 FROM gone
+                ON CONFLICT DO NOTHING),
+                -- Nobody is at fault but the platform.
+                returned AS (
+                UPDATE usage_counters c SET used = greatest(c.used - r.executions, 0)
+                FROM (SELECT tenant_id, (created_at AT TIME ZONE 'UTC')::date AS day, count(*) AS executions FROM gone
+                    WHERE next = 'dead_letter' AND NOT refunded GROUP BY 1, 2 ORDER BY 1, 2) r
+                WHERE c.tenant_id = r.tenant_id AND c.quota = 'executions' AND c.day = r.day),
                 moved AS (
                 UPDATE executions e
-                SET state = g.next, losses = e.losses + 1, queued_at = NULL,
+                SET state = g.next, refunded = e.refunded OR g.next = 'dead_letter', losses = e.losses + 1, queued_at = NULL,
                     end_reason = CASE g.next WHEN 'queued' THEN 'lost' WHEN 'cancelled' THEN 'cancelled' ELSE 'poison' END,
                     error = CASE g.next WHEN 'queued' THEN 'the worker was lost' WHEN 'cancelled' THEN 'cancelled'
                         ELSE 'worker after worker was lost under it' END,

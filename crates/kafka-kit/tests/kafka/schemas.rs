@@ -14,7 +14,7 @@ use gatehouse_events::{
     },
     published,
 };
-use gatehouse_execution::{EndReason, ExecutionState};
+use gatehouse_execution::{Digest, EndReason, ExecutionState};
 use gatehouse_kafka_kit::{Schemas, avro::fingerprint};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -112,6 +112,7 @@ fn events() -> Vec<Event> {
         output: Some(json!({"kg": 1})),
         error: Some(text()),
         completed_at,
+        provenance_hash: None,
     };
     vec![
         Event::AgentCreated(AgentCreated { name: text(), description: None, created_at: AT }),
@@ -145,22 +146,25 @@ fn events() -> Vec<Event> {
         }),
         Event::ExecutionReleased(Nothing {}),
         Event::ExecutionLost(ExecutionLost { state: ExecutionState::Queued, completed_at: None }),
-        Event::ExecutionCompleted(ended(Some(AT))),
+        Event::ExecutionCompleted(ExecutionEnded {
+            provenance_hash: Some(Digest::of(b"a document")),
+            ..ended(Some(AT))
+        }),
         Event::ExecutionFailed(ended(Some(AT))),
         Event::ExecutionTimedOut(ended(Some(AT))),
         Event::ExecutionRetried(ended(None)),
         Event::ExecutionGivenUp(ended(Some(AT))),
         Event::ExecutionCancelled(ended(Some(AT))),
         Event::ExecutionReplayed(Nothing {}),
-        Event::QuotaThresholdReached(QuotaThresholdReached {
-            quota: text(),
-            percent: 80,
-            day: text(),
         Event::ExecutionTimeRunsOut(ExecutionTimeRunsOut {
             lease_epoch: 3,
             attempt: 2,
             timeout_s: 300,
         }),
+        Event::QuotaThresholdReached(QuotaThresholdReached {
+            quota: text(),
+            percent: 80,
+            day: text(),
             used: 8,
             limit: 10,
         }),

@@ -27,6 +27,7 @@ mod isolation;
 mod leaks;
 #[cfg(test)]
 mod members;
+#[cfg(test)]
 mod metering;
 #[cfg(test)]
 mod migrations;
