@@ -11,8 +11,8 @@ use gatehouse_events::{
     event::{ExecutionEnded, ExecutionStarted, Nothing},
 };
 use gatehouse_execution::{
-    EndReason, ExecutionState, ImageRef, Limits, Record, outcome::Outcome, provenance::Provenance,
-    state::Event,
+    EndReason, ExecutionState, Hooks, ImageRef, Limits, Record, outcome::Outcome,
+    provenance::Provenance, state::Event,
 };
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::{
     Error, TenantTx,
     executions::{ERROR, OUTPUT, PROVENANCE, count, epoch, input, size, state},
+    hooks::declared,
     metering::Running,
     usage::Counted,
     versions::named,
@@ -56,6 +57,23 @@ pub struct Claimed {
     pub output_schema: Option<Value>,
     /// The hosts that it may ask (`host`, `host:port`, `*.suffix`). None is no network.
     pub egress: Vec<String>,
+    /// The commands around it.
+    pub hooks: Hooks,
+}
+
+/// Who claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimant<'a> {
+    /// Its incarnation.
+    pub worker: &'a str,
+    /// The configuration under which it does.
+    pub config: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for Claimant<'a> {
+    fn from(worker: &'a str) -> Self {
+        Self { worker, config: None }
+    }
 }
 
 /// What became of the wish to cancel.
@@ -89,6 +107,7 @@ struct ClaimRow {
     limits: Option<Value>,
     output_schema: Option<Value>,
     egress: Vec<String>,
+    hooks: Option<Value>,
     started_at: OffsetDateTime,
 }
 
@@ -155,8 +174,9 @@ impl TenantTx<'_> {
     pub async fn claim_execution(
         &mut self,
         id: ExecutionId,
-        worker: &str,
+        claimant: impl Into<Claimant<'_>>,
     ) -> Result<Option<Claimed>, Error> {
+        let Claimant { worker, config } = claimant.into();
         let tenant = self.op.tenant.as_uuid();
         // The row's lock is waited for: a feeder that has just offered it may not have committed yet, and the state read
         // after the wait is the one that counts.
@@ -181,14 +201,15 @@ impl TenantTx<'_> {
                 FROM tenants t LEFT JOIN tenant_quotas q ON q.tenant_id = t.id WHERE t.id = $3)
              UPDATE executions e
              SET state = 'running', lease_epoch = e.lease_epoch + 1, attempt = e.attempt + 1, worker = $2,
-                started_at = now(), end_reason = NULL, error = NULL, sealed_error = NULL, due_at = NULL
+                started_at = now(), end_reason = NULL, error = NULL, sealed_error = NULL, due_at = NULL,
+                config_version = $7
              FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
              WHERE e.id = $1 AND v.tenant_id = e.tenant_id AND v.id = e.agent_version_id
              AND (SELECT slots FROM may) > (SELECT count(*) FROM (SELECT FROM executions r
                 WHERE r.tenant_id = $3 AND r.state = 'running' LIMIT (SELECT slots FROM may)) AS held)
              RETURNING e.agent_id, a.name AS agent_name, e.agent_version_id, v.version, v.image, e.input,
                 e.sealed_input, e.lease_epoch, e.attempt,
-                e.max_attempts, e.timeout_s, v.limits AS version_limits, e.limits, v.output_schema, v.egress,
+                e.max_attempts, e.timeout_s, v.limits AS version_limits, e.limits, v.output_schema, v.egress, v.hooks,
                 e.started_at",
         )
         .bind(id.as_uuid())
@@ -197,6 +218,7 @@ impl TenantTx<'_> {
         .bind(slots(Tier::Free))
         .bind(slots(Tier::Pro))
         .bind(slots(Tier::Enterprise))
+        .bind(config)
         .fetch_optional(self.connection())
         .await?;
         let Some(row) = row else {
@@ -227,6 +249,7 @@ impl TenantTx<'_> {
             limits: Limits { timeout, ..Limits::default().with(&of_version).with(&of_this) },
             output_schema: row.output_schema,
             egress: row.egress,
+            hooks: declared(row.hooks.as_ref())?,
         }))
     }
 

@@ -26,6 +26,7 @@ pub mod error;
 pub mod events;
 pub mod executions;
 pub mod feeder;
+pub mod hooks;
 pub mod idempotency;
 pub mod identities;
 pub mod issuers;

@@ -19,6 +19,8 @@ pub enum Job {
     Heartbeat,
     /// Looks which runs of a worker shall end.
     Watch,
+    /// Has hooks run that attempts owe which are over ([`crate::hooks`]).
+    Hooks,
     /// Makes partitions ahead and drops old ones ([`crate::partitions`]).
     Partitions,
     /// Carries changes of facts from the outbox to the feed ([`crate::relay`]).
@@ -44,6 +46,7 @@ impl Job {
         Self::Sweep,
         Self::Heartbeat,
         Self::Watch,
+        Self::Hooks,
         Self::Partitions,
         Self::Relay,
         Self::Sealer,
@@ -61,6 +64,7 @@ impl Job {
             Self::Sweep => "sweep",
             Self::Heartbeat => "heartbeat",
             Self::Watch => "watch",
+            Self::Hooks => "hooks",
             Self::Partitions => "partitions",
             Self::Relay => "relay",
             Self::Sealer => "sealer",

@@ -6,12 +6,12 @@ use gatehouse_events::{
     Event,
     event::{VersionDeprecated, VersionPromoted, VersionPublished},
 };
-use gatehouse_execution::limits::Named;
+use gatehouse_execution::{Hooks, limits::Named};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, paging::Page};
+use crate::{Error, TenantTx, hooks::declared, paging::Page};
 
 /// What is published.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,8 @@ pub struct Terms {
     pub output_schema: Option<Value>,
     /// The hosts that may be asked (`host`, `host:port`, `*.suffix`). None is no network.
     pub egress: Vec<String>,
+    /// The commands around each run.
+    pub hooks: Hooks,
 }
 
 /// A version of an agent: what it is never changes, only what becomes of it.
@@ -74,6 +76,7 @@ struct VersionRow {
     input_schema: Option<Value>,
     output_schema: Option<Value>,
     egress: Vec<String>,
+    hooks: Option<Value>,
     created_at: OffsetDateTime,
     promoted_at: Option<OffsetDateTime>,
     deprecated_at: Option<OffsetDateTime>,
@@ -94,6 +97,7 @@ impl TryFrom<VersionRow> for AgentVersion {
                 input_schema: row.input_schema,
                 output_schema: row.output_schema,
                 egress: row.egress,
+                hooks: declared(row.hooks.as_ref())?,
             },
             created_at: row.created_at,
             promoted_at: row.promoted_at,
@@ -126,9 +130,9 @@ impl TenantTx<'_> {
         let (id, agent, terms) = (new.id, new.agent, &new.terms);
         let row: VersionRow = sqlx::query_as(
             "INSERT INTO agent_versions (tenant_id, id, agent_id, version, image, limits, input_schema, output_schema,
-                egress)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-             RETURNING id, agent_id, version, image, limits, input_schema, output_schema, egress, created_at,
+                egress, hooks)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             RETURNING id, agent_id, version, image, limits, input_schema, output_schema, egress, hooks, created_at,
                 promoted_at, deprecated_at, deprecation",
         )
         .bind(self.op.tenant.as_uuid())
@@ -140,6 +144,7 @@ impl TenantTx<'_> {
         .bind(&terms.input_schema)
         .bind(&terms.output_schema)
         .bind(&terms.egress)
+        .bind((!terms.hooks.is_empty()).then(|| terms.hooks.to_json()))
         .fetch_one(self.connection())
         .await?;
         let made = AgentVersion::try_from(row)?;
@@ -150,6 +155,7 @@ impl TenantTx<'_> {
             "image": new.image,
             "limits": terms.limits.to_json(),
             "egress": terms.egress,
+            "hooks": terms.hooks.to_json(),
             "has_input_schema": terms.input_schema.is_some(),
             "has_output_schema": terms.output_schema.is_some(),
         }});
@@ -179,7 +185,7 @@ impl TenantTx<'_> {
         .await?;
         let row: VersionRow = sqlx::query_as(
             "UPDATE agent_versions SET promoted_at = now() WHERE tenant_id = $1 AND id = $2
-             RETURNING id, agent_id, version, image, limits, input_schema, output_schema, egress, created_at,
+             RETURNING id, agent_id, version, image, limits, input_schema, output_schema, egress, hooks, created_at,
                 promoted_at, deprecated_at, deprecation",
         )
         .bind(self.op.tenant.as_uuid())
@@ -213,7 +219,7 @@ impl TenantTx<'_> {
         let row: VersionRow = sqlx::query_as(
             "UPDATE agent_versions SET deprecated_at = coalesce(deprecated_at, now()), deprecation = $3
              WHERE tenant_id = $1 AND id = $2
-             RETURNING id, agent_id, version, image, limits, input_schema, output_schema, egress, created_at,
+             RETURNING id, agent_id, version, image, limits, input_schema, output_schema, egress, hooks, created_at,
                 promoted_at, deprecated_at, deprecation",
         )
         .bind(self.op.tenant.as_uuid())
@@ -246,7 +252,7 @@ impl TenantTx<'_> {
         wanted: Wanted<'_>,
     ) -> Result<Vec<AgentVersion>, Error> {
         let rows: Vec<VersionRow> = sqlx::query_as(
-            "SELECT id, agent_id, version, image, limits, input_schema, output_schema, egress, created_at,
+            "SELECT id, agent_id, version, image, limits, input_schema, output_schema, egress, hooks, created_at,
                 promoted_at, deprecated_at, deprecation
              FROM agent_versions
              WHERE agent_id = $1 AND (created_at, id) < ($2, $3)
@@ -270,7 +276,7 @@ impl TenantTx<'_> {
     /// A version by id, of an agent that is still registered.
     pub async fn version(&mut self, id: AgentVersionId) -> Result<Option<AgentVersion>, Error> {
         let row: Option<VersionRow> = sqlx::query_as(
-            "SELECT v.id, v.agent_id, v.version, v.image, v.limits, v.input_schema, v.output_schema, v.egress,
+            "SELECT v.id, v.agent_id, v.version, v.image, v.limits, v.input_schema, v.output_schema, v.egress, v.hooks,
                 v.created_at, v.promoted_at, v.deprecated_at, v.deprecation
              FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
              WHERE v.id = $1 AND a.deleted_at IS NULL",
@@ -288,7 +294,7 @@ impl TenantTx<'_> {
         version: Option<&str>,
     ) -> Result<Option<AgentVersion>, Error> {
         let row: Option<VersionRow> = sqlx::query_as(
-            "SELECT v.id, v.agent_id, v.version, v.image, v.limits, v.input_schema, v.output_schema, v.egress,
+            "SELECT v.id, v.agent_id, v.version, v.image, v.limits, v.input_schema, v.output_schema, v.egress, v.hooks,
                 v.created_at, v.promoted_at, v.deprecated_at, v.deprecation
              FROM agent_versions v JOIN agents a ON a.tenant_id = v.tenant_id AND a.id = v.agent_id
              WHERE a.name = $1 AND a.deleted_at IS NULL

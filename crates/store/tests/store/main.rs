@@ -22,6 +22,8 @@ mod executions;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hooks;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod leaks;
