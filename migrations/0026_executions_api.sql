@@ -12,7 +12,7 @@ ALTER TABLE agent_versions
     ADD COLUMN IF NOT EXISTS egress text[] NOT NULL DEFAULT '{}' CHECK (cardinality(egress) <= 64);
 
 ALTER TABLE executions
-    -- Lower ones than its version's, by name.
+    -- What of the limits is not the platform's: its version's, and lower ones that were asked for.
     ADD COLUMN IF NOT EXISTS limits jsonb CHECK (jsonb_typeof(limits) = 'object'),
     -- The execution that this one was submitted again for. No key: both may be erased, in any order.
     ADD COLUMN IF NOT EXISTS retry_of uuid;

@@ -113,7 +113,8 @@ pub async fn export(
     Ok((headers, Body::new(body)).into_response())
 }
 
-fn at(listing: &Listing, name: &str) -> Result<Option<OffsetDateTime>, Reply> {
+/// A time that the list is narrowed by.
+pub fn at(listing: &Listing, name: &str) -> Result<Option<OffsetDateTime>, Reply> {
     let Some(text) = listing.filter(name) else { return Ok(None) };
     let parsed = OffsetDateTime::parse(text, &Rfc3339);
     parsed.map(Some).map_err(|_| {

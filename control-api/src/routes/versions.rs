@@ -8,12 +8,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gatehouse_contract::{AgentId, AgentVersionId, Document, Reason};
-use gatehouse_execution::ImageRef;
+use gatehouse_execution::{ImageRef, Limits};
 use gatehouse_service::{Reply, body::JsonBody};
 use gatehouse_store::{
     TenantTx,
     paging::Place,
-    versions::{AgentVersion, NewVersion, Terms, Wanted},
+    versions::{AgentVersion, NewVersion, Wanted},
 };
 use serde_json::{Value, json};
 use tracing::error;
@@ -29,7 +29,7 @@ use crate::{
         door::{own, read_own},
         path_id, refused,
         tenants::created,
-        timestamp,
+        terms, timestamp,
     },
 };
 
@@ -49,11 +49,12 @@ pub async fn create(
     body: JsonBody,
 ) -> Result<Response, Reply> {
     let agent: AgentId = path_id(&agent)?;
-    let (version, image) = body.read(|doc| {
+    let (version, image, terms) = body.read(|doc| {
         let version = version(doc);
         let image =
             doc.parsed::<ImageRef>("image", "name@sha256:<64 lower-case hex digits>, never a path");
-        Some((version?, image?))
+        let terms = terms::read(doc);
+        Some((version?, image?, terms?))
     })?;
     let there = images::exists(&api.image_store, caller.tenant, &image).await;
     let there = there.map_err(|error| {
@@ -69,7 +70,7 @@ pub async fn create(
     let within = tx.of_tenant()?;
     within.agent(agent).await.map_err(refused)?.ok_or(Reason::NotFound)?;
     let id = AgentVersionId::new(random::id());
-    let new = NewVersion { id, agent, version, image: image.to_string(), terms: Terms::default() };
+    let new = NewVersion { id, agent, version, image: image.to_string(), terms };
     let made = within.create_version(&new).await;
     let answer = shown(&made.map_err(refused)?);
     let place = format!("/api/v1/registry/agents/{agent}/versions/{id}");
@@ -201,6 +202,11 @@ fn shown(version: &AgentVersion) -> Value {
         "agent_id": version.agent,
         "version": version.version,
         "image": version.image,
+        "limits": Limits::default().with(&version.terms.limits).shown(),
+        "input_schema": version.terms.input_schema,
+        "output_schema": version.terms.output_schema,
+        "egress": version.terms.egress,
+        "hooks": version.terms.hooks.to_json(),
         "created_at": timestamp(version.created_at),
         "promoted_at": version.promoted_at.map(timestamp),
         "deprecation": deprecation(version),

@@ -57,6 +57,9 @@ pub fn settled(ask: impl Fn() -> Answer) -> Answer {
     until(|| Some(ask()).filter(|answer| answer.status != 503))
 }
 
+/// Has the execution given up.
+pub const GIVEN_UP: &str = "UPDATE executions SET state = 'dead_letter', end_reason = 'poison', completed_at = now() WHERE id = 'ID'";
+
 /// A tenant with one of everything that a path can name.
 pub struct Furnished {
     pub world: World,
@@ -103,7 +106,10 @@ impl Furnished {
         let europe = id(world.post(&admin, &at("organizations"), json!({"name": "X"})));
         let operations = world.get(&world.platform, "/api/v1/factory/operations").json();
         let operation = operations["items"][0]["id"].as_str().unwrap().to_owned();
+        let letter = id(world.post(&admin, "/api/v1/runtime/executions", run.clone()));
+        world.database.query(&GIVEN_UP.replace("ID", &letter));
         let ids = vec![
+            ("dead_letter", letter),
             ("organization", europe),
             ("operation", operation),
             ("webhook", hook),

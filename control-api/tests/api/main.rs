@@ -19,6 +19,7 @@ mod database;
 mod described;
 #[cfg(test)]
 mod events;
+mod executions;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
@@ -60,6 +61,7 @@ mod tokens;
 #[cfg(test)]
 mod version_pins;
 #[cfg(test)]
+mod watching;
 mod webhooks;
 #[cfg(test)]
 mod world;

@@ -3,8 +3,6 @@
 //! tells its event in its own transaction. How many of a tenant run at once is bounded here, where one begins to.
 //! Knows nothing of queues and sandboxes.
 
-use std::time::Duration;
-
 use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId, TenantId, Tier};
 use gatehouse_events::{
     Event as Told,
@@ -21,11 +19,10 @@ use uuid::Uuid;
 
 use crate::{
     Error, TenantTx,
-    executions::{ERROR, OUTPUT, PROVENANCE, count, epoch, input, size, state},
+    executions::{ERROR, OUTPUT, PROVENANCE, count, epoch, input, limits, size, state},
     hooks::declared,
     metering::Running,
     usage::Counted,
-    versions::named,
 };
 
 /// An execution that this worker holds, and everything it needs to run it.
@@ -103,7 +100,6 @@ struct ClaimRow {
     attempt: i32,
     max_attempts: i32,
     timeout_s: i32,
-    version_limits: Option<Value>,
     limits: Option<Value>,
     output_schema: Option<Value>,
     egress: Vec<String>,
@@ -209,7 +205,7 @@ impl TenantTx<'_> {
                 WHERE r.tenant_id = $3 AND r.state = 'running' LIMIT (SELECT slots FROM may)) AS held)
              RETURNING e.agent_id, a.name AS agent_name, e.agent_version_id, v.version, v.image, e.input,
                 e.sealed_input, e.lease_epoch, e.attempt,
-                e.max_attempts, e.timeout_s, v.limits AS version_limits, e.limits, v.output_schema, v.egress, v.hooks,
+                e.max_attempts, e.timeout_s, e.limits, v.output_schema, v.egress, v.hooks,
                 e.started_at",
         )
         .bind(id.as_uuid())
@@ -232,9 +228,6 @@ impl TenantTx<'_> {
             started_at: row.started_at,
         });
         self.append(id.as_uuid(), &told).await?;
-        let timeout = Duration::from_secs(u64::from(count(row.timeout_s)?));
-        let (of_version, of_this) =
-            (named(row.version_limits.as_ref())?, named(row.limits.as_ref())?);
         Ok(Some(Claimed {
             execution: id,
             agent: AgentId::new(row.agent_id),
@@ -246,7 +239,7 @@ impl TenantTx<'_> {
             lease_epoch: epoch(row.lease_epoch)?,
             attempt: count(row.attempt)?,
             max_attempts: count(row.max_attempts)?,
-            limits: Limits { timeout, ..Limits::default().with(&of_version).with(&of_this) },
+            limits: limits(row.limits.as_ref(), row.timeout_s)?,
             output_schema: row.output_schema,
             egress: row.egress,
             hooks: declared(row.hooks.as_ref())?,

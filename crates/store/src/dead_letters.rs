@@ -2,14 +2,20 @@
 //! all its attempts before it, at the end of its line.
 //! Knows nothing of why one was given up.
 
-use gatehouse_contract::ExecutionId;
+use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId};
 use gatehouse_events::{Event as Told, event::Nothing};
 use gatehouse_execution::{EndReason, ExecutionState, state::Event};
 use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Error, TenantTx, executions::state, members::Changed, usage::Counted};
+use crate::{
+    Error, TenantTx,
+    data_keys::Cipher,
+    executions::{count, error, state},
+    members::Changed,
+    usage::Counted,
+};
 
 /// Most that are started anew at once.
 pub const AT_ONCE: u32 = 100;
@@ -28,14 +34,53 @@ pub struct Filter {
 pub struct DeadLetter {
     /// The execution; [`TenantTx::execution`] has all of it, [`TenantTx::history`] its attempts.
     pub id: ExecutionId,
+    /// The agent.
+    pub agent: AgentId,
+    /// The version that ran.
+    pub version: AgentVersionId,
     /// Why its last attempt ended.
     pub reason: EndReason,
+    /// The same for people.
+    pub message: Option<String>,
     /// How many attempts it had.
     pub attempts: u32,
     /// How many of them lost their worker.
     pub losses: u32,
+    /// When it was submitted.
+    pub created_at: OffsetDateTime,
     /// When it was given up.
     pub given_up_at: OffsetDateTime,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: Uuid,
+    agent_id: Uuid,
+    agent_version_id: Uuid,
+    end_reason: String,
+    error: Option<String>,
+    sealed_error: Option<Vec<u8>>,
+    attempt: i32,
+    losses: i32,
+    created_at: OffsetDateTime,
+    completed_at: OffsetDateTime,
+}
+
+impl Row {
+    fn open(self, cipher: &Cipher) -> Result<DeadLetter, Error> {
+        let reason = self.end_reason.parse();
+        Ok(DeadLetter {
+            id: ExecutionId::new(self.id),
+            agent: AgentId::new(self.agent_id),
+            version: AgentVersionId::new(self.agent_version_id),
+            reason: reason.map_err(|_| Error::Unreadable { what: "end_reason" })?,
+            message: error(cipher, self.id, self.error, self.sealed_error)?,
+            attempts: count(self.attempt)?,
+            losses: count(self.losses)?,
+            created_at: self.created_at,
+            given_up_at: self.completed_at,
+        })
+    }
 }
 
 impl TenantTx<'_> {
@@ -46,9 +91,10 @@ impl TenantTx<'_> {
         before: Option<(OffsetDateTime, ExecutionId)>,
         limit: i64,
     ) -> Result<Vec<DeadLetter>, Error> {
-        type Row = (Uuid, String, i32, i32, OffsetDateTime);
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, end_reason, attempt, losses, completed_at FROM executions
+            "SELECT id, agent_id, agent_version_id, end_reason, error, sealed_error, attempt, losses, created_at,
+                completed_at
+             FROM executions
              WHERE tenant_id = $1 AND state = 'dead_letter' AND ($2::text IS NULL OR end_reason = $2)
              AND ($3::timestamptz IS NULL OR completed_at < $3)
              AND ($4::timestamptz IS NULL OR (completed_at, id) < ($4, $5))
@@ -62,19 +108,25 @@ impl TenantTx<'_> {
         .bind(limit)
         .fetch_all(self.connection())
         .await?;
-        let letter = |(id, reason, attempts, losses, given_up_at): Row| {
-            let count = |number: i32| {
-                u32::try_from(number).map_err(|_| Error::Unreadable { what: "attempt" })
-            };
-            Ok(DeadLetter {
-                id: ExecutionId::new(id),
-                reason: reason.parse().map_err(|_| Error::Unreadable { what: "end_reason" })?,
-                attempts: count(attempts)?,
-                losses: count(losses)?,
-                given_up_at,
-            })
-        };
-        rows.into_iter().map(letter).collect()
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cipher = self.cipher().await?;
+        rows.into_iter().map(|row| row.open(&cipher)).collect()
+    }
+
+    /// One that was given up.
+    pub async fn dead_letter(&mut self, id: ExecutionId) -> Result<Option<DeadLetter>, Error> {
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT id, agent_id, agent_version_id, end_reason, error, sealed_error, attempt, losses, created_at,
+                completed_at
+             FROM executions WHERE id = $1 AND state = 'dead_letter'",
+        )
+        .bind(id.as_uuid())
+        .fetch_optional(self.connection())
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        row.open(&*self.cipher().await?).map(Some)
     }
 
     /// Starts one anew. [`Changed::No`] where it was not given up.
@@ -82,16 +134,17 @@ impl TenantTx<'_> {
     /// # Errors
     /// [`Error::QuotaExceeded`] where so many wait already.
     pub async fn replay_execution(&mut self, id: ExecutionId) -> Result<Changed, Error> {
-        let found: Option<String> =
-            sqlx::query_scalar("SELECT state FROM executions WHERE id = $1 FOR UPDATE")
+        let found: Option<(String, Option<String>)> =
+            sqlx::query_as("SELECT state, end_reason FROM executions WHERE id = $1 FOR UPDATE")
                 .bind(id.as_uuid())
                 .fetch_optional(self.connection())
                 .await?;
-        let Some(found) = found else { return Ok(Changed::Missing) };
+        let Some((found, reason)) = found else { return Ok(Changed::Missing) };
         let Ok(to) = state(&found)?.after(Event::Replay) else { return Ok(Changed::No) };
         self.take(Counted::QueuedExecutions, 1).await?;
         self.start_anew(id, to).await?;
-        self.within().audit("execution.replay", "execution", id).await?;
+        let told = json!({"old": {"state": found, "reason": reason}, "new": {"state": to}});
+        self.within().audit_change("execution.replay", "execution", id, told).await?;
         Ok(Changed::Yes)
     }
 

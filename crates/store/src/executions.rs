@@ -1,9 +1,14 @@
 //! Executions of one tenant: submitting and reading. What becomes of one is [`crate::attempts`]'.
 //! Knows nothing of queues and sandboxes.
 
+use std::time::Duration;
+
 use gatehouse_contract::{AgentId, AgentVersionId, ExecutionId};
 use gatehouse_events::{Event as Told, event::ExecutionSubmitted};
-use gatehouse_execution::{EndReason, ExecutionState, limits::Named};
+use gatehouse_execution::{
+    EndReason, ExecutionState, Limits,
+    limits::{Limit, Named},
+};
 use serde_json::{Value, json};
 use sqlx::{Postgres, QueryBuilder};
 use time::OffsetDateTime;
@@ -31,10 +36,8 @@ pub struct NewExecution {
 pub struct Terms {
     /// 0 is the most urgent, 3 the least.
     pub priority: u8,
-    /// Lower limits than its version's; what is not named is the version's.
+    /// What of the limits is not the platform's: its version's, and what was asked for this one in their place.
     pub limits: Named,
-    /// Wall time of a run in seconds: what those limits come to.
-    pub timeout_s: u32,
     /// No further attempt after this many that count.
     pub max_attempts: u32,
     /// The execution that this one is submitted again for.
@@ -43,13 +46,7 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self {
-            priority: 1,
-            limits: Named::default(),
-            timeout_s: 300,
-            max_attempts: 3,
-            retry_of: None,
-        }
+        Self { priority: 1, limits: Named::default(), max_attempts: 3, retry_of: None }
     }
 }
 
@@ -70,6 +67,8 @@ pub struct Execution {
     pub input: Value,
     /// How it is run.
     pub terms: Terms,
+    /// What a run of it may use: what those terms come to.
+    pub limits: Limits,
     /// Attempts whose worker was lost.
     pub losses: u32,
     /// Whether it runs and shall end: its worker was told.
@@ -144,11 +143,7 @@ impl Row {
             Some(sealed) => Some(cipher.open_json(OUTPUT, row.id, &sealed)?),
             None => row.output,
         };
-        // What is in the clear is younger: a sweep's word, or one of before errors were sealed.
-        let error = match (row.error, row.sealed_error) {
-            (None, Some(sealed)) => Some(cipher.open_text(ERROR, row.id, &sealed)?),
-            (plain, _) => plain,
-        };
+        let error = error(cipher, row.id, row.error, row.sealed_error)?;
         let end_reason = row
             .end_reason
             .map(|reason| reason.parse().map_err(|_| Error::Unreadable { what: "end_reason" }));
@@ -165,10 +160,10 @@ impl Row {
                     .try_into()
                     .map_err(|_| Error::Unreadable { what: "priority" })?,
                 limits: named(row.limits.as_ref())?,
-                timeout_s: count(row.timeout_s)?,
                 max_attempts: count(row.max_attempts)?,
                 retry_of: row.retry_of.map(ExecutionId::new),
             },
+            limits: limits(row.limits.as_ref(), row.timeout_s)?,
             losses: count(row.losses)?,
             cancel_asked: row.cancel_asked,
             queued_at: row.queued_at,
@@ -181,6 +176,12 @@ impl Row {
             completed_at: row.completed_at,
         })
     }
+}
+
+/// What a stored execution may use.
+pub(crate) fn limits(stored: Option<&Value>, timeout_s: i32) -> Result<Limits, Error> {
+    let timeout = Duration::from_secs(u64::from(count(timeout_s)?));
+    Ok(Limits { timeout, ..Limits::default().with(&named(stored)?) })
 }
 
 pub(crate) fn state(text: &str) -> Result<ExecutionState, Error> {
@@ -198,6 +199,19 @@ pub(crate) fn input(
         (Some(sealed), _) => cipher.open_json(INPUT, id, &sealed),
         (None, Some(plain)) => Ok(plain),
         (None, None) => Err(Error::Unreadable { what: "input" }),
+    }
+}
+
+/// What is in the clear is younger: a sweep's word, or one of before errors were sealed.
+pub(crate) fn error(
+    cipher: &Cipher,
+    id: Uuid,
+    plain: Option<String>,
+    sealed: Option<Vec<u8>>,
+) -> Result<Option<String>, Error> {
+    match (plain, sealed) {
+        (None, Some(sealed)) => cipher.open_text(ERROR, id, &sealed).map(Some),
+        (plain, _) => Ok(plain),
     }
 }
 
@@ -236,7 +250,8 @@ impl TenantTx<'_> {
         self.take(Counted::StorageBytes, size(&sealed)).await?;
         self.take(Counted::QueuedExecutions, 1).await?;
         let terms = &new.terms;
-        let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        let number = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+        let timeout_s = Limits::default().with(&terms.limits).of(Limit::Timeout);
         let row: Row = sqlx::query_as(concat!(
             "INSERT INTO executions AS e (tenant_id, id, agent_id, agent_version_id, sealed_input, created_by, priority,
                 limits, timeout_s, max_attempts, retry_of)
@@ -251,12 +266,19 @@ impl TenantTx<'_> {
         .bind(&self.op.subject)
         .bind(i16::from(terms.priority))
         .bind((!terms.limits.is_empty()).then(|| terms.limits.to_json()))
-        .bind(number(terms.timeout_s))
-        .bind(number(terms.max_attempts))
+        .bind(number(timeout_s))
+        .bind(number(terms.max_attempts.into()))
         .bind(terms.retry_of.map(ExecutionId::as_uuid))
         .fetch_one(self.connection())
         .await?;
-        let told = json!({"new": {"agent": new.agent, "version": new.version}});
+        let told = json!({"new": {
+            "agent": new.agent,
+            "version": new.version,
+            "priority": terms.priority,
+            "limits": terms.limits.to_json(),
+            "max_attempts": terms.max_attempts,
+            "retry_of": terms.retry_of,
+        }});
         self.within().audit_change("execution.submit", "execution", new.id, told).await?;
         let told = Told::ExecutionSubmitted(ExecutionSubmitted {
             agent_id: new.agent,

@@ -1,15 +1,17 @@
 //! The endpoints of `/api/v1/runtime`. Knows no handler's inside.
 
-use crate::routes::{endpoint::Endpoint, executions, history};
+use crate::routes::{dead_letters, endpoint::Endpoint, executions, history};
 
 /// An execution's input may have 256 KiB; the rest is the envelope around it.
 const EXECUTION_BODY_BYTES: usize = (256 + 8) * 1024;
 
 const EXECUTIONS: &str = "/api/v1/runtime/executions";
+const DEAD_LETTERS: &str = "/api/v1/runtime/dead-letters";
 
 pub fn runtime() -> Vec<Endpoint> {
     vec![
         Endpoint::list(EXECUTIONS, "listExecutions", "The newest first", executions::list)
+            .narrowed_by(executions::FILTERS)
             .answers(200, "Execution"),
         Endpoint::act(
             EXECUTIONS,
@@ -27,6 +29,20 @@ pub fn runtime() -> Vec<Endpoint> {
             executions::read,
         )
         .answers(200, "Execution"),
+        Endpoint::act(
+            &format!("{EXECUTIONS}/{{execution}}/cancel"),
+            "cancelExecution",
+            "Ends what has not begun at once, and has what runs ended; what has ended stays as it is",
+            executions::cancel,
+        )
+        .answers(200, "Execution"),
+        Endpoint::act(
+            &format!("{EXECUTIONS}/{{execution}}/retry"),
+            "retryExecution",
+            "Submits again what did not complete; what was given up goes on under its own id",
+            executions::retry,
+        )
+        .answers(202, "ExecutionAccepted"),
         Endpoint::list(
             &format!("{EXECUTIONS}/{{execution}}/history"),
             "listExecutionHistory",
@@ -42,5 +58,35 @@ pub fn runtime() -> Vec<Endpoint> {
         )
         .narrowed_by(&["at"])
         .answers(200, "ExecutionState"),
+        Endpoint::list(
+            DEAD_LETTERS,
+            "listDeadLetters",
+            "What was given up, the last one first",
+            dead_letters::list,
+        )
+        .narrowed_by(dead_letters::FILTERS)
+        .answers(200, "DeadLetter"),
+        Endpoint::act(
+            &format!("{DEAD_LETTERS}/replay"),
+            "replayDeadLetters",
+            "Starts the oldest of what was given up anew, at most 100 at once",
+            dead_letters::replay_all,
+        )
+        .takes("DeadLetterReplay")
+        .answers(202, "DeadLettersReplayed"),
+        Endpoint::read(
+            &format!("{DEAD_LETTERS}/{{dead_letter}}"),
+            "readDeadLetter",
+            "What was given up, and why",
+            dead_letters::read,
+        )
+        .answers(200, "DeadLetter"),
+        Endpoint::act(
+            &format!("{DEAD_LETTERS}/{{dead_letter}}/replay"),
+            "replayDeadLetter",
+            "Starts it anew under its own id, with all its attempts before it",
+            dead_letters::replay,
+        )
+        .answers(202, "ExecutionAccepted"),
     ]
 }
