@@ -115,6 +115,16 @@ impl Group {
         self.tree.folders(&self.path).iter().map(|folder| folder.join("cgroup.procs")).collect()
     }
 
+    /// Whether the process `pid` is in it.
+    pub fn holds(&self, pid: i32) -> bool {
+        let pid = pid.to_string();
+        let held = |file: &PathBuf| {
+            let listed = std::fs::read_to_string(file).unwrap_or_default();
+            listed.lines().any(|line| line.trim() == pid)
+        };
+        self.tasks().iter().all(held)
+    }
+
     /// What was counted so far. Missing counters are zero.
     pub fn usage(&self) -> Usage {
         self.tree.usage(&self.path)

@@ -6,11 +6,12 @@ pub mod choice;
 pub mod local;
 mod open;
 pub mod sim;
+mod warm;
 
 use std::{error::Error as StdError, fmt, pin::Pin};
 
 use gatehouse_contract::TenantId;
-use gatehouse_execution::{ImageRef, Limits, outcome::Run, sandbox::SandboxId};
+use gatehouse_execution::{ImageRef, Limits, egress::Hosts, outcome::Run, sandbox::SandboxId};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -30,6 +31,10 @@ pub struct Task<'a> {
     pub input: &'a Value,
     /// What it may use.
     pub limits: &'a Limits,
+    /// What it may ask outside; nothing is no network.
+    pub egress: &'a Hosts,
+    /// What is run of the image where that is not what it starts with: a program and its arguments.
+    pub command: Option<&'a [String]>,
 }
 
 /// Whether a run shall end before its time. Only ever becomes more urgent.
@@ -67,12 +72,18 @@ pub enum Error {
     /// The image is missing, changed, unsupported, or its start line cannot be used.
     #[error("{0}")]
     Image(String),
+    /// The image cannot be had now. Later it may be.
+    #[error("{0}")]
+    ImageAway(String),
     /// There is no room for another run on this machine: nothing more should be taken.
     #[error("no room for another run: {0}")]
     Full(String),
     /// This driver does not run agents of this tenant.
     #[error("the tenant is none of this worker's demo tenants")]
     NotADemo,
+    /// It may ask hosts, and this worker cannot let it.
+    #[error("this worker gives agents no network")]
+    NoEgress,
     /// Something of ours failed; the agent was not at fault.
     #[error("the sandbox could not be made")]
     Broken(#[source] Box<dyn StdError + Send + Sync>),
@@ -80,6 +91,20 @@ pub enum Error {
 
 /// A run that goes on. Do not drop it before its end: that leaves its parts to the next sweep.
 pub type Running<'a> = Pin<Box<dyn Future<Output = Result<Run, Error>> + Send + 'a>>;
+
+/// Something that takes a moment.
+pub type Done<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// How runs began, for the metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// Sandboxes that wait for a run now.
+    pub prepared: usize,
+    /// Runs in one of those.
+    pub warm: u64,
+    /// Runs that were not, by why.
+    pub cold: Vec<(&'static str, u64)>,
+}
 
 /// Runs agents.
 ///
@@ -90,8 +115,33 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// Its name in the configuration.
     fn name(&self) -> &'static str;
 
+    /// The version of what it runs agents with, as that says it.
+    fn runtime(&self) -> String;
+
     /// Runs `task` to its end.
     fn run<'a>(&'a self, task: Task<'a>, watch: Watch<'a>) -> Running<'a>;
+
+    /// Sets a sandbox aside that was made in advance for the tenant, image and limits of `task`, and lives; says its name,
+    /// under which the task's run goes on whatever becomes of it. The task must be run or released. None where there is no
+    /// such sandbox.
+    fn set_aside(&self, _task: &Task<'_>) -> Option<SandboxId> {
+        None
+    }
+
+    /// Removes what was set aside for the task `id`, if anything: it will not be run.
+    fn release(&self, _id: SandboxId) -> Done<'_> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Makes nothing in advance any more, and removes what was made and waits. Runs go on, and may begin.
+    fn drain(&self) -> Done<'_> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// How runs began, where sandboxes are made in advance.
+    fn starts(&self) -> Option<Starts> {
+        None
+    }
 
     /// Whether another run may begin, else why not (`Err`): asked before work is taken.
     fn admits(&self) -> Result<(), Error> {

@@ -7,6 +7,11 @@ use std::{
     collections::BTreeSet,
     io,
     ops::{Deref, DerefMut},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::ExitStatusExt,
+    },
+    process::ExitStatus,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,10 +20,15 @@ use std::{
 
 use rustix::{
     mount::{MountPropagationFlags, mount_change},
-    process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid},
+    process::{
+        Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, set_child_subreaper, waitid,
+    },
     thread::{UnshareFlags, unshare_unsafe},
 };
-use tokio::process::{Child, Command};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    process::{Child, Command},
+};
 use tracing::debug;
 
 static ADOPTS: AtomicBool = AtomicBool::new(false);
@@ -36,8 +46,18 @@ pub struct Started {
     children: Children,
 }
 
+/// An orphan that somebody waits for. Forgotten when dropped.
+#[derive(Debug)]
+pub struct Adopted {
+    fd: AsyncFd<OwnedFd>,
+    pid: i32,
+    ended: Option<ExitStatus>,
+    children: Children,
+}
+
 /// Gives the process a mount namespace of its own, in which later mounts of the machine still appear: the mounts
-/// of runs end with their last process, even after SIGKILL. Call it before the first thread is started.
+/// of runs end with their last process, even after SIGKILL. A child's own namespace follows this one, so that what is
+/// unmounted here is not kept there. Call it before the first thread is started.
 pub fn own_mounts() -> io::Result<()> {
     // SAFETY: the flag set is NEWNS alone. What makes unsharing unsafe is a file table that is no longer the one
     // other threads close descriptors in, and NEWNS leaves the file table shared.
@@ -48,7 +68,8 @@ pub fn own_mounts() -> io::Result<()> {
     unsafe {
         unshare_unsafe(UnshareFlags::NEWNS)?;
     }
-    Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    Ok(mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)?)
 }
 
 /// Makes orphans of our children our children. They would otherwise go to the machine's first process, which may
@@ -70,6 +91,22 @@ impl Children {
         Ok(Started { child, pid, children: self.clone() })
     }
 
+    /// The orphan `pid`, to be waited for. An error where it is not our child: gone, or orphans are not adopted.
+    pub fn adopt(&self, pid: i32) -> io::Result<Adopted> {
+        let id = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process"))?;
+        // Held until it is known, so that no sweep reaps it before whoever waits for it.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fd = pidfd_open(id, PidfdFlags::NONBLOCK)?;
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::PidFd(fd.as_fd()), look)?;
+        // SAFETY: the descriptor was opened here, the value owns it from now on, and nothing takes it out or closes it
+        // before the value is dropped.
+        #[expect(unsafe_code, reason = "tokio trusts its caller to leave the descriptor open")]
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
+        known.insert(pid);
+        Ok(Adopted { fd, pid, ended: None, children: self.clone() })
+    }
+
     /// Reaps dead children that nobody waits for. Does nothing where orphans are not adopted.
     pub fn reap(&self) {
         if !ADOPTS.load(Ordering::Relaxed) {
@@ -82,6 +119,39 @@ impl Children {
                 debug!(pid, ?reaped, "reaped an orphan");
             }
         }
+    }
+}
+
+impl Adopted {
+    /// Its end, where it has come.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            let status = waitid(WaitId::PidFd(self.fd.get_ref().as_fd()), look)?;
+            // wait(2): the code lies in the second byte, the signal in the first.
+            self.ended = status.and_then(|status| {
+                let code = status.exit_status().map(|code| code << 8);
+                code.or(status.terminating_signal()).map(ExitStatus::from_raw)
+            });
+        }
+        Ok(self.ended)
+    }
+
+    /// Waits for its end. Asked again it says the same.
+    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            self.fd.readable().await?.clear_ready();
+        }
+    }
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        let mut known = self.children.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(&self.pid);
     }
 }
 

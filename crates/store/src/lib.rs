@@ -50,6 +50,7 @@ pub mod relay;
 pub mod remembered;
 pub mod replica;
 pub mod revocations;
+pub mod sandboxes;
 pub mod seals;
 pub mod sessions;
 pub mod sweep;
@@ -60,8 +61,8 @@ pub mod tenants;
 pub mod usage;
 pub mod version_pins;
 pub mod versions;
-pub mod webhooks;
 pub mod watching;
+pub mod webhooks;
 pub mod within;
 
 pub use admin::AdminTx;

@@ -18,8 +18,9 @@ use rustix::{
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
+use serde_json::Value;
 
-use super::{Error, Job, io_error};
+use super::{Error, Plan, io_error};
 
 const LOG: &str = "engine.log";
 const EXCHANGE: &str = "agent";
@@ -38,10 +39,15 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Makes the bundle of `job` below `home`. On an error nothing is left.
-    pub fn create(home: &Path, job: &Job<'_>, cgroup: &str) -> Result<Self, Error> {
-        let bundle = Self { path: home.join(job.id.to_string()) };
-        match bundle.fill(job, cgroup) {
+    /// Makes the bundle of `plan` below `home`, without its input; `egress` are the variables of its way out, if any. On an error nothing is left.
+    pub fn create(
+        home: &Path,
+        plan: &Plan<'_>,
+        cgroup: &str,
+        egress: Option<&[String]>,
+    ) -> Result<Self, Error> {
+        let bundle = Self { path: home.join(plan.id.to_string()) };
+        match bundle.fill(plan, cgroup, egress) {
             Ok(()) => Ok(bundle),
             Err(error) => {
                 remove(&bundle.path)?;
@@ -50,7 +56,7 @@ impl Bundle {
         }
     }
 
-    fn fill(&self, job: &Job<'_>, cgroup: &str) -> Result<(), Error> {
+    fn fill(&self, plan: &Plan<'_>, cgroup: &str, egress: Option<&[String]>) -> Result<(), Error> {
         let failed = || io_error(format!("making the bundle {}", self.path.display()));
         let (exchange, scratch) = (self.exchange(), self.path.join(SCRATCH));
         fs::create_dir(&self.path).map_err(failed())?;
@@ -58,8 +64,8 @@ impl Bundle {
         // may write here, but neither change nor remove the input, which is root's.
         let noexec = MountFlags::NOEXEC;
         for (place, bytes, flags) in [
-            (&exchange, job.limits.exchange_bytes, noexec),
-            (&scratch, job.limits.scratch_bytes, MountFlags::empty()),
+            (&exchange, plan.limits.exchange_bytes, noexec),
+            (&scratch, plan.limits.scratch_bytes, MountFlags::empty()),
         ] {
             fs::create_dir(place).map_err(failed())?;
             let options = format!("size={bytes},nr_inodes={INODES},mode=1777");
@@ -68,22 +74,25 @@ impl Bundle {
             mount("gatehouse-agent", place, "tmpfs", flags, options.as_c_str())
                 .map_err(|error| io_error("mounting an agent's place")(error.into()))?;
         }
-        let mut input = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o444)
-            .open(exchange.join(INPUT_FILE))
-            .map_err(failed())?;
-        input.write_all(job.input.to_string().as_bytes()).map_err(failed())?;
         let text = |path: &Path| path.to_str().map(str::to_owned);
         let (Some(rootfs), Some(exchange), Some(scratch)) =
-            (text(job.rootfs), text(&exchange), text(&scratch))
+            (text(plan.rootfs), text(&exchange), text(&scratch))
         else {
             return Err(failed()(io::Error::other("a path that is not UTF-8")));
         };
-        let places = Places { rootfs: &rootfs, exchange: &exchange, scratch: &scratch, cgroup };
-        let document = sandbox::document(job.id, job.start, job.limits, &places)?;
+        let places =
+            Places { rootfs: &rootfs, exchange: &exchange, scratch: &scratch, cgroup, egress };
+        let document = sandbox::document(plan.id, plan.start, plan.limits, &places)?;
         fs::write(self.path.join(DOCUMENT), document.to_string()).map_err(failed())
+    }
+
+    /// Puts what the agent reads into its place. Once, before the agent is started.
+    pub fn put_input(&self, input: &Value) -> Result<(), Error> {
+        let path = self.exchange().join(INPUT_FILE);
+        let opened = File::options().write(true).create_new(true).mode(0o444).open(path);
+        opened
+            .and_then(|mut file| file.write_all(input.to_string().as_bytes()))
+            .map_err(io_error("writing an agent's input"))
     }
 
     pub fn path(&self) -> &Path {

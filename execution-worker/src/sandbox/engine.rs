@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tracing::debug;
 
 use super::runtime::Runtime;
-use crate::process::Children;
+use crate::{egress::Network, process::Children};
 
 /// An engine.
 #[derive(Debug)]
@@ -45,6 +45,17 @@ impl Engine {
         }
     }
 
+    /// The version of what makes the processes: runsc's, or the kernel's.
+    pub fn version(&self) -> String {
+        match self {
+            Self::Runsc(runtime) => runtime.version().to_owned(),
+            Self::Process(_) => {
+                let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+                release.unwrap_or_default().trim().to_owned()
+            }
+        }
+    }
+
     /// The calls that are waited for.
     pub fn children(&self) -> &Children {
         match self {
@@ -54,11 +65,18 @@ impl Engine {
     }
 
     /// The command that runs the bundle at `bundle` as `id` in the foreground. `tasks` are the files through which a process joins the run's control group.
-    pub fn command(&self, id: &str, bundle: &Path, log: &Path, tasks: &[PathBuf]) -> Command {
+    /// Within `network`, where it has one.
+    pub fn command(
+        &self,
+        id: &str,
+        (bundle, log): (&Path, &Path),
+        tasks: &[PathBuf],
+        network: Option<&Network>,
+    ) -> Command {
         match self {
             Self::Runsc(runtime) => {
                 // It joins the group that the document names by itself.
-                let mut command = runtime.command(Some(log));
+                let mut command = runtime.command(Some(log), network);
                 command.args(["run", "--bundle"]).arg(bundle).arg(id);
                 command
             }
@@ -66,6 +84,9 @@ impl Engine {
                 let mut command = Command::new(&entry.program);
                 command.arg("enter").arg("--bundle").arg(bundle).arg("--log").arg(log).args(tasks);
                 command.env_clear().current_dir("/");
+                if let Some(network) = network {
+                    network.join(&mut command);
+                }
                 command
             }
         }
@@ -95,9 +116,9 @@ impl Engine {
     }
 
     /// Removes what the engine remembers of the dead run `id`.
-    pub async fn forget(&self, id: &str) {
+    pub fn forget(&self, id: &str) {
         match self {
-            Self::Runsc(runtime) => runtime.forget(id).await,
+            Self::Runsc(runtime) => runtime.forget(id),
             Self::Process(_) => {}
         }
     }

@@ -26,11 +26,15 @@ impl Sandboxes {
         for name in self.groups.left()? {
             let group = self.groups.group(&name);
             group.kill(DEATH).await?;
+            if let Ok(id) = name.parse() {
+                let failed = || io_error(format!("keeping what {name} used"));
+                self.left.keep(id, &group.usage()).map_err(failed())?;
+            }
             group.remove(DEATH).await?;
             swept.groups += 1;
         }
         for id in self.engine.remembered() {
-            self.engine.forget(&id).await;
+            self.engine.forget(&id);
             swept.remembered += 1;
         }
         let failed = || io_error(format!("listing {}", self.bundles.display()));

@@ -4,13 +4,10 @@
 use std::{io, process::ExitStatus, time::Duration};
 
 use gatehouse_execution::outcome::Exit;
-use tokio::{
-    process::Child,
-    time::{Instant, sleep, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::debug;
 
-use super::{Engine, Job};
+use super::{Engine, Job, guest::Guest};
 use crate::driver::{Notice, Stop, Watch, asked};
 
 /// How often it is looked whether the agent has been started.
@@ -24,13 +21,13 @@ pub enum Ended {
     ByUs(Exit),
 }
 
-/// Watches `child` until it has ended or must be killed.
-pub async fn to_its_end(
-    child: &mut Child,
+/// Watches `guest` until its agent has been started, else how it ended before.
+pub async fn until_started(
+    guest: &mut Guest,
     job: &Job<'_>,
-    mut watch: Watch<'_>,
+    watch: &mut Watch<'_>,
     engine: &Engine,
-) -> Ended {
+) -> Option<Ended> {
     let id = job.id.to_string();
     let start = async {
         while !engine.has_started(&id) {
@@ -39,12 +36,33 @@ pub async fn to_its_end(
     };
     tokio::select! {
         // One that ends before it was seen to be started is judged by its end.
-        status = child.wait() => return Ended::ByItself(status),
-        () = asked(&mut watch.stop, Stop::Gently) => return Ended::ByUs(Exit::Cancelled),
-        started = timeout_at(job.start_until, start) => if started.is_err() {
-            return Ended::ByUs(Exit::StartTimeout);
-        },
+        status = guest.wait() => Some(Ended::ByItself(status)),
+        started = until(job, watch, start) => started.err(),
     }
+}
+
+/// What `start` says, else why it was not waited for.
+pub async fn until<T>(
+    job: &Job<'_>,
+    watch: &mut Watch<'_>,
+    start: impl Future<Output = T>,
+) -> Result<T, Ended> {
+    tokio::select! {
+        () = asked(&mut watch.stop, Stop::Gently) => Err(Ended::ByUs(Exit::Cancelled)),
+        started = timeout_at(job.start_until, start) => {
+            started.map_err(|_| Ended::ByUs(Exit::StartTimeout))
+        }
+    }
+}
+
+/// Watches `guest`, whose agent has just been started, until it has ended or must be killed.
+pub async fn to_its_end(
+    guest: &mut Guest,
+    job: &Job<'_>,
+    mut watch: Watch<'_>,
+    engine: &Engine,
+) -> Ended {
+    let id = job.id.to_string();
     let began = Instant::now();
     (watch.tell)(Notice::Started);
     let mut urgent = watch.stop.clone();
@@ -54,15 +72,15 @@ pub async fn to_its_end(
         std::future::pending().await
     };
     let exit = tokio::select! {
-        status = child.wait() => return Ended::ByItself(status),
+        status = guest.wait() => return Ended::ByItself(status),
         () = asked(&mut watch.stop, Stop::Gently) => Exit::Cancelled,
         () = sleep_until(began + job.limits.timeout) => Exit::TimeLimit,
         () = warn => Exit::TimeLimit,
     };
     let grace_is_over = sleep(job.limits.grace);
     let asking = async {
-        engine.terminate(&id, child.id()).await;
-        child.wait().await
+        engine.terminate(&id, guest.engine()).await;
+        guest.wait().await
     };
     tokio::select! {
         ended = asking => debug!(sandbox = id, ?ended, "ended when it was asked to"),
