@@ -16,6 +16,8 @@ use gatehouse_contract::{
 use gatehouse_service::Reply;
 use serde_json::json;
 
+use crate::routes::logs;
+
 /// The most that is read of all `Accept` headers that came, in bytes and in ranges: as at the gateway.
 const MAX_BYTES: usize = 4096;
 const MAX_RANGES: usize = 32;
@@ -30,8 +32,21 @@ const VENDOR_V1: &str = "application/vnd.greenlang.v1+json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct TooLong;
 
+/// What an operation answers in.
+#[derive(Debug, Clone, Copy)]
+pub struct Media {
+    /// Always, or unless it is asked to go on telling.
+    pub usual: &'static str,
+    /// Then.
+    pub followed: Option<&'static str>,
+}
+
 /// Stands before an operation that answers in `media`.
-pub async fn judge(State(media): State<&'static str>, request: Request, next: Next) -> Response {
+pub async fn judge(State(media): State<Media>, request: Request, next: Next) -> Response {
+    let media = match media.followed {
+        Some(followed) if logs::follows(request.uri()) => followed,
+        _ => media.usual,
+    };
     match accepts(request.headers(), media) {
         Ok(true) => next.run(request).await,
         Ok(false) => Reply::new(Reason::MediaTypeNotAcceptable)

@@ -33,6 +33,7 @@ mod sealer;
 mod serve;
 mod session;
 mod token;
+mod watchers;
 
 use std::{path::PathBuf, process::ExitCode};
 

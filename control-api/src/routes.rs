@@ -13,6 +13,7 @@ mod history;
 mod internal;
 mod limits;
 mod members;
+pub mod logs;
 mod oauth;
 mod operations;
 mod organizations;
@@ -21,6 +22,7 @@ pub mod reference;
 mod replays;
 mod roles;
 pub mod table;
+mod streams;
 pub mod tenant_config;
 pub mod tenants;
 mod terms;
@@ -39,7 +41,7 @@ use axum::{
 };
 use gatehouse_authn::{Rules, api_key::Peppers};
 use gatehouse_contract::{
-    Reason,
+    ExecutionId, Reason, TenantId,
     rbac::Matrix,
     sidecar::{INTERNAL_LAST_USED_PATH, INTERNAL_PRINCIPAL_PATH, INTERNAL_QUOTA_WARNING_PATH},
 };
@@ -55,6 +57,7 @@ use crate::{
     cache::Cache, clock, config::Tokens, keyring::Keyring, oidc::SignIn, paging::Cursors,
     seal::Sealer,
 };
+    watchers::{Watchers, rights::Rights},
 
 /// What every handler may use.
 #[derive(Clone)]
@@ -77,6 +80,12 @@ pub struct Api {
     /// `None` where it is not configured.
     pub sign_in: Option<Arc<SignIn>>,
 }
+    /// Who waits for executions to go on.
+    pub watchers: Watchers<(TenantId, ExecutionId)>,
+    /// What running attempts log; `None` without Redis.
+    pub live: Option<logs::Live>,
+    /// By what streams go on.
+    pub rights: Rights,
 
 /// What our own tokens must claim.
 pub fn rules(tokens: &Tokens) -> Rules {

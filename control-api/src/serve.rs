@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use gatehouse_contract::rbac::Matrix;
 use gatehouse_outbound::{Client, Guard, Trust};
-use gatehouse_redis_kit::cred::Permissions;
+use gatehouse_redis_kit::{cred::Permissions, logs::Logs};
 use gatehouse_service::{
     Shutdown, Stop,
     admin::{self, Readiness},
@@ -28,12 +28,15 @@ use crate::{
     oidc::{self, SignIn},
     openapi, publisher,
     relay::{Relay, status::Status},
-    routes::{self, Api, reference::Reference},
+    routes::{self, Api, logs::Live, reference::Reference},
     sealer::{self, Sealer},
+    watchers::{self, Watchers, rights::Rights},
 };
 
 /// How long filling the permission cache may take: a sidecar waits for its answer meanwhile.
 const FILL: Duration = Duration::from_millis(100);
+/// How long Redis has for what running logs are asked.
+const LOGS: Duration = Duration::from_secs(2);
 
 /// `serve`.
 pub async fn run(path: &Path) -> Result<(), Stop> {
@@ -66,17 +69,19 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     let document = document.map_err(|error| Stop::software(&error))?;
     let rules = routes::rules(&tokens);
     let status = Arc::new(Status::default());
-    let (relay, permissions, cache) = match &redis {
+    let (relay, permissions, cache, live) = match &redis {
         Some(address) => {
             let stop = |error| Stop::usage(vec![format!("$.redis.url: {error}")]);
             let relay = Relay::new(store.clone(), address, Arc::clone(&status)).map_err(stop)?;
             let permissions = Permissions::new(address, FILL).map_err(stop)?;
             let cache = Cache::new(address).map_err(stop)?;
-            (Some(relay), Some(permissions), cache)
+            let logs = Logs::new(address, LOGS).map_err(stop)?;
+            let live = Live { logs, watchers: Watchers::new("log") };
+            (Some(relay), Some(permissions), cache, Some(live))
         }
         None => {
             warn!("no $.redis: sidecars hear of no change, and ask for every credential again");
-            (None, None, Cache::default())
+            (None, None, Cache::default(), None)
         }
     };
     let seals = Arc::new(sealer::status::Status::default());
@@ -127,6 +132,9 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         cursors: Arc::new(cursors),
         reference: Arc::new(Reference::new(&document)),
         sign_in,
+        watchers: Watchers::new("execution"),
+        live,
+        rights: Rights::default(),
     };
     let probe = store.clone();
     let ready = Readiness::new(shutdown.clone()).check("postgres", move || {
@@ -160,12 +168,15 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
     };
     let metrics = requests.router_with({
         let (cache, events) = (cache.clone(), Arc::clone(&events));
+        let (watchers, live) = (state.watchers.clone(), state.live.clone());
         move || {
             let own = text.render()
                 + &seals.render()
                 + &cache.render()
                 + &events.render()
-                + &webhooks.render();
+                + &webhooks.render()
+                + &watchers.render()
+                + &live.as_ref().map(|live| live.watchers.render()).unwrap_or_default();
             own + &reads::render(&reads)
         }
     });
@@ -190,8 +201,23 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
             );
         }
     };
+    let watching = async {
+        let looking = watchers::Executions(store.clone());
+        let logs = async {
+            if let Some(live) = &state.live {
+                let look = watchers::Logs(live.logs.clone());
+                live.watchers.clone().run(look, shutdown.clone()).await;
+            }
+        };
+        tokio::join!(
+            state.watchers.clone().run(looking, shutdown.clone()),
+            logs,
+            state.rights.clone().run(state.clone(), shutdown.clone())
+        );
+    };
     tokio::join!(
         relaying,
+        watching,
         cache.follow(shutdown.clone()),
         reads::watch(store.clone(), shutdown.clone()),
         jobs,

@@ -83,6 +83,10 @@ pub fn parameters() -> Value {
         "IdempotencyKey": parameter("Idempotency-Key", "header", false,
             "The same key, the same answer: a repetition does nothing again.",
             json!({"type": "string", "pattern": "^[!#-\\[\\]-~]{1,255}$"})),
+        "LastEventId": parameter("Last-Event-ID", "header", false,
+            "The `id` of the last event that was read: what comes behind it is told.", text(100)),
+        "Prefer": parameter("Prefer", "header", false,
+            "`wait=N`: an answer may wait up to N seconds for a change (RFC 7240).", text(500)),
         "Reason": parameter("X-Gatehouse-Reason", "header", false,
             "Why a platform operator acts for another tenant; required of it.",
             json!({"type": "string", "minLength": 1, "maxLength": 500})),
@@ -125,6 +129,11 @@ fn filter(name: &str) -> &'static str {
         "from" => "From this day (UTC) on, such as 2026-01-31.",
         "within" => "This organization and all below it.",
         "parent" => "Those right below this organization; `none` for those at the top.",
+        "wait" => {
+            "Waits up to so many seconds (at most 60) for the next change, where it is not settled."
+        }
+        "follow" => "`true`: as server-sent events, until the execution is settled.",
+        "attempt" => "The attempt of this number; the newest where it is not said.",
         "promoted" | "deprecated" => "Only those that are (`true`) or are not (`false`).",
         _ => "Only those with exactly this value.",
     }
@@ -151,11 +160,15 @@ fn parameters_of(endpoint: &Endpoint) -> Vec<Value> {
         Manner::List => &["Limit", "Cursor", "IfNoneMatch", "Reason"],
         Manner::Act => &["IdempotencyKey", "Reason"],
         Manner::Change => &["IfMatch", "Reason"],
+        Manner::Tells => &["LastEventId", "Reason"],
         Manner::State | Manner::Stream => &["Reason"],
         Manner::Remove => &["IfMatchOptional", "Reason"],
     };
-    let shared =
-        shared.iter().map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
+    let waits = endpoint.filters.contains(&"wait").then_some(&"Prefer");
+    let shared = shared
+        .iter()
+        .chain(waits)
+        .map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
     named.chain(filters).chain(shared).collect()
 }
 
@@ -194,7 +207,9 @@ fn responses(endpoint: &Endpoint) -> Value {
                 (Some(name), _) => json!({"schema": schema(name)}),
                 (None, _) => json!({}),
             };
-            members.insert("content".to_owned(), json!({media: content}));
+            let mut contents = Map::from_iter([(media.to_owned(), content)]);
+            contents.extend(endpoint.followed().map(|media| (media.to_owned(), json!({}))));
+            members.insert("content".to_owned(), Value::Object(contents));
         }
     }
     responses.insert(status.to_string(), success);
@@ -208,6 +223,11 @@ fn responses(endpoint: &Endpoint) -> Value {
     if matches!(endpoint.manner, Manner::Document | Manner::Read | Manner::List) {
         let same = json!({"$ref": "#/components/responses/NotModified"});
         responses.insert("304".to_owned(), same);
+    }
+    if endpoint.manner == Manner::Tells {
+        let over = json!({"description": "Nothing comes behind `Last-Event-ID` any more: an EventSource stops.",
+            "headers": {"X-Request-ID": header("RequestId")}});
+        responses.insert("204".to_owned(), over);
     }
     Value::Object(responses)
 }
@@ -251,7 +271,8 @@ fn refusals(endpoint: &Endpoint) -> Vec<u16> {
                 | Manner::Document
                 | Manner::Read
                 | Manner::List
-                | Manner::Stream => {}
+                | Manner::Stream
+                | Manner::Tells => {}
             }
         }
     }

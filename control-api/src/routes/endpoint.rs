@@ -15,7 +15,7 @@ use crate::{
     access::{guard, tenant_in_path},
     bodies, cache, condition, once,
     paging::Filters,
-    routes::{Api, tenant_config},
+    routes::{Api, streams::sse, tenant_config},
 };
 
 /// A body larger than this is refused before it is judged, unless the endpoint says otherwise.
@@ -40,6 +40,8 @@ pub enum Manner {
     State,
     /// Shows what is too long to be held: line by line, without a tag.
     Stream,
+    /// Tells what happens while it happens (server-sent events), besides what there is where it has a schema: without a tag.
+    Tells,
     /// Takes something away.
     Remove,
 }
@@ -147,6 +149,16 @@ impl Endpoint {
         Self::new(("GET", path), name, summary, Manner::Stream, handler)
     }
 
+    /// `GET` of what happens, as it happens.
+    pub fn tells<H: Handler<T, Api>, T: 'static>(
+        path: &str,
+        name: &str,
+        summary: &'static str,
+        handler: H,
+    ) -> Self {
+        Self::new(("GET", path), name, summary, Manner::Tells, handler)
+    }
+
     /// `POST`.
     pub fn act<H: Handler<T, Api>, T: 'static>(
         path: &str,
@@ -225,15 +237,21 @@ impl Endpoint {
             ("/api/v1/reference", ..) => Some("text/html; charset=utf-8"),
             (tenant_config::SCHEMA_PATH, ..) => Some("application/schema+json"),
             (_, Manner::Stream, _) => Some("application/x-ndjson"),
+            (_, Manner::Tells, None) => Some(sse::MEDIA),
             (.., Some(_)) => Some("application/json"),
             (.., None) => None,
         }
     }
 
+    /// The media type of a success for who asks to follow.
+    pub fn followed(&self) -> Option<&'static str> {
+        (self.manner == Manner::Tells && self.answer.1.is_some()).then_some(sse::MEDIA)
+    }
+
     /// Its part of the router. The outermost layer is the last: first the guard, so that who may not call learns nothing
     /// of what a request should be.
     pub fn serve(self, api: &Api) -> MethodRouter<Api> {
-        let media = self.media();
+        let media = self.media().map(|usual| accept::Media { usual, followed: self.followed() });
         let judged = |served: MethodRouter<Api>| match media {
             Some(media) => served.route_layer(from_fn_with_state(media, accept::judge)),
             None => served,
@@ -248,7 +266,7 @@ impl Endpoint {
                 .route_layer(Extension(Filters(self.filters))),
             Manner::Act => served.route_layer(from_fn_with_state(api.clone(), once::layer)),
             Manner::Change => served.route_layer(from_fn(condition::require)),
-            Manner::State | Manner::Remove | Manner::Stream => served,
+            Manner::State | Manner::Remove | Manner::Stream | Manner::Tells => served,
         };
         // What changes tenants and their members is beside what runs in them.
         let remembered = self.method != "GET" && self.path.starts_with("/api/v1/factory/");

@@ -122,7 +122,7 @@ fn at(uri: &Uri) -> Result<Option<OffsetDateTime>, Reply> {
     Ok(at)
 }
 
-fn shown(told: &Recorded) -> Value {
+pub fn shown(told: &Recorded) -> Value {
     let kind = told.event.kind();
     json!({
         "seq": told.seq,

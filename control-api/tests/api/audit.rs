@@ -308,7 +308,7 @@ fn a_new_key_takes_over_from_the_one_in_the_file() {
 }
 
 /// The token with another end, signed as the service signs.
-fn ending(world: &World, token: &str, expires_at_s: u64) -> String {
+pub fn ending(world: &World, token: &str, expires_at_s: u64) -> String {
     use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     let (head, payload) = token.rsplit_once('.').unwrap().0.split_once('.').unwrap();

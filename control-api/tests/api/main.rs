@@ -62,6 +62,7 @@ mod tokens;
 mod version_pins;
 #[cfg(test)]
 mod watching;
+#[cfg(test)]
 mod webhooks;
 #[cfg(test)]
 mod world;

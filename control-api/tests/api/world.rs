@@ -204,6 +204,11 @@ impl Service {
         log
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM, and no wait.
     pub fn tell_to_stop(&self) {
         kill("-TERM", self.child.id());

@@ -7,7 +7,10 @@ mod arrival;
 use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::atomic::Ordering::Relaxed,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -56,6 +59,21 @@ const DRAINED_BYTES: u64 = 4096;
 #[derive(Debug, Clone, Copy)]
 pub struct Verbatim;
 
+/// Lets a handler take longer than [`Bounds::time`], where its caller asked for that: it is in every request's extensions.
+#[derive(Debug, Clone, Default)]
+pub struct Patience(Arc<AtomicU64>);
+
+impl Patience {
+    /// So much longer.
+    pub fn longer(&self, by: Duration) {
+        self.0.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn granted(&self) -> Duration {
+        Duration::from_millis(self.0.load(Relaxed))
+    }
+}
+
 /// Completes a router: unknown paths and methods are problems, and the layers of this module stand around all.
 /// Add nothing to the router afterwards: it would stand outside of them.
 pub fn finish(router: Router, bounds: Bounds) -> Router {
@@ -80,6 +98,8 @@ async fn around(
     let trace = Trace::of(request.headers());
     request.extensions_mut().insert(id.clone());
     request.extensions_mut().insert(trace.clone());
+    let patience = Patience::default();
+    request.extensions_mut().insert(patience.clone());
     let arrived = (!bounds.quiet).then(|| arrival::watch(&mut request));
     let drained = request.version() >= Version::HTTP_2
         || request.body().size_hint().exact().is_some_and(|bytes| bytes <= DRAINED_BYTES);
@@ -96,8 +116,15 @@ async fn around(
     );
     async {
         let start = Instant::now();
-        let run = CatchPanic(Box::pin(next.run(request)));
-        let response = match tokio::time::timeout(bounds.time, run).await {
+        let mut run = CatchPanic(Box::pin(next.run(request)));
+        let mut ended = tokio::time::timeout(bounds.time, &mut run).await;
+        let longer = patience.granted();
+        if ended.is_err() && !longer.is_zero() {
+            ended = tokio::time::timeout(longer, &mut run).await;
+        }
+        // What was begun is dropped before it is answered that it did not end.
+        drop(run);
+        let response = match ended {
             Ok(Ok(response)) => response,
             Ok(Err(Panicked)) => {
                 error!("the handler panicked; its caller got 500");

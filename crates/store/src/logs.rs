@@ -81,6 +81,18 @@ impl LogSeal {
         self.0.seal(LIVE, format_args!("{execution}/{epoch}/{from}"), part)
     }
 
+    /// Seals the end of an attempt's log for its row.
+    ///
+    /// # Errors
+    /// As [`Self::seal`].
+    pub fn seal_tail(
+        &self,
+        (execution, epoch): (ExecutionId, u64),
+        tail: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        self.0.seal(TAIL, name(execution, epoch), tail)
+    }
+
     /// Opens what [`Self::seal`] made for the same place.
     ///
     /// # Errors
@@ -124,7 +136,7 @@ impl TenantTx<'_> {
         if log.total_bytes == 0 {
             return Ok(());
         }
-        let sealed = self.cipher().await?.seal(TAIL, name(id, lease_epoch), &log.bytes)?;
+        let sealed = self.log_seal().await?.seal_tail((id, lease_epoch), &log.bytes)?;
         sqlx::query(
             "INSERT INTO execution_logs (tenant_id, execution_id, lease_epoch, at, attempt, total_bytes, sealed_tail)
              SELECT tenant_id, id, lease_epoch, started_at, attempt, $3, $4 FROM executions

@@ -1,6 +1,6 @@
 //! The endpoints of `/api/v1/runtime`. Knows no handler's inside.
 
-use crate::routes::{dead_letters, endpoint::Endpoint, executions, history};
+use crate::routes::{dead_letters, endpoint::Endpoint, executions, history, logs, streams};
 
 /// An execution's input may have 256 KiB; the rest is the envelope around it.
 const EXECUTION_BODY_BYTES: usize = (256 + 8) * 1024;
@@ -26,9 +26,24 @@ pub fn runtime() -> Vec<Endpoint> {
             &format!("{EXECUTIONS}/{{execution}}"),
             "readExecution",
             "An execution and its result",
-            executions::read,
+            streams::read,
         )
+        .narrowed_by(&["wait"])
         .answers(200, "Execution"),
+        Endpoint::tells(
+            &format!("{EXECUTIONS}/{{execution}}/events"),
+            "followExecution",
+            "What happened to an execution, and what happens until it is settled",
+            streams::events,
+        ),
+        Endpoint::tells(
+            &format!("{EXECUTIONS}/{{execution}}/logs"),
+            "readExecutionLogs",
+            "What an attempt logged, or what comes",
+            logs::read,
+        )
+        .narrowed_by(&["follow", "attempt"])
+        .answers(200, "ExecutionLog"),
         Endpoint::act(
             &format!("{EXECUTIONS}/{{execution}}/cancel"),
             "cancelExecution",
