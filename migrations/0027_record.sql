@@ -8,9 +8,10 @@ ALTER TABLE metering
     ADD COLUMN IF NOT EXISTS end_reason text CHECK (length(end_reason) BETWEEN 1 AND 40),
     ADD COLUMN IF NOT EXISTS ended_at timestamptz,
     -- Whether it counts against the day's minutes and tokens.
-    ADD COLUMN IF NOT EXISTS charged boolean NOT NULL DEFAULT false;
--- What a lost attempt used may be known later, by its execution and epoch alone.
-CREATE INDEX IF NOT EXISTS metering_lost ON metering (execution_id) WHERE end_reason = 'lost';
+    ADD COLUMN IF NOT EXISTS charged boolean NOT NULL DEFAULT false,
+    -- What ran it, of one that was lost: by this name its machine may say later what it used.
+    ADD COLUMN IF NOT EXISTS sandbox text CHECK (length(sandbox) = 45);
+CREATE INDEX IF NOT EXISTS metering_lost ON metering (sandbox) WHERE end_reason = 'lost';
 
 ALTER TABLE usage_counters
     -- Milliseconds beyond the whole minutes; nothing for what is counted in ones.
@@ -21,7 +22,9 @@ ALTER TABLE executions
     ADD COLUMN IF NOT EXISTS refunded boolean NOT NULL DEFAULT false,
     -- Of the document, which is sealed under the tenant's data key.
     ADD COLUMN IF NOT EXISTS provenance_hash text CHECK (provenance_hash ~ '^sha256:[0-9a-f]{64}$'),
-    ADD COLUMN IF NOT EXISTS sealed_provenance bytea CHECK (octet_length(sealed_provenance) <= 65536);
+    ADD COLUMN IF NOT EXISTS sealed_provenance bytea CHECK (octet_length(sealed_provenance) <= 65536),
+    -- Of the attempt that runs; where there is none the execution's id and the epoch make the name.
+    ADD COLUMN IF NOT EXISTS sandbox text CHECK (length(sandbox) = 45);
 
 -- === Row security ===
 
@@ -35,13 +38,13 @@ DROP POLICY IF EXISTS job_sweep ON metering;
 CREATE POLICY job_sweep ON metering TO gatehouse_system
     USING ((SELECT current_setting('app.current_job', true)) = 'sweep' AND end_reason = 'lost')
     WITH CHECK ((SELECT current_setting('app.current_job', true)) = 'sweep' AND end_reason = 'lost' AND NOT charged);
-GRANT SELECT (execution_id, lease_epoch, end_reason, cpu_ms, peak_memory_bytes),
+GRANT SELECT (sandbox, end_reason, cpu_ms, peak_memory_bytes),
     INSERT (tenant_id, execution_id, attempt, at, agent_id, wall_ms, cpu_ms, peak_memory_bytes, tokens, egress_requests,
-        lease_epoch, end_reason, ended_at),
+        lease_epoch, end_reason, ended_at, sandbox),
     UPDATE (cpu_ms, peak_memory_bytes) ON metering TO gatehouse_system;
 DROP POLICY IF EXISTS job_sweep ON usage_counters;
 CREATE POLICY job_sweep ON usage_counters TO gatehouse_system
     USING ((SELECT current_setting('app.current_job', true)) = 'sweep')
     WITH CHECK ((SELECT current_setting('app.current_job', true)) = 'sweep');
 GRANT SELECT (tenant_id, quota, day, used), UPDATE (used) ON usage_counters TO gatehouse_system;
-GRANT SELECT (agent_id, started_at, refunded), UPDATE (refunded) ON executions TO gatehouse_system;
+GRANT SELECT (agent_id, started_at, refunded, sandbox), UPDATE (refunded) ON executions TO gatehouse_system;

@@ -3,6 +3,7 @@
 
 mod agents;
 mod api_keys;
+mod attempts;
 mod audit;
 mod cache;
 mod dead_letters;
@@ -12,8 +13,8 @@ mod executions;
 mod history;
 mod internal;
 mod limits;
-mod members;
 pub mod logs;
+mod members;
 mod oauth;
 mod operations;
 mod organizations;
@@ -21,8 +22,8 @@ mod quotas;
 pub mod reference;
 mod replays;
 mod roles;
-pub mod table;
 mod streams;
+pub mod table;
 pub mod tenant_config;
 pub mod tenants;
 mod terms;
@@ -56,8 +57,8 @@ use self::reference::Reference;
 use crate::{
     cache::Cache, clock, config::Tokens, keyring::Keyring, oidc::SignIn, paging::Cursors,
     seal::Sealer,
-};
     watchers::{Watchers, rights::Rights},
+};
 
 /// What every handler may use.
 #[derive(Clone)]
@@ -79,13 +80,13 @@ pub struct Api {
     pub reference: Arc<Reference>,
     /// `None` where it is not configured.
     pub sign_in: Option<Arc<SignIn>>,
-}
     /// Who waits for executions to go on.
     pub watchers: Watchers<(TenantId, ExecutionId)>,
     /// What running attempts log; `None` without Redis.
     pub live: Option<logs::Live>,
     /// By what streams go on.
     pub rights: Rights,
+}
 
 /// What our own tokens must claim.
 pub fn rules(tokens: &Tokens) -> Rules {

@@ -7,6 +7,7 @@ use gatehouse_contract::TenantId;
 use gatehouse_execution::{
     EndReason, Limits, Record,
     outcome::{Exit, Outcome, Run},
+    provenance::Provenance,
     sandbox::SandboxId,
 };
 use gatehouse_redis_kit::queue;
@@ -22,6 +23,7 @@ use crate::{
     driver::{self, Driver, Notice, Stop, Task, Watch},
     leases::{Leases, Why},
     metrics::{self, GivenUp, Metrics},
+    provenance::{self, Ran},
     pulse::Pulse,
     reload::InEffect,
     spool::{Report, Spool},
@@ -121,9 +123,12 @@ impl Shared {
                 self.metrics.given_up(GivenUp::LeaseLost);
                 warn!(execution.id = %claimed.execution, epoch = claimed.lease_epoch,
                     "ended a run whose lease is lost");
+                self.meter_lost(&op, &claimed, &record).await;
                 return;
             }
         };
+        let provenance = self.provenance(&op, &claimed, &effect, &outcome);
+        let record = Record { provenance, ..record };
         let report = Report {
             tenant: op.tenant,
             execution: claimed.execution,
@@ -134,6 +139,35 @@ impl Shared {
             record,
         };
         self.report(report, started).await;
+    }
+
+    /// Adds what a run used to the row of its attempt, where whoever took its lease has written that. For the record alone.
+    async fn meter_lost(&self, op: &OpCtx, claimed: &attempts::Claimed, record: &Record) {
+        let metered = async {
+            let mut tx = self.store.tenant(op).await?;
+            tx.meter_lost(claimed.execution, claimed.lease_epoch, record).await?;
+            tx.commit().await
+        };
+        if let Err(error) = metered.await {
+            warn!(execution.id = %claimed.execution, error = %chain(&error), "could not say what a lost run used");
+        }
+    }
+
+    /// Where a result came from.
+    fn provenance(
+        &self,
+        op: &OpCtx,
+        claimed: &attempts::Claimed,
+        effect: &InEffect,
+        outcome: &Outcome,
+    ) -> Option<Provenance> {
+        let runtime = self.driver.runtime();
+        let (driver, config_version) = (self.driver.name(), &*effect.version);
+        let ran = Ran { driver, runtime: &runtime, config_version };
+        provenance::of(op.tenant, claimed, ran, outcome).unwrap_or_else(|error| {
+            warn!(execution.id = %claimed.execution, %error, "a result has no provenance");
+            None
+        })
     }
 
     /// Gives back what was claimed when the worker was already going away: nothing of it has begun.

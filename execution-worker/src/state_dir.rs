@@ -99,6 +99,11 @@ impl StateDir {
         self.root.join("spool")
     }
 
+    /// What runs of an earlier start used, until the database has it.
+    pub fn left(&self) -> PathBuf {
+        self.root.join("left")
+    }
+
     /// runsc's own state.
     pub fn runsc(&self) -> PathBuf {
         self.root.join("runsc")

@@ -22,6 +22,7 @@ use crate::{
     execute::Shared,
     feeder,
     leases::Leases,
+    left::Left,
     metrics::{Gauges, Metrics},
     pulse::{self, Pulse},
     reload::File,
@@ -60,6 +61,9 @@ pub async fn serve(config: Config, file: File, shutdown: Shutdown) -> Result<(),
     let pulse = Pulse::start(store.clone(), incarnation.clone(), config.lease)
         .await
         .map_err(|error| Stop::unavailable(format!("$.database.system: {}", chain(&error))))?;
+    // Not waited for: it is for the record alone.
+    let (left, records) = (Left::new(state.left()), store.clone());
+    let settling = tokio::spawn(async move { left.settle(&records).await });
     let effect = file.in_effect();
     info!(worker = incarnation, driver = driver.name(), config.version = %effect.borrow().version,
         results.kept = spool.waiting(), "started");
@@ -103,6 +107,7 @@ pub async fn serve(config: Config, file: File, shutdown: Shutdown) -> Result<(),
     // Last: until here the leases had to stand.
     beats.abort();
     looks.abort();
+    settling.abort();
     store.close().await;
     shared.driver.close();
     drop(state);

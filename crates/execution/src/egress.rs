@@ -43,6 +43,11 @@ impl Hosts {
         self.0.is_empty()
     }
 
+    /// Each as it is spelt, in the order of the version.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+
     /// Whether `name` (in lower case, without a trailing dot) may be asked at `port`.
     pub fn allow(&self, name: &str, port: u16) -> bool {
         self.0.iter().any(|host| host.port == port && host.is_met_by(name))

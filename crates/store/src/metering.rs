@@ -3,7 +3,7 @@
 //! Knows nothing of who counted processor time, and nothing of prices.
 
 use gatehouse_contract::{ExecutionId, Tier};
-use gatehouse_execution::{EndReason, Record, outcome::Usage};
+use gatehouse_execution::{EndReason, Record, outcome::Usage, sandbox::SandboxId};
 use time::{Date, OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
@@ -279,28 +279,29 @@ impl TenantTx<'_> {
 
 impl SystemTx {
     /// Sweep: what the control group of a lost run counted until it was removed. Where the lease has not run out yet the row
-    /// is written, and stays as it is when that happens. `false` where the attempt is unknown, or ended by itself.
+    /// is written, and stays as it is when that happens. `false` where nothing is known of the sandbox, or its run ended by
+    /// itself.
     pub async fn meter_left(
         &mut self,
-        id: ExecutionId,
-        lease_epoch: u64,
+        sandbox: SandboxId,
         usage: &Usage,
     ) -> Result<bool, Error> {
         let written: bool = sqlx::query_scalar(
             "WITH later AS (
-                UPDATE metering SET cpu_ms = greatest(cpu_ms, $3), peak_memory_bytes = greatest(peak_memory_bytes, $4)
-                WHERE execution_id = $1 AND lease_epoch = $2 AND end_reason = 'lost' RETURNING 1),
+                UPDATE metering SET cpu_ms = greatest(cpu_ms, $2), peak_memory_bytes = greatest(peak_memory_bytes, $3)
+                WHERE sandbox = $1 AND end_reason = 'lost' RETURNING 1),
              now AS (
                 INSERT INTO metering (tenant_id, execution_id, attempt, at, agent_id, lease_epoch, end_reason, ended_at,
-                    wall_ms, cpu_ms, peak_memory_bytes, tokens, egress_requests)
-                SELECT e.tenant_id, e.id, e.attempt, e.started_at, e.agent_id, e.lease_epoch, 'lost', now(), 0, $3, $4, 0, 0
+                    wall_ms, cpu_ms, peak_memory_bytes, tokens, egress_requests, sandbox)
+                SELECT e.tenant_id, e.id, e.attempt, e.started_at, e.agent_id, e.lease_epoch, 'lost', now(), 0, $2, $3, 0, 0,
+                    $1
                 FROM executions e
-                WHERE e.id = $1 AND e.lease_epoch = $2 AND e.state = 'running' AND NOT EXISTS (SELECT FROM later)
+                WHERE e.state = 'running' AND NOT EXISTS (SELECT FROM later)
+                AND coalesce(e.sandbox, e.id || '-' || lpad(to_hex(e.lease_epoch), 8, '0')) = $1
                 ON CONFLICT DO NOTHING RETURNING 1)
              SELECT EXISTS (SELECT FROM later) OR EXISTS (SELECT FROM now)",
         )
-        .bind(id.as_uuid())
-        .bind(bound(lease_epoch))
+        .bind(sandbox.to_string())
         .bind(cpu_ms(usage))
         .bind(bound(usage.memory_peak_bytes))
         .fetch_one(self.connection())

@@ -45,6 +45,7 @@ impl SystemTx {
             concat!(
                 "WITH gone AS (
                 SELECT e.tenant_id, e.id, e.created_at, e.attempt, e.started_at, e.agent_id, e.lease_epoch, e.refunded,
+                    coalesce(e.sandbox, e.id || '-' || lpad(to_hex(e.lease_epoch), 8, '0')) AS sandbox,
                     CASE WHEN e.cancel_asked_at IS NOT NULL THEN 'cancelled'
                     WHEN e.losses + 1 >= $2 THEN 'dead_letter' ELSE 'queued' END AS next
                 FROM executions e WHERE e.state = 'running'
@@ -55,8 +56,9 @@ impl SystemTx {
                 FOR UPDATE SKIP LOCKED),
                 metered AS (
                 INSERT INTO metering (tenant_id, execution_id, attempt, at, agent_id, lease_epoch, end_reason, ended_at,
-                    wall_ms, cpu_ms, peak_memory_bytes, tokens, egress_requests)
-                SELECT tenant_id, id, attempt, started_at, agent_id, lease_epoch, 'lost', now(), 0, 0, 0, 0, 0 FROM gone
+                    wall_ms, cpu_ms, peak_memory_bytes, tokens, egress_requests, sandbox)
+                SELECT tenant_id, id, attempt, started_at, agent_id, lease_epoch, 'lost', now(), 0, 0, 0, 0, 0, sandbox
+                FROM gone
                 ON CONFLICT DO NOTHING),
                 -- Nobody is at fault but the platform.
                 returned AS (

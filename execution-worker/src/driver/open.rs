@@ -86,6 +86,10 @@ impl Driver for ForDemos {
         self.inner.name()
     }
 
+    fn runtime(&self) -> String {
+        self.inner.runtime()
+    }
+
     fn run<'a>(&'a self, task: Task<'a>, watch: Watch<'a>) -> Running<'a> {
         if self.tenants.0.contains(&task.tenant) {
             return self.inner.run(task, watch);

@@ -111,6 +111,10 @@ impl Driver for Sim {
         "sim"
     }
 
+    fn runtime(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
     fn run<'a>(&'a self, task: Task<'a>, watch: Watch<'a>) -> Running<'a> {
         Box::pin(Self::pretend(task, watch))
     }

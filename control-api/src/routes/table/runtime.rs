@@ -1,6 +1,8 @@
 //! The endpoints of `/api/v1/runtime`. Knows no handler's inside.
 
-use crate::routes::{dead_letters, endpoint::Endpoint, executions, history, logs, streams};
+use crate::routes::{
+    attempts, dead_letters, endpoint::Endpoint, executions, history, logs, streams,
+};
 
 /// An execution's input may have 256 KiB; the rest is the envelope around it.
 const EXECUTION_BODY_BYTES: usize = (256 + 8) * 1024;
@@ -58,6 +60,20 @@ pub fn runtime() -> Vec<Endpoint> {
             executions::retry,
         )
         .answers(202, "ExecutionAccepted"),
+        Endpoint::list(
+            &format!("{EXECUTIONS}/{{execution}}/attempts"),
+            "listExecutionAttempts",
+            "How each attempt ended and what it used, the newest first",
+            attempts::list,
+        )
+        .answers(200, "ExecutionAttempt"),
+        Endpoint::read(
+            &format!("{EXECUTIONS}/{{execution}}/provenance"),
+            "readExecutionProvenance",
+            "Where the result came from, to be verified offline",
+            attempts::provenance,
+        )
+        .answers(200, "ExecutionProvenance"),
         Endpoint::list(
             &format!("{EXECUTIONS}/{{execution}}/history"),
             "listExecutionHistory",

@@ -9,6 +9,7 @@ use gatehouse_execution::{
     Digest, EndReason, ExecutionState, Limits, Record,
     outcome::{Outcome, Usage},
     provenance::{self, Config, FORM, Provenance},
+    sandbox::SandboxId,
 };
 use gatehouse_store::{
     Error, Job, OffsetDateTime, OpCtx,
@@ -160,10 +161,10 @@ async fn res3_attempt_after_attempt_is_metered_and_a_page_begins_behind_another(
     .await;
 }
 
-async fn left(db: &Db, id: ExecutionId, epoch: u64, cpu_ms: u64) -> bool {
+async fn left(db: &Db, execution: ExecutionId, epoch: u32, cpu_ms: u64) -> bool {
     let mut tx = db.store.system(Job::Sweep).await.unwrap();
     let usage = used(cpu_ms, 0).usage;
-    let known = tx.meter_left(id, epoch, &usage).await.unwrap();
+    let known = tx.meter_left(SandboxId { execution, epoch }, &usage).await.unwrap();
     tx.commit().await.unwrap();
     known
 }
@@ -196,11 +197,15 @@ async fn ee32_a_lost_attempt_is_metered_from_what_is_left_of_it_and_never_charge
         assert!(!left(&db, id, 2, 1000).await, "no such attempt");
         assert!(!left(&db, ExecutionId::new(Uuid::new_v4()), 1, 1000).await);
 
-        // The machine comes back before the lease has run out.
+        // The machine comes back before the lease has run out. It ran in a sandbox with a name of its own.
         let id = db.execution(&a, agent).await;
         offer(&db).await;
         claim(&db, &a, id, "never beats").await.unwrap();
-        assert!(left(&db, id, 1, 90_000).await);
+        let warm = ExecutionId::new(Uuid::new_v4());
+        let named = format!("UPDATE executions SET sandbox = '{warm}-00000000' WHERE id = '{id}'");
+        run(&mut db.root().await, &named).await;
+        assert!(!left(&db, id, 1, 90_000).await);
+        assert!(left(&db, warm, 0, 90_000).await);
         assert_eq!(spent(id).await, [lost(90_000)]);
         assert_eq!(sweep(&db, Duration::ZERO, minute).await.0.requeued, 1);
         assert_eq!(spent(id).await, [lost(90_000)], "the row stays");
