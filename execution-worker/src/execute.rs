@@ -23,6 +23,7 @@ use crate::{
     driver::{self, Driver, Notice, Stop, Task, Watch},
     leases::{Leases, Why},
     metrics::{self, GivenUp, Metrics},
+    output,
     provenance::{self, Ran},
     pulse::Pulse,
     reload::InEffect,
@@ -246,7 +247,7 @@ impl Shared {
             (Ok(run), _) => {
                 info!(execution.id = %claimed.execution, exit = ?run.exit, cpu.us = run.usage.cpu_us,
                     memory.peak_bytes = run.usage.memory_peak_bytes, "ran");
-                Ok(run.outcome())
+                Ok(output::judged(claimed.output_schema.as_ref(), run.outcome()))
             }
             (Err(driver::Error::Image(said)), None) => Ok(ended(EndReason::ImageError, said)),
             (Err(error), None) => {

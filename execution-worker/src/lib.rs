@@ -15,6 +15,7 @@ pub mod image;
 pub mod leases;
 pub mod left;
 pub mod metrics;
+pub mod output;
 pub mod process;
 pub mod provenance;
 pub mod pulse;

@@ -13,11 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     access::Caller,
     condition::IfMatch,
-    routes::{
-        Api,
-        door::{Tx, open},
-        path_id, refused, timestamp,
-    },
+    routes::{Api, door::open, path_id, refused, timestamp},
 };
 
 /// The largest whole number that every JSON reader has.
@@ -31,10 +27,8 @@ pub async fn read(
 ) -> Result<Json<Value>, Reply> {
     let tenant: TenantId = path_id(&tenant)?;
     let op = caller.op();
-    let found = match open(&api, &op, caller.door_to(tenant)?, tenant).await? {
-        Tx::Own(mut tx) => tx.standings().await,
-        Tx::Platform(mut tx, tenant) => tx.within(tenant).standings().await,
-    };
+    let mut tx = open(&api, &op, caller.door_to(tenant)?, tenant).await?;
+    let found = tx.within().standings().await;
     Ok(Json(shown(&found.map_err(refused)?.ok_or(Reason::NotFound)?)))
 }
 

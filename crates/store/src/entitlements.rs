@@ -20,8 +20,8 @@ pub struct Standing {
     pub limit: u64,
     /// Whether that is the tenant's own and not its tier's.
     pub own: bool,
-    /// How much is used; `None` where this door does not see it.
-    pub used: Option<u64>,
+    /// How much is used.
+    pub used: u64,
     /// When it begins anew.
     pub resets_at: Option<OffsetDateTime>,
 }
@@ -146,7 +146,7 @@ impl TenantTx<'_> {
             return Ok(false);
         }
         // A statement of its own behind the lock: it sees what was submitted while that waited.
-        let waiting = self.waiting_executions(most).await?;
+        let waiting = self.within().waiting_executions(most).await?;
         sqlx::query("UPDATE usage_counters SET used = $3 WHERE tenant_id = $1 AND quota = $2")
             .bind(tenant)
             .bind(quota)
@@ -157,13 +157,6 @@ impl TenantTx<'_> {
     }
 
     /// How many executions wait; beyond `most` is not counted.
-    async fn waiting_executions(&mut self, most: i64) -> Result<i64, Error> {
-        let count = "SELECT count(*) FROM (SELECT FROM executions
-            WHERE tenant_id = $1 AND state IN ('pending', 'queued', 'retry') LIMIT $2) AS waiting";
-        let counted = sqlx::query_scalar(count).bind(self.op.tenant.as_uuid()).bind(most);
-        Ok(counted.fetch_one(self.connection()).await?)
-    }
-
     /// Records and tells, once per threshold and window, that the tenant comes near a limit. The window of what does not begin anew
     /// is the UTC day, too.
     pub(crate) async fn tell(
@@ -204,29 +197,11 @@ impl TenantTx<'_> {
         }
         Ok(())
     }
-
-    /// As [`Within::standings`], with what only the tenant sees.
-    pub async fn standings(&mut self) -> Result<Option<Vec<Standing>>, Error> {
-        let Some(mut standings) = self.within().standings().await? else { return Ok(None) };
-        for standing in &mut standings {
-            let counted = match standing.what {
-                Counted::QueuedExecutions => self.waiting_executions(i64::MAX).await?,
-                Counted::ConcurrentExecutions => {
-                    let count = "SELECT count(*) FROM executions WHERE tenant_id = $1 AND state = 'running'";
-                    let counted = sqlx::query_scalar(count).bind(self.op.tenant.as_uuid());
-                    counted.fetch_one(self.connection()).await?
-                }
-                _ => continue,
-            };
-            standing.used = u64::try_from(counted).ok();
-        }
-        Ok(Some(standings))
-    }
 }
 
 impl Within<'_> {
-    /// Every quota and what is used of it; `None` where there is no such tenant. What runs and what waits is the
-    /// tenant's own door's to say.
+    /// Every quota and what is used of it; `None` where there is no such tenant. Of what runs and what waits both doors see
+    /// how many there are.
     pub async fn standings(&mut self) -> Result<Option<Vec<Standing>>, Error> {
         let tier: Option<String> = sqlx::query_scalar("SELECT tier FROM tenants WHERE id = $1")
             .bind(self.tenant.as_uuid())
@@ -243,20 +218,38 @@ impl Within<'_> {
         .bind(self.op.now.to_offset(UtcOffset::UTC).date())
         .fetch_all(&mut *self.connection)
         .await?;
+        let waiting = self.waiting_executions(i64::MAX).await?;
+        let running: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM executions WHERE tenant_id = $1 AND state = 'running'",
+        )
+        .bind(self.tenant.as_uuid())
+        .fetch_one(&mut *self.connection)
+        .await?;
         let now = self.op.now;
         let standing = |what: Counted| {
             let counted = used.iter().find(|(quota, _)| quota == what.as_str());
-            let counted = counted.and_then(|(_, used)| u64::try_from(*used).ok()).unwrap_or(0);
-            let seen = !matches!(what, Counted::QueuedExecutions | Counted::ConcurrentExecutions);
+            let counted = match what {
+                Counted::QueuedExecutions => waiting,
+                Counted::ConcurrentExecutions => running,
+                _ => counted.map_or(0, |(_, used)| *used),
+            };
             Standing {
                 what,
                 limit: own.of(what).unwrap_or_else(|| what.of_tier(tier)),
                 own: own.of(what).is_some(),
-                used: seen.then_some(counted),
+                used: u64::try_from(counted).unwrap_or(0),
                 resets_at: what.resets_at(now),
             }
         };
         Ok(Some(Counted::ALL.into_iter().map(standing).collect()))
+    }
+
+    /// How many wait, counted up to `most`.
+    async fn waiting_executions(&mut self, most: i64) -> Result<i64, Error> {
+        let count = "SELECT count(*) FROM (SELECT state FROM executions
+            WHERE tenant_id = $1 AND state IN ('pending', 'queued', 'retry') LIMIT $2) AS waiting";
+        let counted = sqlx::query_scalar(count).bind(self.tenant.as_uuid()).bind(most);
+        Ok(counted.fetch_one(&mut *self.connection).await?)
     }
 }
 

@@ -308,7 +308,7 @@ impl TenantTx<'_> {
         wanted: &Wanted,
     ) -> Result<Vec<Execution>, Error> {
         let rows: Vec<Row> =
-            wanted.query(page).build_query_as().fetch_all(self.connection()).await?;
+            wanted.query("", page).build_query_as().fetch_all(self.connection()).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -320,9 +320,11 @@ impl TenantTx<'_> {
 // === impl Wanted ===
 
 impl Wanted {
-    /// Only what is asked for stands in the text: each such text has a plan of its own, along an index.
-    fn query(&self, page: &Page) -> QueryBuilder<Postgres> {
-        let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM "));
+    /// The statement, behind `begins`. Only what is asked for stands in it: each such text has a plan of its own, along an
+    /// index.
+    pub fn query(&self, begins: &str, page: &Page) -> QueryBuilder<Postgres> {
+        let mut query =
+            QueryBuilder::new(format!("{begins}{}", concat!("SELECT ", columns!(), " FROM ")));
         let by_version = self.agent.is_some() || self.version.is_some();
         if by_version {
             // Version by version, each along its index in the order of the page: an agent's versions are few, what they
@@ -337,6 +339,10 @@ impl Wanted {
         }
         if let Some(reason) = self.end_reason {
             query.push(" AND e.end_reason = ").push_bind(reason.as_str());
+            if reason != EndReason::Completed {
+                // Which the index of those has.
+                query.push(" AND e.state <> 'completed'");
+            }
         }
         if let Some(priority) = self.priority {
             query.push(" AND e.priority = ").push_bind(i16::from(priority));

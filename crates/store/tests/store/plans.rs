@@ -1,8 +1,12 @@
 //! The plans of what is asked most: the tenant is read once (an InitPlan, not once per row), and rows are found by an
 //! index that begins with it (RLS-001).
 
+use gatehouse_contract::{AgentId, AgentVersionId};
+use gatehouse_execution::{EndReason, ExecutionState};
+use gatehouse_store::{executions::Wanted, paging::Page};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
+use uuid::Uuid;
 
 use crate::harness::{run, with_db};
 
@@ -98,6 +102,80 @@ async fn hot_queries_read_the_tenant_once_and_its_rows_by_an_index() {
                     && node["Index Cond"].as_str().unwrap_or("").contains("tenant_id = ")
             });
             assert!(by_tenant, "{what}: {explained}");
+        }
+    })
+    .await;
+}
+
+/// One tenant with 20 000 executions, of which what is looked for is the oldest.
+const LONG: &str = "
+    SET session_replication_role = replica;
+    INSERT INTO tenants (id, slug, name, tier, status, epoch) VALUES ('TENANT', 'long', 'T', 'free', 'active', 1);
+    INSERT INTO agents (tenant_id, id, name) SELECT 'TENANT', md5('a' || n)::uuid, 'a' || n FROM generate_series(1, 3) n;
+    INSERT INTO agent_versions (tenant_id, id, agent_id, version, image)
+        SELECT 'TENANT', md5('v' || n)::uuid, md5('a' || 1 + n / 9)::uuid, '1.0.' || n, 'a@sha256:' || repeat('a', 64)
+        FROM generate_series(1, 20) n;
+    INSERT INTO executions (tenant_id, id, agent_id, agent_version_id, input, created_by, state, end_reason, created_at)
+        SELECT 'TENANT', gen_random_uuid(), md5('a' || 1 + v / 9)::uuid, md5('v' || v)::uuid, '{}', 's',
+            CASE WHEN r < 19900 THEN 'completed' WHEN r < 19990 THEN 'failed' ELSE 'pending' END,
+            CASE WHEN r < 19900 THEN 'completed' WHEN r < 19990 THEN 'failed' END, now() - r * interval '1 second'
+        FROM (SELECT r, CASE WHEN r < 19900 THEN 1 + r % 19 ELSE 20 END AS v FROM generate_series(1, 20000) r) t;
+    ANALYZE";
+
+/// Rows that a plan looked at.
+fn looked_at(plan: &Value) -> f64 {
+    let mut found = Vec::new();
+    nodes(plan, &mut found);
+    let scans = found.iter().filter(|node| node["Node Type"].as_str().unwrap().contains("Scan"));
+    scans
+        .map(|scan| {
+            let removed = scan["Rows Removed by Filter"].as_f64().unwrap_or(0.0);
+            (scan["Actual Rows"].as_f64().unwrap() + removed)
+                * scan["Actual Loops"].as_f64().unwrap()
+        })
+        .sum()
+}
+
+#[tokio::test]
+async fn ee44_a_page_of_a_long_list_looks_at_little_more_than_it_shows() {
+    with_db(async |db| {
+        run(&mut db.root().await, &LONG.replace("TENANT", TENANT)).await;
+        let mut app = db.raw("gatehouse_app").await;
+        run(&mut app, &format!("SET app.current_tenant_id = '{TENANT}'")).await;
+        let id = |of: &str| {
+            let text = format!("SELECT md5('{of}')::uuid");
+            sqlx::query_scalar::<_, Uuid>(AssertSqlSafe(text))
+        };
+        let (agent, rare) =
+            (id("a1").fetch_one(&mut app).await, id("a3").fetch_one(&mut app).await);
+        let version = id("v20").fetch_one(&mut app).await.unwrap();
+        let all = Wanted::default();
+        let (agent, rare) = (AgentId::new(agent.unwrap()), AgentId::new(rare.unwrap()));
+        for (what, wanted) in [
+            ("all", all),
+            ("completed", Wanted { state: Some(ExecutionState::Completed), ..all }),
+            ("failed", Wanted { state: Some(ExecutionState::Failed), ..all }),
+            ("pending", Wanted { state: Some(ExecutionState::Pending), ..all }),
+            ("ended so", Wanted { end_reason: Some(EndReason::Failed), ..all }),
+            ("an agent's", Wanted { agent: Some(agent), ..all }),
+            ("another agent's", Wanted { agent: Some(rare), ..all }),
+            ("a version's", Wanted { version: Some(AgentVersionId::new(version)), ..all }),
+            (
+                "an agent's that failed",
+                Wanted { agent: Some(rare), state: Some(ExecutionState::Failed), ..all },
+            ),
+        ] {
+            let explain = "EXPLAIN (ANALYZE, FORMAT JSON) ";
+            let explained: Value = wanted
+                .query(explain, &Page::first(51))
+                .build_query_scalar()
+                .fetch_one(&mut app)
+                .await
+                .unwrap();
+            let plan = &explained[0]["Plan"];
+            // A version's page each, at most: of twenty versions here.
+            assert!(looked_at(plan) < 2500.0, "{what}: {} rows: {plan:#}", looked_at(plan));
+            assert!(plan["Actual Rows"].as_f64().unwrap() > 9.0, "{what}: {plan}");
         }
     })
     .await;
