@@ -15,6 +15,8 @@ use gatehouse_execution::{ImageRef, Limits, egress::Hosts, outcome::Run, sandbox
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::live::Say;
+
 pub use choice::Choice;
 pub use open::open;
 
@@ -64,6 +66,8 @@ pub struct Watch<'a> {
     pub stop: watch::Receiver<Stop>,
     /// Must not block.
     pub tell: &'a (dyn Fn(Notice) + Send + Sync),
+    /// Who hears what it logs, while it does.
+    pub log: Option<Say>,
 }
 
 /// Why there was no run.

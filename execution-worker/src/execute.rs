@@ -235,7 +235,7 @@ impl Shared {
             }
         };
         let ran = tokio::select! {
-            ran = self.driver.run(task, Watch { stop, tell: &tell }) => ran,
+            ran = self.driver.run(task, Watch { stop, tell: &tell, log: None }) => ran,
             never = stopping => never,
         };
         let wall = began.get().map(Instant::elapsed).unwrap_or_default();

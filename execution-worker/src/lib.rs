@@ -16,6 +16,7 @@ pub mod leases;
 pub mod left;
 pub mod metrics;
 pub mod output;
+pub mod live;
 pub mod process;
 pub mod provenance;
 pub mod pulse;

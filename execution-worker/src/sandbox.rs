@@ -276,7 +276,7 @@ impl Sandboxes {
     ) -> Result<Run, Error> {
         place.bundle.put_input(job.input)?;
         let mut guest = Guest::of_engine(self.start(place)?);
-        let streams = guest.flow(job);
+        let streams = guest.flow(job, watch.log.take());
         let ended = match watched::until_started(&mut guest, job, &mut watch, &self.engine).await {
             None => watched::to_its_end(&mut guest, job, watch, &self.engine).await,
             Some(ended) => ended,

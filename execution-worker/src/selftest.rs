@@ -86,7 +86,7 @@ pub async fn prove(sandboxes: &Sandboxes, state: &StateDir) -> Result<Duration, 
             start_until: Instant::now() + limits.start_timeout,
         };
         let began = Instant::now();
-        let ran = sandboxes.run(job, Watch { stop, tell: &|_: Notice| {} }).await;
+        let ran = sandboxes.run(job, Watch { stop, tell: &|_: Notice| {}, log: None }).await;
         ran.map(|run| (run, began.elapsed()))
     };
     let (inside, memory, cpu, pids) = tokio::join!(

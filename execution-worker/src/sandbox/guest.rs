@@ -13,6 +13,7 @@ use tokio::{
 use super::{Job, runtime};
 use crate::{
     capture,
+    live::Say,
     process::{Adopted, Started},
 };
 
@@ -73,8 +74,8 @@ impl Guest {
         Self { process: Process::Sandbox(process), pipes }
     }
 
-    /// Lets input and output flow. Once.
-    pub fn flow(&mut self, job: &Job<'_>) -> Streams {
+    /// Lets input and output flow; `log` hears standard error. Once.
+    pub fn flow(&mut self, job: &Job<'_>, log: Option<Say>) -> Streams {
         let input = job.input.to_string();
         let stdin = self.pipes.stdin.take();
         let feed = tokio::spawn(async move {
@@ -89,7 +90,7 @@ impl Guest {
         Streams {
             feed,
             stdout: stdout.map(|pipe| tokio::spawn(capture::tail(pipe, output_bytes))),
-            stderr: stderr.map(|pipe| tokio::spawn(capture::tail(pipe, log_bytes))),
+            stderr: stderr.map(|pipe| tokio::spawn(capture::told(pipe, log_bytes, log))),
         }
     }
 

@@ -181,7 +181,7 @@ impl Sandboxes {
         let Engine::Runsc(runtime) = &self.engine else { return Ok(Err(Fallback::NotStarted)) };
         place.bundle.put_input(job.input)?;
         let before = place.group.usage();
-        let streams = guest.flow(job);
+        let streams = guest.flow(job, watch.log.take());
         let log = place.bundle.log();
         let start = runtime.start(&place.name, &log, place.network.as_ref());
         let ended = match watched::until(job, &mut watch, start).await {
