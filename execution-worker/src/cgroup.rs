@@ -19,7 +19,7 @@ use tree::Tree;
 /// The folder above all workers' groups.
 const FAMILY: &str = "gatehouse";
 /// How often a group that is still in use is looked at again.
-const AGAIN: Duration = Duration::from_millis(5);
+const AGAIN: Duration = Duration::from_millis(1);
 /// Where the kernel's trees are.
 pub const ROOT: &str = "/sys/fs/cgroup";
 

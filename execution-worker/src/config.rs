@@ -7,10 +7,15 @@ use std::{
 };
 
 use gatehouse_contract::Document;
+use gatehouse_outbound::Origin;
 use gatehouse_service::config::{loopback, secret_url};
 use gatehouse_store::MasterKeys;
 
-use crate::driver::choice::{self, Choice};
+use crate::{
+    driver::choice::{self, Choice},
+    egress, image,
+    sandbox::pool::Bounds,
+};
 
 /// Everything that can be set.
 pub struct Config {
@@ -24,12 +29,18 @@ pub struct Config {
     pub redis: String,
     /// From `key_file`, the control API's: they open the tenants' keys.
     pub keys: MasterKeys,
-    /// Layouts, `<tenant>/<name>`.
-    pub image_store: PathBuf,
+    /// Where images come from.
+    pub images: image::Choice,
+    /// How many bytes of images are kept.
+    pub image_budget: u64,
     /// This worker's own folder.
     pub state_dir: PathBuf,
     /// What runs agents.
     pub driver: Choice,
+    /// How agents reach the outside; none where they do not.
+    pub egress: Option<egress::Settings>,
+    /// How many sandboxes are made in advance; none where there are none.
+    pub warm: Option<Bounds>,
     /// What logs and leases call this worker; every start adds an incarnation.
     pub worker_id: String,
     /// What a changed file changes while the worker runs.
@@ -66,9 +77,12 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
     });
     let redis = secret_url(doc, "redis", &["redis", "redis+unix"]);
     let keys = key_file(doc);
-    let image_store = folder(doc, "image_store", "an absolute folder");
+    let images = image::choice::read(doc);
+    let image_gib = doc.integer("image_cache_gib", Some(image::DEFAULT_BUDGET >> 30), 1..=65_536);
     let state_dir = folder(doc, "state_dir", "an absolute folder of this worker alone");
     let driver = choice::read(doc);
+    let egress = egress(doc);
+    let warm = warm(doc, driver.as_ref());
     // What "sim" pretends to run is no load but the worker's own.
     let most = if matches!(driver, Some(Choice::Sim(_))) { 200_000 } else { 256 };
     let concurrency = doc.integer("concurrency", Some(2), 1..=most);
@@ -93,9 +107,12 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
         database_system,
         redis,
         keys: keys?,
-        image_store: image_store?,
+        images: images?,
+        image_budget: image_gib? << 30,
         state_dir: state_dir?,
         driver,
+        egress: egress?,
+        warm: warm?,
         worker_id: worker_id?,
         live: Live {
             concurrency: usize::try_from(concurrency?).ok()?,
@@ -104,6 +121,43 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
             grace: Duration::from_secs(grace_s?),
         },
         lease: Duration::from_secs(lease_s?),
+    })
+}
+
+/// The way to the outside: by default there is one, for the versions that name hosts.
+fn egress(doc: &Document<'_>) -> Option<Option<egress::Settings>> {
+    let read = doc.object_opt("egress", |doc| {
+        let enabled = doc.flag("enabled", true);
+        let ca_file = doc.parsed_opt::<PathBuf>("ca_file", "the path of a PEM file");
+        let expected = "a scheme, a host and a port, such as http://models:8080";
+        let private_upstreams = doc.parsed_list::<Origin>("private_upstreams", expected);
+        let (ca_file, private_upstreams) = (ca_file?, private_upstreams?);
+        Some((enabled?, egress::Settings { ca_file, private_upstreams }))
+    })?;
+    Some(match read {
+        None => Some(egress::Settings::default()),
+        Some((enabled, settings)) => enabled.then_some(settings),
+    })
+}
+
+/// Sandboxes made in advance: by default none.
+fn warm(doc: &Document<'_>, driver: Option<&Choice>) -> Option<Option<Bounds>> {
+    if doc.raw("warm").is_some() && !matches!(driver, None | Some(Choice::Runsc(_))) {
+        let mend = "leave it out, or take the driver \"runsc\"";
+        doc.note("warm", "the driver makes no sandboxes in advance", mend);
+        return None;
+    }
+    doc.object_opt("warm", |doc| {
+        let max = doc.integer("max", Some(4), 1..=256);
+        let per_key = doc.integer("per_key", Some(2), 1..=256);
+        let memory_mib = doc.integer("memory_mib", Some(256), 32..=65_536);
+        let idle_s = doc.integer("idle_s", Some(300), 1..=86_400);
+        Some(Bounds {
+            max: usize::try_from(max?).ok()?,
+            per_key: usize::try_from(per_key?).ok()?,
+            memory_bytes: memory_mib? << 20,
+            idle: Duration::from_secs(idle_s?),
+        })
     })
 }
 
@@ -190,6 +244,36 @@ mod tests {
         assert!(format!("{mistakes:?}").contains("another machine"), "{mistakes:?}");
         let here = away.replace("db.internal", "localhost:5432");
         assert!(document::read(&here, read).is_ok());
+    }
+
+    #[test]
+    fn sandboxes_are_made_in_advance_where_that_is_said_and_by_runsc_alone() {
+        let read_with = |change: &str| {
+            let file =
+                std::env::temp_dir().join(format!("gatehouse-keys-{}", uuid::Uuid::new_v4()));
+            std::fs::write(&file, "a".repeat(64)).unwrap();
+            let good =
+                GOOD.replace("KEYS", &file.display().to_string()).replace("@h", "@localhost");
+            let text = good.replace(r#""runsc":"/r""#, change);
+            let read = document::read(&text, read);
+            std::fs::remove_file(&file).unwrap();
+            read.map(|config| config.warm).map_err(|mistakes| format!("{mistakes:?}"))
+        };
+        assert_eq!(read_with(r#""runsc":"/r""#), Ok(None));
+        let bounds = read_with(r#""runsc":"/r","warm":{"max":3}"#).unwrap().unwrap();
+        let idle = Duration::from_secs(300);
+        assert_eq!(bounds, Bounds { max: 3, per_key: 2, memory_bytes: 256 << 20, idle });
+        for (change, place) in [
+            (r#""runsc":"/r","warm":{"max":0}"#, "$.warm.max"),
+            (r#""runsc":"/r","warm":{"memory_mib":31}"#, "$.warm.memory_mib"),
+            (
+                r#""driver":"sim","demo_tenants":["0191d6b0-7c3e-7aaa-8bbb-0123456789ab"],"warm":{}"#,
+                "$.warm",
+            ),
+        ] {
+            let refused = read_with(change).unwrap_err();
+            assert!(refused.contains(place), "{change}: {refused}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod edge;
 mod engine;
 mod events;
 mod functions;
+mod lifecycle;
 mod limits;
 mod policies;
 mod queue;
@@ -23,6 +24,7 @@ mod store;
 mod tenancy;
 mod validate;
 mod versions;
+mod warm;
 mod webhooks;
 
 use std::{
@@ -81,6 +83,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .iter()
         .chain(edge::GUARDS)
         .chain(engine::GUARDS)
+        .chain(lifecycle::GUARDS)
         .chain(limits::GUARDS)
         .chain(queue::GUARDS)
         .chain(record::GUARDS)
@@ -95,6 +98,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(events::GUARDS)
         .chain(webhooks::GUARDS)
         .chain(versions::GUARDS)
+        .chain(warm::GUARDS)
         .chain(validate::GUARDS)
         .chain(cli::GUARDS)
 }

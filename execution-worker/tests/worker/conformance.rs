@@ -9,6 +9,7 @@ use std::{
 
 use gatehouse_contract::TenantId;
 use gatehouse_execution::{
+    egress,
     EndReason, ImageRef, Limits,
     outcome::{Exit, Run},
     sandbox::SandboxId,
@@ -25,7 +26,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::support::{Bench, limits, new_id, part, publish};
+use crate::{
+    support::{Bench, limits, new_id, part, publish, runsc},
+    system::wait_for,
+    warm::{BOUNDS, Ground},
+};
 
 /// How much later than its bound a run may end.
 const LATE: Duration = Duration::from_secs(1);
@@ -37,6 +42,8 @@ struct Subject<'a> {
     image: ImageRef,
     /// Fails where something of the run is left.
     nothing_left: &'a dyn Fn(SandboxId),
+    /// Whether every run begins in a sandbox that was made in advance.
+    warm: bool,
 }
 
 /// When and how a run is stopped.
@@ -51,8 +58,19 @@ struct Ran {
 
 impl Subject<'_> {
     async fn run(&self, input: Value, limits: &Limits, halt: Halt) -> Result<Ran, Error> {
-        let id = new_id();
-        let task = Task { id, tenant: self.tenant, image: &self.image, input: &input, limits };
+        let task = Task {
+            id: new_id(),
+            tenant: self.tenant,
+            image: &self.image,
+            input: &input,
+            limits,
+            egress: &egress::NONE,
+            command: None,
+        };
+        let mut id = task.id;
+        if self.warm {
+            id = prepared_for(self.driver, task).await;
+        }
         let told = Mutex::new((Instant::now(), Vec::new()));
         let (halted, started) = watch::channel(false);
         let tell = |notice| {
@@ -75,7 +93,7 @@ impl Subject<'_> {
         };
         let run = async {
             tokio::select! {
-                run = self.driver.run(task, Watch { stop, tell: &tell }) => run,
+                run = self.driver.run(task, Watch { stop, tell: &tell, log: None }) => run,
                 never = halting => never,
             }
         };
@@ -146,6 +164,17 @@ async fn conforms(subject: &Subject<'_>) {
     assert_eq!(ran.run.outcome().output, Some(json!({"stdin_bytes": bytes, "file_bytes": bytes})));
 }
 
+/// The sandbox that waits for a run like `task`, after another one like it.
+pub async fn prepared_for(driver: &dyn Driver, task: Task<'_>) -> SandboxId {
+    let (_never, stop) = watch::channel(Stop::No);
+    let first = Task { id: new_id(), input: &json!({}), ..task };
+    driver.run(first, Watch { stop, tell: &|_| {}, log: None }).await.unwrap();
+    wait_for("a prepared sandbox", || async {
+        driver.set_aside(&task).ok_or_else(|| format!("{:?}", driver.starts()))
+    })
+    .await
+}
+
 /// A driver of this machine. An image that is not there is told apart from an agent that fails.
 async fn local_conforms(bench: Bench) {
     // As the worker does: else it is up to the machine's first process when a dead sandbox is gone.
@@ -157,7 +186,8 @@ async fn local_conforms(bench: Bench) {
     let images = Images::new(store.path().to_owned(), bench.state.images(), Bounds::default());
     let driver = Local::new(Arc::clone(&bench.sandboxes), images);
     let nothing_left = |id| bench.assert_nothing_left(id);
-    let subject = Subject { driver: &driver, tenant, image, nothing_left: &nothing_left };
+    let subject =
+        Subject { driver: &driver, tenant, image, nothing_left: &nothing_left, warm: false };
     conforms(&subject).await;
     let missing = format!("none@sha256:{}", "0".repeat(64)).parse().unwrap();
     let subject = Subject { image: missing, ..subject };
@@ -175,6 +205,35 @@ async fn runsc_of_2022_on_ptrace_conforms() {
     local_conforms(Bench::with_runsc(Path::new(&part("GATEHOUSE_TEST_RUNSC_2022"))).await).await;
 }
 
+/// The same suite, and every run of it in a sandbox that was made before the run was known.
+async fn conforms_warm(runsc: &Path) {
+    let ground = Ground::with_runsc(runsc, BOUNDS).await;
+    let nothing_left = |id| ground.bench.assert_nothing_left(id);
+    let subject = Subject {
+        driver: &ground.driver,
+        tenant: ground.tenant,
+        image: ground.image.clone(),
+        nothing_left: &nothing_left,
+        warm: true,
+    };
+    conforms(&subject).await;
+    let starts = ground.driver.starts().unwrap();
+    assert!(starts.warm >= 13, "{starts:?}");
+    let fell_back = starts.cold.iter().filter(|(why, count)| *why != "missing" && *count > 0);
+    assert_eq!(fell_back.count(), 0, "{starts:?}");
+    ground.end().await;
+}
+
+#[tokio::test]
+async fn runsc_conforms_warm() {
+    conforms_warm(&runsc()).await;
+}
+
+#[tokio::test]
+async fn runsc_of_2022_conforms_warm() {
+    conforms_warm(Path::new(&part("GATEHOUSE_TEST_RUNSC_2022"))).await;
+}
+
 #[tokio::test]
 async fn process_conforms() {
     local_conforms(Bench::of_process().await).await;
@@ -184,6 +243,6 @@ async fn process_conforms() {
 async fn sim_conforms() {
     let image = format!("any@sha256:{}", "0".repeat(64)).parse().unwrap();
     let (driver, tenant) = (Sim::default(), TenantId::new(Uuid::new_v4()));
-    let subject = Subject { driver: &driver, tenant, image, nothing_left: &|_| {} };
+    let subject = Subject { driver: &driver, tenant, image, nothing_left: &|_| {}, warm: false };
     conforms(&subject).await;
 }
