@@ -2,16 +2,23 @@
 
 use std::time::Duration;
 
-use gatehouse_contract::ExecutionId;
-use gatehouse_execution::{EndReason, ExecutionState, Record, outcome::Outcome};
+use gatehouse_contract::{AgentVersionId, ExecutionId};
+use gatehouse_execution::{
+    EndReason, ExecutionState, Limits, Record,
+    limits::{Limit, Named},
+    outcome::Outcome,
+};
 use gatehouse_store::{
     Job, OpCtx,
     attempts::Claimed,
+    executions::{NewExecution, Terms},
     sweep::{Held, Swept},
+    versions::{self, NewVersion},
 };
 use serde_json::json;
+use uuid::Uuid;
 
-use crate::harness::{Db, offer, offers, run, with_db};
+use crate::harness::{Db, offer, offers, refused, run, with_db};
 
 pub fn completed() -> Outcome {
     Outcome { reason: EndReason::Completed, output: Some(json!({"kg": 2.3})), message: None }
@@ -238,6 +245,53 @@ async fn a_submission_wakes_the_feeder_when_it_commits() {
         assert!(!listener.wait(Duration::from_millis(20)).await.unwrap());
         db.execution(&a, agent).await;
         assert!(listener.wait(Duration::from_secs(5)).await.unwrap());
+    })
+    .await;
+}
+
+fn named(limits: &[(Limit, u64)]) -> Named {
+    let mut named = Named::default();
+    limits.iter().for_each(|(limit, value)| named.set(*limit, *value).unwrap());
+    named
+}
+
+#[tokio::test]
+async fn res1_a_claim_brings_the_limits_and_the_schema_that_the_run_is_held_to() {
+    with_db(async |db| {
+        let a = db.tenant("tenant-a").await;
+        let (agent, plain) = db.agent(&a, "fuel").await;
+        let version = AgentVersionId::new(Uuid::new_v4());
+        let terms = versions::Terms {
+            limits: named(&[(Limit::Memory, 128 << 20), (Limit::Timeout, 60)]),
+            output_schema: Some(json!({"type": "object"})),
+            ..versions::Terms::default()
+        };
+        let image = format!("fuel@sha256:{}", "a".repeat(64));
+        let new = NewVersion { id: version, agent, version: "2.0.0".into(), image, terms };
+        let asked = named(&[(Limit::Memory, 128 << 20), (Limit::Timeout, 5)]);
+        let id = ExecutionId::new(Uuid::new_v4());
+        let terms = Terms { priority: 0, limits: asked, max_attempts: 2, retry_of: None };
+        let run = NewExecution { id, agent, version, input: json!(1), terms };
+        let mut tx = db.store.tenant(&a).await.unwrap();
+        tx.create_version(&new).await.unwrap();
+        let made = tx.submit_execution(&run).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(made.terms, run.terms);
+        let other = db.execution(&a, (agent, plain)).await;
+        assert_eq!(offer(&db).await, 2);
+        let claimed = claim(&db, &a, id, "w").await.unwrap();
+        let timeout = Duration::from_secs(5);
+        let expected = Limits { memory_bytes: 128 << 20, timeout, ..Limits::default() };
+        assert_eq!((claimed.limits, claimed.max_attempts), (expected, 2));
+        assert_eq!(claimed.output_schema, Some(json!({"type": "object"})));
+        let claimed = claim(&db, &a, other, "w").await.unwrap();
+        assert_eq!((claimed.limits, claimed.output_schema), (Limits::default(), None));
+        // What a version is does not change.
+        let mut app = db.raw("gatehouse_app").await;
+        for column in ["limits", "input_schema", "output_schema", "egress"] {
+            let change = format!("UPDATE agent_versions SET {column} = {column}");
+            assert_eq!(refused(&mut app, &change).await, "42501", "{column}");
+        }
     })
     .await;
 }
