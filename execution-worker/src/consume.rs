@@ -155,6 +155,8 @@ async fn one(shared: &Arc<Shared>, queue: &Queue, shutdown: &Shutdown, delivery:
             return;
         }
     };
+    // Until it is told how it ended: what the database says is ours beside that, is nobody's.
+    let _work = shared.working.on(job.execution);
     let claimed = if shutdown.is_requested() {
         // Again into the stream: whoever looks for forgotten messages would find this one half a minute from now.
         if let Err(error) = queue.push(delivery.priority, &job).await {

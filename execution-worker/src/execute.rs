@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     driver::{self, Driver, Notice, Stop, Task, Watch},
+    ghosts::Working,
     leases::{Leases, Why},
     metrics::{self, GivenUp, Metrics},
     output,
@@ -36,6 +37,7 @@ pub struct Shared {
     pub driver: Box<dyn Driver>,
     pub pulse: Pulse,
     pub leases: Leases,
+    pub working: Working,
     pub spool: Spool,
     pub metrics: Metrics,
     /// The configuration, at each moment.

@@ -11,6 +11,7 @@ pub mod egress;
 pub mod enter;
 pub mod execute;
 pub mod feeder;
+pub mod ghosts;
 pub mod image;
 pub mod leases;
 pub mod left;

@@ -99,6 +99,11 @@ impl StateDir {
         self.root.join("spool")
     }
 
+    /// What the driver "sim" writes down of its runs.
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("sim.log")
+    }
+
     /// What runs of an earlier start used, until the database has it.
     pub fn left(&self) -> PathBuf {
         self.root.join("left")

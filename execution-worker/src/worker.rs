@@ -20,7 +20,7 @@ use crate::{
     consume::{Consumer, all},
     driver,
     execute::Shared,
-    feeder,
+    feeder, ghosts,
     leases::Leases,
     left::Left,
     metrics::{Gauges, Metrics},
@@ -75,6 +75,7 @@ pub async fn serve(config: Config, file: File, shutdown: Shutdown) -> Result<(),
         driver,
         pulse: pulse.clone(),
         leases: leases.clone(),
+        working: ghosts::Working::default(),
         spool,
         metrics: metrics.clone(),
         effect: effect.clone(),
@@ -86,6 +87,7 @@ pub async fn serve(config: Config, file: File, shutdown: Shutdown) -> Result<(),
     let beats = tokio::spawn(async move { beating.run().await });
     let (looking, theirs) = (store.clone(), incarnation.clone());
     let looks = tokio::spawn(async move { leases.watch(&looking, &theirs).await });
+    let ghosts = tokio::spawn(ghosts::give_back(Arc::clone(&shared)));
     loops.spawn(file.follow(metrics, shutdown.clone()));
     let telling = tokio::spawn(Arc::clone(&shared).empty_spool(shutdown.clone()));
     loops.spawn(feeder::run(store.clone(), queue.clone(), shutdown.clone()));
@@ -107,6 +109,7 @@ pub async fn serve(config: Config, file: File, shutdown: Shutdown) -> Result<(),
     // Last: until here the leases had to stand.
     beats.abort();
     looks.abort();
+    ghosts.abort();
     settling.abort();
     store.close().await;
     shared.driver.close();

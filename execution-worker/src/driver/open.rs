@@ -40,7 +40,12 @@ pub async fn open(config: &Config, state: &StateDir) -> Result<Box<dyn Driver>, 
         }
         Choice::Sim(demo) => {
             warn!("THE DRIVER IS \"sim\": NO AGENT IS RUN, RESULTS ARE MADE UP FROM INPUTS");
-            let inner: Box<dyn Driver> = Box::new(Sim::default());
+            let sim = Sim::recording(&state.journal()).map_err(|error| {
+                Stop::unavailable(format!(
+                    "$.state_dir: {error}; choose a folder that this user can write"
+                ))
+            })?;
+            let inner: Box<dyn Driver> = Box::new(sim);
             return Ok(Box::new(ForDemos { inner, tenants: demo.clone() }));
         }
     };

@@ -1,11 +1,18 @@
 //! A driver that runs nothing: what would have happened stands in the execution's input. For tests and benches of
-//! everything around a driver, ten thousands of runs in one worker. Keeps what the trait promises, on tokio's clock.
+//! everything around a driver, ten thousands of runs in one worker. Keeps what the trait promises, on tokio's clock; and
+//! writes down which runs began and ended, beside everything that the worker tells the database.
 
-use std::time::Duration;
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 use gatehouse_execution::{
     EndReason,
     outcome::{EXIT_RETRY, Exit, Run},
+    sandbox::SandboxId,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -15,7 +22,9 @@ use super::{Driver, Error, Notice, Running, Stop, Task, Watch, asked};
 
 /// Runs by script.
 #[derive(Debug, Default)]
-pub struct Sim(());
+pub struct Sim {
+    journal: Option<File>,
+}
 
 /// The part of the input that says what happens. Input that says nothing completes at once.
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +41,29 @@ struct Script {
 }
 
 impl Sim {
+    /// One that appends to the file at `path` a line when a run begins and one when it ends: the word, the execution and the
+    /// epoch of its claim. Each is one write, so that a worker that is killed leaves whole lines.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn recording(path: &Path) -> io::Result<Self> {
+        let journal = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { journal: Some(journal) })
+    }
+
+    fn record(&self, what: &str, id: SandboxId) -> Result<(), Error> {
+        let Some(mut journal) = self.journal.as_ref() else { return Ok(()) };
+        let line = format!("{what} {} {}\n", id.execution, id.epoch);
+        journal.write_all(line.as_bytes()).map_err(|error| Error::Broken(Box::new(error)))
+    }
+
+    async fn recorded(&self, task: Task<'_>, watch: Watch<'_>) -> Result<Run, Error> {
+        self.record("began", task.id)?;
+        let run = Self::pretend(task, watch).await?;
+        self.record("ended", task.id)?;
+        Ok(run)
+    }
+
     async fn pretend(task: Task<'_>, mut watch: Watch<'_>) -> Result<Run, Error> {
         let script = Script::deserialize(task.input).unwrap_or_default();
         let end = script.end.unwrap_or(EndReason::Completed);
@@ -116,6 +148,6 @@ impl Driver for Sim {
     }
 
     fn run<'a>(&'a self, task: Task<'a>, watch: Watch<'a>) -> Running<'a> {
-        Box::pin(Self::pretend(task, watch))
+        Box::pin(self.recorded(task, watch))
     }
 }
