@@ -48,6 +48,8 @@ mod quotas;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod sandboxes;
+#[cfg(test)]
 mod seals;
 #[cfg(test)]
 mod sign_in;
