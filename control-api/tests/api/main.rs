@@ -19,6 +19,7 @@ mod database;
 mod described;
 #[cfg(test)]
 mod events;
+#[cfg(test)]
 mod executions;
 #[cfg(test)]
 mod faults;
