@@ -35,6 +35,9 @@ pub enum NotAHost {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts(Vec<Host>);
 
+/// Nothing: no network.
+pub static NONE: Hosts = Hosts(Vec::new());
+
 // === impl Hosts ===
 
 impl Hosts {
@@ -43,9 +46,9 @@ impl Hosts {
         self.0.is_empty()
     }
 
-    /// Each as it is spelt, in the order of the version.
-    pub fn names(&self) -> Vec<String> {
-        self.0.iter().map(ToString::to_string).collect()
+    /// Each as it is written.
+    pub fn named(&self) -> Vec<String> {
+        self.0.iter().map(Host::to_string).collect()
     }
 
     /// Whether `name` (in lower case, without a trailing dot) may be asked at `port`.

@@ -33,10 +33,14 @@ pub enum EndReason {
     Pids,
     /// A file beyond the size limit, or no room left where the agent may write.
     DiskFull,
+    /// It failed after the platform refused it a request to the outside.
+    EgressDenied,
     /// Exit code 0, but no acceptable result.
     OutputInvalid,
     /// The image is missing, changed, unsupported or cannot be started. The run was not begun.
     ImageError,
+    /// The registry of images could not be asked. The run was not begun, and may be later.
+    ImageUnavailable,
     /// The sandbox itself failed; no fault of the agent.
     SandboxError,
     /// The caller ended it.
@@ -104,6 +108,8 @@ pub struct Run {
     pub usage: Usage,
     /// Whether one of the places in which the agent may write was full when it ended.
     pub disk_full: bool,
+    /// The last request to the outside that the platform's rules refused, in words.
+    pub egress_denied: Option<String>,
     /// The file `/run/agent/output.json`, where there is one.
     pub result_file: Option<Captured>,
     /// Standard output.
@@ -127,7 +133,7 @@ pub struct Outcome {
 
 impl EndReason {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Completed,
         Self::Failed,
         Self::RetryAsked,
@@ -135,8 +141,10 @@ impl EndReason {
         Self::OomKilled,
         Self::Pids,
         Self::DiskFull,
+        Self::EgressDenied,
         Self::OutputInvalid,
         Self::ImageError,
+        Self::ImageUnavailable,
         Self::SandboxError,
         Self::Cancelled,
         Self::Lost,
@@ -153,8 +161,10 @@ impl EndReason {
             Self::OomKilled => "oom_killed",
             Self::Pids => "pids",
             Self::DiskFull => "disk_full",
+            Self::EgressDenied => "egress_denied",
             Self::OutputInvalid => "output_invalid",
             Self::ImageError => "image_error",
+            Self::ImageUnavailable => "image_unavailable",
             Self::SandboxError => "sandbox_error",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
@@ -170,7 +180,7 @@ impl EndReason {
             Self::Timeout => Event::TimeOut,
             Self::Cancelled => Event::Cancel,
             Self::Poison => Event::GiveUp,
-            Self::RetryAsked | Self::SandboxError | Self::Lost => {
+            Self::RetryAsked | Self::ImageUnavailable | Self::SandboxError | Self::Lost => {
                 if attempt < max_attempts {
                     Event::Retry
                 } else {
@@ -181,6 +191,7 @@ impl EndReason {
             | Self::OomKilled
             | Self::Pids
             | Self::DiskFull
+            | Self::EgressDenied
             | Self::OutputInvalid
             | Self::ImageError => Event::Fail,
         }
@@ -191,7 +202,11 @@ impl EndReason {
     /// one whose workers are lost.
     pub const fn is_charged(self) -> bool {
         match self {
-            Self::ImageError | Self::SandboxError | Self::Lost | Self::Poison => false,
+            Self::ImageError
+            | Self::ImageUnavailable
+            | Self::SandboxError
+            | Self::Lost
+            | Self::Poison => false,
             Self::Completed
             | Self::Failed
             | Self::RetryAsked
@@ -199,6 +214,7 @@ impl EndReason {
             | Self::OomKilled
             | Self::Pids
             | Self::DiskFull
+            | Self::EgressDenied
             | Self::OutputInvalid
             | Self::Cancelled => true,
         }
@@ -231,6 +247,7 @@ impl Run {
             exit,
             usage: Usage::default(),
             disk_full: false,
+            egress_denied: None,
             result_file: None,
             stdout: Captured::default(),
             stderr: Captured::default(),
@@ -272,6 +289,9 @@ impl Run {
             }
             Exit::Agent(code) if self.disk_full => {
                 (EndReason::DiskFull, self.said(&format!("no room was left; exit code {code}")))
+            }
+            Exit::Agent(code) if let Some(denied) = &self.egress_denied => {
+                (EndReason::EgressDenied, self.said(&format!("{denied}; exit code {code}")))
             }
             Exit::Agent(code) => (EndReason::Failed, self.said(&format!("exit code {code}"))),
             Exit::NotStarted => {

@@ -1,14 +1,18 @@
 //! From the configuration's choice to a driver that works, or the line that says what to mend.
 
-use std::{path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
+use gatehouse_execution::sandbox::SandboxId;
 use gatehouse_service::{Stop, exit::chain};
 use tracing::{info, warn};
 
-use super::{Choice, Driver, Error, Running, Task, Watch, choice::Demo, local::Local, sim::Sim};
+use super::{
+    Choice, Done, Driver, Error, Running, Starts, Task, Watch, choice::Demo, local::Local, sim::Sim,
+};
 use crate::{
     cgroup,
     config::Config,
+    egress::{Egress, Settings},
     image::{self, Images},
     sandbox::{Engine, Entry, Runtime, Sandboxes},
     selftest::{self, Unproven},
@@ -69,14 +73,51 @@ pub async fn open(config: &Config, state: &StateDir) -> Result<Box<dyn Driver>, 
         }
     })?;
     info!(took_ms = took.as_millis(), "the limits of sandboxes were seen to bite");
-    let store = config.image_store.clone();
-    let images = Images::new(store, state.images(), image::Bounds::default());
+    let sandboxes = match &config.egress {
+        Some(settings) => with_egress(sandboxes, settings, config.admin_listen, state).await?,
+        None => {
+            info!("agents have no network: egress is switched off");
+            sandboxes
+        }
+    };
+    let source = config.images.clone().open();
+    let images = Images::new(source, state.images(), image::Bounds::default());
+    let images = images.with_budget(config.image_budget);
     images.sweep().map_err(|error| Stop::unavailable(chain(&error)))?;
-    let local: Box<dyn Driver> = Box::new(Local::new(Arc::new(sandboxes), images));
+    let mut local = Local::new(Arc::new(sandboxes), images);
+    if let Some(bounds) = config.warm {
+        info!(max = bounds.max, "sandboxes are made in advance");
+        local = local.with_warm(bounds);
+    }
+    let local: Box<dyn Driver> = Box::new(local);
     Ok(match demo {
         None => local,
         Some(demo) => Box::new(ForDemos { inner: local, tenants: demo.clone() }),
     })
+}
+
+/// The same with a way to the outside, where this machine can give one: it is tried in a sandbox.
+async fn with_egress(
+    sandboxes: Sandboxes,
+    settings: &Settings,
+    admin: SocketAddr,
+    state: &StateDir,
+) -> Result<Sandboxes, Stop> {
+    let egress = Egress::new(settings, vec![admin]).map_err(|error| {
+        let mend = "name a PEM file of certificates that this user can read";
+        Stop::unavailable(format!("$.egress.ca_file: {}; {mend}", chain(&error)))
+    })?;
+    let sandboxes = sandboxes.with_egress(Some(egress));
+    match selftest::prove_egress(&sandboxes, state).await {
+        Ok(took) => {
+            info!(took_ms = took.as_millis(), "agents were seen to reach their proxy and nothing else");
+            Ok(sandboxes)
+        }
+        Err(error) => {
+            warn!(error = %chain(&error), "AGENTS HAVE NO NETWORK HERE: versions that name hosts are not run");
+            Ok(sandboxes.with_egress(None))
+        }
+    }
 }
 
 /// A driver that isolates too little for anybody but demo tenants.
@@ -100,6 +141,22 @@ impl Driver for ForDemos {
             return self.inner.run(task, watch);
         }
         Box::pin(std::future::ready(Err(Error::NotADemo)))
+    }
+
+    fn set_aside(&self, task: &Task<'_>) -> Option<SandboxId> {
+        self.inner.set_aside(task)
+    }
+
+    fn release(&self, id: SandboxId) -> Done<'_> {
+        self.inner.release(id)
+    }
+
+    fn drain(&self) -> Done<'_> {
+        self.inner.drain()
+    }
+
+    fn starts(&self) -> Option<Starts> {
+        self.inner.starts()
     }
 
     fn admits(&self) -> Result<(), Error> {
