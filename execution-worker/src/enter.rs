@@ -29,6 +29,18 @@ struct Document {
     root: Root,
     process: Process,
     mounts: Vec<Mount>,
+    linux: Linux,
+}
+
+#[derive(Deserialize)]
+struct Linux {
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Deserialize)]
+struct Namespace {
+    /// Of one that exists: the one that we are in.
+    path: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -81,8 +93,11 @@ fn try_to(bundle: &Path, tasks: &[PathBuf]) -> io::Result<std::convert::Infallib
     for file in tasks {
         fs::write(file, "0")?;
     }
-    let unshared =
-        UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let mut unshared = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    // Only the network's may be named.
+    if document.linux.namespaces.iter().all(|namespace| namespace.path.is_none()) {
+        unshared |= UnshareFlags::NEWNET;
+    }
     // SAFETY: no flag of the set un-shares the file table, which is what makes unsharing unsafe.
     #[expect(
         unsafe_code,

@@ -13,6 +13,7 @@ use std::{
 use gatehouse_contract::ExecutionId;
 use gatehouse_execution::{
     Limits,
+    egress::{self, Host, Hosts},
     oci::Start,
     outcome::{Exit, Run},
     sandbox::{MOUNT_POINTS, SandboxId},
@@ -66,29 +67,70 @@ pub enum Unproven {
     Limits(Vec<String>),
 }
 
-/// Proves the limits, and says how long it took.
-pub async fn prove(sandboxes: &Sandboxes, state: &StateDir) -> Result<Duration, Unproven> {
-    let began = Instant::now();
-    let home = state.selftest();
-    let rootfs = home.join("rootfs");
-    remove(&home)?;
-    let loader = furnish(&rootfs)?;
-    let run = async |what: &str, limits: Limits| {
-        let line = [loader.as_str(), "/probe", "probe", what].map(str::to_owned);
+/// The folder in which the probe runs, furnished.
+struct Ground {
+    home: PathBuf,
+    rootfs: PathBuf,
+    loader: String,
+}
+
+impl Ground {
+    fn furnish(state: &StateDir) -> io::Result<Self> {
+        let home = state.selftest();
+        let rootfs = home.join("rootfs");
+        remove(&home)?;
+        let loader = furnish(&rootfs)?;
+        Ok(Self { home, rootfs, loader })
+    }
+
+    /// Runs the probe `what`, and says how long it took.
+    async fn run(
+        &self,
+        sandboxes: &Sandboxes,
+        what: &str,
+        limits: Limits,
+        egress: &Hosts,
+    ) -> Result<(Run, Duration), Error> {
+        let line = [self.loader.as_str(), "/probe", "probe", what].map(str::to_owned);
         let start = Start { entrypoint: Some(line.to_vec()), ..Start::default() };
         let (_never, stop) = watch::channel(Stop::No);
         let job = Job {
             id: SandboxId { execution: ExecutionId::new(Uuid::new_v4()), epoch: 0 },
             start: &start,
-            rootfs: &rootfs,
+            rootfs: &self.rootfs,
             input: &Value::Null,
             limits: &limits,
+            egress,
             start_until: Instant::now() + limits.start_timeout,
         };
         let began = Instant::now();
         let ran = sandboxes.run(job, Watch { stop, tell: &|_: Notice| {}, log: None }).await;
         ran.map(|run| (run, began.elapsed()))
-    };
+    }
+}
+
+/// Proves that an agent with a way to the outside reaches its proxy and nothing else, and says how long it took.
+pub async fn prove_egress(sandboxes: &Sandboxes, state: &StateDir) -> Result<Duration, Unproven> {
+    let began = Instant::now();
+    let ground = Ground::furnish(state)?;
+    // A name that nobody has (RFC 6761); it is not asked.
+    let hosts = "selftest.invalid".parse::<Host>().into_iter().collect();
+    let run = ground.run(sandboxes, "outside", small(), &hosts).await?.0;
+    remove(&ground.home)?;
+    let said = said(&run);
+    let faults: Vec<_> = ["proxy", "nothing else"]
+        .into_iter()
+        .filter(|what| said.get(what) != Some(&json!(true)))
+        .map(|what| told(what, &run))
+        .collect();
+    if faults.is_empty() { Ok(began.elapsed()) } else { Err(Unproven::Limits(faults)) }
+}
+
+/// Proves the limits, and says how long it took.
+pub async fn prove(sandboxes: &Sandboxes, state: &StateDir) -> Result<Duration, Unproven> {
+    let began = Instant::now();
+    let ground = Ground::furnish(state)?;
+    let run = async |what: &str, limits| ground.run(sandboxes, what, limits, &egress::NONE).await;
     let (inside, memory, cpu, pids) = tokio::join!(
         run("inside", small()),
         run("memory", Limits { memory_bytes: MEMORY_BYTES, ..small() }),
@@ -109,17 +151,13 @@ pub async fn prove(sandboxes: &Sandboxes, state: &StateDir) -> Result<Duration, 
     if pids.usage.pids_refused == 0 {
         faults.push(told("pids", &pids));
     }
-    remove(&home)?;
+    remove(&ground.home)?;
     if faults.is_empty() { Ok(began.elapsed()) } else { Err(Unproven::Limits(faults)) }
 }
 
 /// What the sandbox says of itself, and that it then died of a file that grew too large.
 fn judge_inside(run: &Run) -> Vec<String> {
-    let said: Value = run
-        .result_file
-        .as_ref()
-        .and_then(|file| serde_json::from_slice(&file.bytes).ok())
-        .unwrap_or_default();
+    let said = said(run);
     let mut faults = Vec::new();
     for what in ["network", "scratch", "open files", "processes", "read-only root", "user"] {
         if said.get(what) != Some(&json!(true)) {
@@ -130,6 +168,11 @@ fn judge_inside(run: &Run) -> Vec<String> {
         faults.push(told("file size", run));
     }
     faults
+}
+
+fn said(run: &Run) -> Value {
+    let file = run.result_file.as_ref();
+    file.and_then(|file| serde_json::from_slice(&file.bytes).ok()).unwrap_or_default()
 }
 
 fn told(what: &str, run: &Run) -> String {

@@ -48,6 +48,9 @@ pub struct Places<'a> {
     pub scratch: &'a str,
     /// The control group that the worker has made, from the hierarchy's root.
     pub cgroup: &'a str,
+    /// The variables that lead to the run's egress proxy. With them the sandbox is in the network namespace of whoever starts
+    /// it; without, it has no network.
+    pub egress: Option<&'a [String]>,
 }
 
 /// Why an image cannot be started.
@@ -72,12 +75,17 @@ pub fn document(
     if args.first().is_none_or(|program| program.is_empty()) || args.iter().any(|a| has_nul(a)) {
         return Err(Error::Start("entry point"));
     }
-    let env = environment(start)?;
+    let env = environment(start, places.egress.unwrap_or_default())?;
     let cwd = start.working_dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or("/");
     if !cwd.starts_with('/') || has_nul(cwd) {
         return Err(Error::Start("working directory"));
     }
     let none: [&str; 0] = [];
+    let network = match places.egress {
+        None => json!({"type": "network"}),
+        // runsc keeps none that it is not told by a path.
+        Some(_) => json!({"type": "network", "path": "/proc/self/ns/net"}),
+    };
     let rlimit = |kind: &str, most: u64| json!({"type": kind, "hard": most, "soft": most});
     let tmpfs = |to: &str, options: &[&str]| json!({"destination": to, "type": "tmpfs", "source": "tmpfs", "options": options});
     let bind = |to: &str, from: &str, exec: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["bind", "rw", "nosuid", "nodev", exec]});
@@ -115,7 +123,7 @@ pub fn document(
         "linux": {
             "cgroupsPath": places.cgroup,
             "namespaces": [
-                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"},
+                {"type": "pid"}, network, {"type": "ipc"}, {"type": "uts"},
                 {"type": "mount"},
             ],
         },
@@ -124,13 +132,14 @@ pub fn document(
 }
 
 /// The image's variables between a default path and what must not be overridden.
-fn environment(start: &Start) -> Result<Vec<String>, Error> {
+fn environment(start: &Start, egress: &[String]) -> Result<Vec<String>, Error> {
     let mut env = Vec::new();
     let given = start.env.as_deref().unwrap_or_default();
     for pair in given {
         match pair.split_once('=') {
             Some((name, _)) if !name.is_empty() && !has_nul(pair) => {
-                if name != "HOME" {
+                let is_ours = |ours: &String| ours.split_once('=').is_some_and(|(n, _)| n == name);
+                if name != "HOME" && !egress.iter().any(is_ours) {
                     env.push(pair.clone());
                 }
             }
@@ -142,6 +151,7 @@ fn environment(start: &Start) -> Result<Vec<String>, Error> {
     }
     // The only writable place of the agent's user.
     env.push("HOME=/tmp".to_owned());
+    env.extend(egress.iter().cloned());
     Ok(env)
 }
 

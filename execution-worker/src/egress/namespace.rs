@@ -18,6 +18,7 @@ use std::{
         unix::process::CommandExt as _,
     },
     process::Command,
+    sync::Arc,
     thread,
 };
 
@@ -50,7 +51,7 @@ const SETTINGS: [(&str, &str); 4] = [
 /// The network, made ahead of its run. Opens nothing until its credential is issued ([`super::Egress::open`]).
 #[derive(Debug)]
 pub struct Network {
-    sandbox: OwnedFd,
+    sandbox: Arc<OwnedFd>,
     listener: TcpListener,
     credential: Credential,
 }
@@ -77,14 +78,13 @@ impl Network {
     }
 
     /// Lets `command` start in the sandbox's namespace, with what runsc takes for a sign of the machine's own network out of its sight.
-    pub fn join(&self, command: &mut Command) -> io::Result<()> {
-        let namespace = self.sandbox.try_clone()?;
+    pub fn join(&self, command: &mut Command) {
+        let namespace = Arc::clone(&self.sandbox);
         // SAFETY: between fork and exec `enter` makes system calls and nothing else: no memory is allocated, no lock is taken.
         #[expect(unsafe_code, reason = "the child joins the namespace before it becomes runsc")]
         unsafe {
             command.pre_exec(move || enter(namespace.as_fd()));
         }
-        Ok(())
     }
 
     /// The sandbox's namespace.
@@ -120,7 +120,7 @@ fn make() -> io::Result<Network> {
     // The socket stays in this namespace, and keeps it, whatever thread accepts from it.
     let listener = TcpListener::bind((PROXY, PORT))?;
     listener.set_nonblocking(true)?;
-    Ok(Network { sandbox, listener, credential: Credential::random()? })
+    Ok(Network { sandbox: Arc::new(sandbox), listener, credential: Credential::random()? })
 }
 
 /// Moves the thread into a new namespace.

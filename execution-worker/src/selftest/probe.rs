@@ -3,21 +3,26 @@
 
 use std::{
     fs::{self, File},
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
+use crate::egress::{PORT, PROXY};
+
 /// More than any of the limits that the self-test sets.
 const MANY: usize = 200;
 const MIB: usize = 1 << 20;
+/// How long something that is there may take to answer.
+const REACH: Duration = Duration::from_secs(2);
 
 /// Tries what is called `what`.
 pub fn probe(what: &str) -> u8 {
     match what {
         "inside" => inside(),
+        "outside" => outside(),
         "memory" => memory(),
         "cpu" => cpu(),
         "pids" => drop(processes()),
@@ -63,6 +68,36 @@ fn no_network() -> bool {
     let reached = TcpStream::connect_timeout(&metadata, Duration::from_millis(200));
     let refused_at_once = reached.err().is_some_and(|error| error.kind() != ErrorKind::TimedOut);
     others == 0 && refused_at_once
+}
+
+/// The proxy, which takes no request without the run's credential, and nothing but it.
+fn outside() {
+    let ask = || -> io::Result<bool> {
+        let mut proxy = TcpStream::connect_timeout(&(PROXY, PORT).into(), REACH)?;
+        proxy.set_read_timeout(Some(REACH))?;
+        proxy.write_all(
+            b"GET http://selftest.invalid/ HTTP/1.1\r\nhost: selftest.invalid\r\n\r\n",
+        )?;
+        let mut answer = [0; 12];
+        proxy.read_exact(&mut answer)?;
+        Ok(answer == *b"HTTP/1.1 407")
+    };
+    let proxy = ask().unwrap_or_else(|error| {
+        eprintln!("the proxy: {error}");
+        false
+    });
+    let others = [
+        SocketAddr::from((PROXY, 22)),
+        ([127, 0, 0, 1], PORT).into(),
+        ([169, 254, 169, 254], 80).into(),
+        ([1, 1, 1, 1], 443).into(),
+    ];
+    let reached = |at: &SocketAddr| TcpStream::connect_timeout(at, REACH).is_ok();
+    let alone = !others.iter().any(reached);
+    let said = format!("{{\"proxy\":{proxy},\"nothing else\":{alone}}}");
+    if let Err(error) = fs::write("/run/agent/output.json", said) {
+        eprintln!("the result: {error}");
+    }
 }
 
 fn is_nobody() -> bool {

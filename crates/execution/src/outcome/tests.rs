@@ -13,6 +13,7 @@ fn run(exit: Exit) -> Run {
         exit,
         usage: Usage::default(),
         disk_full: false,
+        egress_denied: None,
         result_file: None,
         stdout: captured("hello\n{\"kg\":1}\n\n"),
         stderr: captured("starting\nno such fuel\n"),
@@ -48,6 +49,13 @@ fn a_full_disk_is_why_an_agent_fails_and_no_failure_by_itself() {
     let mut full = run(Exit::Agent(1));
     full.disk_full = true;
     check(&full, EndReason::DiskFull, "no room was left; exit code 1: no such fuel");
+    // An agent that is refused a host and goes on has not failed for it; one that asks for another attempt has it.
+    let denied = |exit| Run { egress_denied: Some("x is not listed".to_owned()), ..run(exit) };
+    let said = "x is not listed; exit code 1: no such fuel";
+    check(&denied(Exit::Agent(1)), EndReason::EgressDenied, said);
+    check(&denied(Exit::Agent(0)), EndReason::Completed, "");
+    check(&denied(Exit::Agent(75)), EndReason::RetryAsked, "");
+    check(&denied(Exit::TimeLimit), EndReason::Timeout, "");
     full.exit = Exit::Agent(0);
     check(&full, EndReason::Completed, "");
     full.exit = Exit::TimeLimit;

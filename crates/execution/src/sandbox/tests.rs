@@ -8,6 +8,7 @@ const PLACES: Places<'_> = Places {
     exchange: "/state/bundles/id/agent",
     scratch: "/state/bundles/id/scratch",
     cgroup: "/gatehouse/worker/id",
+    egress: None,
 };
 
 fn id() -> SandboxId {
@@ -41,6 +42,25 @@ fn an_image_chooses_its_start_line_and_nothing_else() {
     assert_eq!(theirs["process"]["cwd"].take(), "/data");
     theirs["process"]["cwd"] = "/".into();
     assert_eq!(theirs, ours);
+}
+
+#[test]
+fn with_egress_it_is_in_its_makers_network_and_knows_the_proxy() {
+    let variables = ["HTTP_PROXY=http://ours".to_owned()];
+    let places = Places { egress: Some(&variables), ..PLACES };
+    let mut image = start();
+    image.env = Some(vec!["HTTP_PROXY=http://theirs".to_owned(), "HTTP_PROXYX=1".to_owned()]);
+    let mut with = document(id(), &image, &Limits::default(), &places).unwrap();
+    let env = with["process"]["env"].take();
+    let path = "PATH=/usr/local/bin:/usr/bin:/bin";
+    assert_eq!(env, json!(["HTTP_PROXYX=1", path, "HOME=/tmp", "HTTP_PROXY=http://ours"]));
+    let network = with["linux"]["namespaces"][1].take();
+    assert_eq!(network, json!({"type": "network", "path": "/proc/self/ns/net"}));
+    // And nothing else.
+    let mut without = document(id(), &image, &Limits::default(), &PLACES).unwrap();
+    assert_eq!(without["process"]["env"].take()[0], "HTTP_PROXY=http://theirs");
+    assert_eq!(without["linux"]["namespaces"][1].take(), json!({"type": "network"}));
+    assert_eq!(with, without);
 }
 
 #[test]
