@@ -3,6 +3,7 @@
 //! with every function of `crates/authn`; `cargo xtask mutate policies` takes each policy out of the schema. Knows the
 //! table of guards, not what they guard.
 
+mod attempts;
 mod audit;
 mod authn;
 mod cache;
@@ -86,6 +87,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(lifecycle::GUARDS)
         .chain(limits::GUARDS)
         .chain(queue::GUARDS)
+        .chain(attempts::GUARDS)
         .chain(record::GUARDS)
         .chain(replica::GUARDS)
         .chain(shape::GUARDS)

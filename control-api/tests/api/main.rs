@@ -42,6 +42,8 @@ mod oidc;
 #[cfg(test)]
 mod problems;
 #[cfg(test)]
+mod provenance;
+#[cfg(test)]
 mod redis;
 #[cfg(test)]
 mod registry;

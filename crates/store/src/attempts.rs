@@ -276,7 +276,8 @@ impl TenantTx<'_> {
             }
             event => (event, outcome.reason),
         };
-        let (true, Ok(to)) = (held.lease_epoch == lease_epoch, held.state.after(event)) else {
+        let ours = held.lease_epoch == lease_epoch;
+        let (true, Ok(to)) = (ours, held.state.after(event)) else {
             self.meter_lost(id, lease_epoch, record).await?;
             return Ok(None);
         };

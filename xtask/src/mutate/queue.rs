@@ -6,8 +6,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "ee2 a result counts under its own lease",
         file: "crates/store/src/attempts.rs",
-        text: "        if held.lease_epoch != lease_epoch {\n",
-        without: "        if false {\n",
+        text: "        let ours = held.lease_epoch == lease_epoch;\n",
+        without: "        let ours = true;\n",
         tests: "store: executions::a_lost_worker",
     },
     Guard {

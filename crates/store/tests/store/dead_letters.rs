@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gatehouse_contract::ExecutionId;
+use gatehouse_contract::{ExecutionId, WebhookId};
 use gatehouse_events::{Aggregate, Kind};
-use gatehouse_execution::{EndReason, ExecutionState, outcome::Outcome};
+use gatehouse_execution::{EndReason, ExecutionState, Record, outcome::Outcome};
 use gatehouse_store::{
     Job, OpCtx,
     attempts::Cancel,
@@ -12,11 +12,14 @@ use gatehouse_store::{
     members::Changed,
     sweep::{Held, Swept},
     usage::Counted,
+    webhooks::Settings,
 };
+use uuid::Uuid;
 
 use crate::{
     executions::{beat, claim, completed, ended, report, state, sweep},
     harness::{Db, offer, run, with_db},
+    metering,
 };
 
 async fn cancel(db: &Db, op: &OpCtx, id: ExecutionId) -> Option<Cancel> {
@@ -117,13 +120,32 @@ async fn ee14_each_state_has_its_outcome_of_a_cancel_and_one_end() {
     .await;
 }
 
+/// An endpoint that is told of every end.
+async fn terminal_endpoint(db: &Db, op: &OpCtx) -> WebhookId {
+    let id = WebhookId::new(Uuid::new_v4());
+    let ends = [Kind::ExecutionCompleted, Kind::ExecutionTimedOut, Kind::ExecutionCancelled];
+    let settings = Settings {
+        url: "https://hooks.example/".to_owned(),
+        description: None,
+        events: ends.iter().map(|kind| kind.as_str().to_owned()).collect(),
+        enabled: true,
+    };
+    let mut tx = db.store.tenant(op).await.unwrap();
+    tx.within().create_webhook(id, &settings, b"sealed").await.unwrap();
+    tx.commit().await.unwrap();
+    id
+}
+
 #[tokio::test]
 async fn ee15_of_cancel_result_and_timeout_at_once_one_wins() {
     with_db(async |db| {
         let a = db.tenant("tenant-a").await;
         let agent = db.agent(&a, "fuel").await;
+        let hook = terminal_endpoint(&db, &a).await;
         let mut ends = std::collections::BTreeMap::new();
-        for _ in 0..200 {
+        // 10 000 by GATEHOUSE_TEST_RACES.
+        let races = std::env::var("GATEHOUSE_TEST_RACES").map_or(200, |races| races.parse().unwrap());
+        for _ in 0..races {
             let id = db.execution(&a, agent).await;
             offer(&db).await;
             let held = Arc::new(claim(&db, &a, id, "w1").await.unwrap());
@@ -132,7 +154,10 @@ async fn ee15_of_cancel_result_and_timeout_at_once_one_wins() {
             let handed_back = ended(EndReason::Cancelled);
             for outcome in [completed(), timeout, handed_back] {
                 let (db, a, held) = (Arc::clone(&db), a.clone(), Arc::clone(&held));
-                racers.spawn(async move { report(&db, &a, &held, &outcome).await.is_some() });
+                racers.spawn(async move {
+                    let record = Record { wall: Duration::from_millis(7), ..Record::default() };
+                    metering::report(&db, &a, &held, &outcome, &record).await.is_some()
+                });
             }
             let (cancelling, op) = (Arc::clone(&db), a.clone());
             racers.spawn(async move {
@@ -154,9 +179,19 @@ async fn ee15_of_cancel_result_and_timeout_at_once_one_wins() {
                 })
                 .collect();
             assert_eq!(terminal.len(), 1, "{kinds:?}");
+            let metered = metering::attempts(&db, &a, id).await;
+            assert_eq!(metered.len(), 1, "{metered:?}");
+            assert_eq!(metered[0].used.unwrap().wall_ms, 7, "the winner's: {metered:?}");
             *ends.entry(terminal[0].as_str()).or_insert(0) += 1;
         }
         assert!(ends.len() >= 2, "the race was one: {ends:?}");
+        let sent = "SELECT count(*), count(DISTINCT event_id) FROM webhook_deliveries WHERE endpoint_id = $1";
+        let sent: (i64, i64) = sqlx::query_as(sent)
+            .bind(hook.as_uuid())
+            .fetch_one(&mut db.root().await)
+            .await
+            .unwrap();
+        assert_eq!(sent, (races, races), "one delivery for each end");
     })
     .await;
 }
