@@ -18,4 +18,6 @@ mod support;
 #[cfg(test)]
 mod system;
 #[cfg(test)]
+mod terms;
+#[cfg(test)]
 mod whole;
