@@ -21,6 +21,7 @@ pub mod live;
 pub mod process;
 pub mod provenance;
 pub mod pulse;
+pub mod recompute;
 pub mod reload;
 pub mod report;
 pub mod sandbox;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use gatehouse_execution_worker::{enter, process, reload, selftest, worker};
+use gatehouse_execution_worker::{enter, process, recompute, reload, selftest, worker};
 use gatehouse_service::{Shutdown, Stop, exit, telemetry};
 
 #[derive(Parser)]
@@ -11,7 +11,8 @@ use gatehouse_service::{Shutdown, Stop, exit, telemetry};
     name = "gatehouse-execution-worker",
     version,
     about = "Claims executions and runs them in gVisor",
-    after_help = "Examples:\n  gatehouse-execution-worker serve --config worker.json\n\n\
+    after_help = "Examples:\n  gatehouse-execution-worker serve --config worker.json\n  \
+        gatehouse-execution-worker recompute --config worker.json execution.json\n\n\
         worker.json:\n  {\"admin_listen\": \"127.0.0.1:8093\",\n   \
         \"database\": {\"app\": \"postgres://gatehouse_app:PASSWORD@127.0.0.1:5432/gatehouse\",\n                \
         \"system\": \"postgres://gatehouse_system:PASSWORD@127.0.0.1:5432/gatehouse\"},\n   \
@@ -35,6 +36,19 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Runs what a provenance records again, in a sandbox, and compares the outputs: exit code 0 where they are the same, 1
+    /// where not. Prints what `gatehouse verify execution --recomputed` takes. May run beside a worker.
+    #[command(after_help = "Example:\n  curl …/api/v1/runtime/executions/ID/provenance > execution.json\n  \
+        gatehouse-execution-worker recompute --config worker.json execution.json > again.json\n  \
+        gatehouse verify execution execution.json --recomputed again.json")]
+    Recompute {
+        /// The worker's configuration document (JSON): its driver, image_store and state_dir are used.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The provenance with hash and input, as the API serves it.
+        #[arg(value_name = "EXECUTION")]
+        file: PathBuf,
+    },
     /// Tries to pass the limits of the sandbox that it is in; called by the worker itself when it starts.
     #[command(hide = true)]
     Probe {
@@ -56,8 +70,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let config = match Cli::parse().command {
-        Command::Serve { config } => config,
+    let (config, again) = match Cli::parse().command {
+        Command::Serve { config } => (config, None),
+        Command::Recompute { config, file } => (config, Some(file)),
         Command::Probe { what } => return ExitCode::from(selftest::probe(&what)),
         Command::Enter { bundle, log, tasks } => {
             return ExitCode::from(enter::enter(&bundle, &log, &tasks));
@@ -71,6 +86,10 @@ fn main() -> ExitCode {
             Stop::unavailable(format!("no mount namespace: {error}; run the worker as root"))
         })?;
         telemetry::init();
+        if let Some(again) = again {
+            let effect = file.in_effect().borrow().clone();
+            return recompute::run(&config, &effect, &again).await;
+        }
         let (_trigger, shutdown) = Shutdown::on_signals()?;
         worker::serve(config, file, shutdown).await
     })
