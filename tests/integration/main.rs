@@ -5,6 +5,8 @@ mod acceptance;
 #[cfg(test)]
 mod envoy;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod filter;
 #[cfg(test)]
 mod host;

@@ -31,6 +31,8 @@ pub const TRANSFORM: &str = "GATEHOUSE_TEST_TRANSFORM";
 pub const VALIDATE: &str = "GATEHOUSE_TEST_VALIDATE";
 /// The store's own bench.
 pub const DOORS: &str = "GATEHOUSE_TEST_DOORS";
+/// The folder of PostgreSQL's programs.
+pub const PG_BIN: &str = "GATEHOUSE_TEST_PG_BIN";
 /// The folder of the built services.
 pub const BIN: &str = "GATEHOUSE_TEST_BIN";
 

@@ -85,7 +85,7 @@ pub struct Told {
     pub seq: u64,
     /// When it was written: before the commit of its transaction, and behind every lock that it waited for.
     pub at: Micros,
-    /// `None` for the submit.
+    /// `None` for the submit, and for what changes no state.
     pub step: Option<Event>,
     /// Who wrote it: `worker:` and an incarnation, a job, a client.
     pub subject: String,
@@ -133,12 +133,12 @@ impl History {
             for story in stories.values() {
                 let mut state = ExecutionState::Pending;
                 let mut since = None;
-                for told in story.iter().take_while(|told| told.at <= kill.at) {
+                for told in moves(story).take_while(|told| told.at <= kill.at) {
                     let Some(next) = told.step.map_or(Some(state), |step| state.after(step).ok())
                     else {
                         break;
                     };
-                    (state, since) = (next, Some(*told));
+                    (state, since) = (next, Some(told));
                 }
                 let Some(since) = since else { continue };
                 let fresh = kill.at - since.at <= within;
@@ -168,14 +168,19 @@ impl History {
     }
 }
 
-/// The step that an event of this kind tells of; `None` for the submit.
+/// The submit and what changed the state since.
+pub(crate) fn moves<'s>(story: &'s [&'s Told]) -> impl Iterator<Item = &'s Told> {
+    story.iter().copied().filter(|told| told.step.is_some() || told.seq == 1)
+}
+
+/// The step that an event of this kind tells of; `None` for the submit, and for what changes no state.
 ///
 /// # Errors
 /// It is no kind of an execution's event.
 pub fn step(kind: &str) -> Result<Option<Event>> {
     let kind = kind.strip_prefix("execution.").with_context(|| format!("the kind {kind}"))?;
     Ok(match kind {
-        "submitted" => None,
+        "submitted" | "time_runs_out" => None,
         "queued" => Some(Event::Enqueue),
         "unqueued" => Some(Event::Unqueue),
         "started" => Some(Event::Claim),

@@ -5,8 +5,10 @@
 pub mod bench;
 pub mod chaos;
 pub mod cluster;
+pub mod engine;
 pub mod env;
 pub mod envoy;
+pub mod faults;
 pub mod fleet;
 pub mod front;
 pub mod h2;

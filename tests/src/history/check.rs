@@ -9,7 +9,7 @@ use std::{
 use gatehouse_execution::{ExecutionState, state::Event};
 use uuid::Uuid;
 
-use super::{History, Micros, Note, Row, Submitted, Told};
+use super::{History, Micros, Note, Row, Submitted, Told, moves};
 
 #[cfg(test)]
 mod tests;
@@ -113,12 +113,7 @@ fn life(row: &Row, story: &[&Told]) -> Vec<Finding> {
             say(Wrong::Lost, format!("event {seq} is missing"));
             break;
         }
-        let Some(step) = told.step else {
-            if seq != 1 {
-                say(Wrong::Illegal, format!("submitted again by event {seq}"));
-            }
-            continue;
-        };
+        let Some(step) = told.step else { continue };
         completed += u32::from(step == Event::Complete);
         let Ok(next) = state.after(step) else {
             let end = matches!(
@@ -133,10 +128,11 @@ fn life(row: &Row, story: &[&Told]) -> Vec<Finding> {
             epoch += 1;
             holder = Some(told.subject.as_str());
         }
-        // The sweep takes leases from the dead; of what is alive only its holder speaks.
+        // The sweep takes leases from the dead; else only its holder speaks, or a later start of the same worker, which
+        // tells what was kept while the database was away.
         if state == ExecutionState::Running
             && told.subject != "sweep"
-            && holder != Some(told.subject.as_str())
+            && holder.map(of_worker) != Some(of_worker(&told.subject))
         {
             say(Wrong::Doubled, format!("{step:?} by {}, held by {holder:?}", told.subject));
         }
@@ -153,6 +149,15 @@ fn life(row: &Row, story: &[&Told]) -> Vec<Finding> {
         say(Wrong::Lost, format!("still {}", row.state));
     }
     found
+}
+
+/// Which worker a subject is: an incarnation is its name, a dash and an id.
+fn of_worker(subject: &str) -> &str {
+    let name = subject.len().checked_sub(37).and_then(|at| subject.split_at_checked(at));
+    match name {
+        Some((name, id)) if id.starts_with('-') => name,
+        _ => subject,
+    }
 }
 
 /// What the driver wrote down: a run for each result, and none that nobody claimed.
@@ -239,6 +244,7 @@ fn slots(history: &History, stories: &BTreeMap<Uuid, Vec<&Told>>) -> Vec<Finding
     let mut found = Vec::new();
     for kill in &history.kills {
         for (id, story) in stories {
+            let story: Vec<&Told> = moves(story).collect();
             let last = story.iter().rposition(|told| told.at <= kill.at);
             let Some((last, told)) = last.and_then(|at| Some((at, story.get(at)?))) else {
                 continue;

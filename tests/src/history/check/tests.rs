@@ -78,6 +78,14 @@ fn each_promise_is_judged() {
         of(&ended.replace("completed@3 worker:a", "completed@3 worker:b")),
         [Wrong::Doubled]
     );
+    let start = |id: u128| format!("worker:a-{}", Uuid::from_u128(id));
+    let kept = |by: String| {
+        ended
+            .replace("started@2 worker:a", &format!("started@2 {}", start(1)))
+            .replace("completed@3 worker:a", &format!("completed@3 {by}"))
+    };
+    assert_eq!(of(&kept(start(2))), []);
+    assert_eq!(of(&kept(start(2).replace(":a-", ":b-"))), [Wrong::Doubled]);
     assert_eq!(of("10: submitted@0 c, started@2 worker:a, cancelled@3 c"), [Wrong::Illegal]);
     // Two at once where one may; the end of one and the begin of the next at the same instant are not.
     let two = |at: u32| {
