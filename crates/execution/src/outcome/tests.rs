@@ -138,8 +138,13 @@ fn the_agents_last_words_are_cut_and_cleaned() {
 fn only_faults_that_may_pass_are_tried_again() {
     for reason in EndReason::ALL {
         assert_eq!(reason.to_string().parse(), Ok(reason));
-        let again =
-            matches!(reason, EndReason::RetryAsked | EndReason::SandboxError | EndReason::Lost);
+        let again = matches!(
+            reason,
+            EndReason::RetryAsked
+                | EndReason::ImageUnavailable
+                | EndReason::SandboxError
+                | EndReason::Lost
+        );
         assert_eq!(reason.event(1, 2) == Event::Retry, again, "{reason}");
         let given_up = again || reason == EndReason::Poison;
         assert_eq!(reason.event(2, 2) == Event::GiveUp, given_up, "{reason}");
