@@ -104,6 +104,12 @@ impl Lease {
         // Nobody can tell any more only where the entry is gone, and with it the run.
         why.ok().flatten().unwrap_or(Why::Lost)
     }
+
+    /// Ends when the lease is another's, whatever its caller wants.
+    pub async fn is_lost(&self) {
+        let mut told = self.told.clone();
+        drop(told.wait_for(|why| *why == Some(Why::Lost)).await);
+    }
 }
 
 impl Drop for Lease {

@@ -14,7 +14,7 @@ use axum::{Router, routing::get};
 use gatehouse_execution::{EndReason, Hook};
 use tokio::sync::watch;
 
-use crate::reload::InEffect;
+use crate::{driver::Starts, reload::InEffect};
 
 /// The media type of the text form.
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -78,6 +78,10 @@ pub struct Gauges {
     pub parked: Option<u64>,
     /// Results that wait for the database.
     pub spool: usize,
+    /// How runs began, where sandboxes are made in advance.
+    pub starts: Option<Starts>,
+    /// Bytes of running logs that went to Redis, and that were left out.
+    pub log_bytes: (u64, u64),
 }
 
 /// Counted down when the run is over, however it ends.
@@ -251,10 +255,27 @@ impl Metrics {
         #[expect(clippy::cast_precision_loss, reason = "bounded by the concurrency")]
         let spool = gauges.spool as f64;
         family("spool", "gauge", "Results that wait for the database.", &bare(spool));
+        if let Some(starts) = &gauges.starts {
+            #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles")]
+            let count = |count: u64| count as f64;
+            #[expect(clippy::cast_precision_loss, reason = "at most 256")]
+            let prepared = starts.prepared as f64;
+            family("prepared", "gauge", "Sandboxes that wait for a run.", &bare(prepared));
+            let help = "Runs in a sandbox that was made in advance.";
+            family("warm_starts_total", "counter", help, &bare(count(starts.warm)));
+            let cold = |(why, cold): &(&str, u64)| (format!("{{reason=\"{why}\"}}"), count(*cold));
+            let samples: Vec<_> = starts.cold.iter().map(cold).collect();
+            family("cold_starts_total", "counter", "Runs in a new one, by why.", &samples);
+        }
         if let Some(parked) = gauges.parked {
             #[expect(clippy::cast_precision_loss, reason = "at most some thousand are kept")]
             family("parked", "gauge", "Messages that nobody could read.", &bare(parked as f64));
         }
+        let (told, dropped) = gauges.log_bytes;
+        #[expect(clippy::cast_precision_loss, reason = "exact up to petabytes")]
+        let samples = [("told", told), ("dropped", dropped)]
+            .map(|(result, bytes)| (format!("{{result=\"{result}\"}}"), bytes as f64));
+        family("log_bytes_total", "counter", "What running logs said, told or left out.", &samples);
         let samples: Vec<_> = Reloaded::ALL
             .iter()
             .zip(&counters.reloads)

@@ -93,7 +93,7 @@ impl Pulse {
 
     /// Whether a missing beat of others says anything. Who was cut off from the database itself knows nothing of them: when
     /// it is back, so are they, and have a lease's time to tell what ended meanwhile.
-    fn judges(&self) -> bool {
+    pub fn judges(&self) -> bool {
         self.is_alive() && self.again.borrow().is_none_or(|again| again.elapsed() >= self.lease)
     }
 }

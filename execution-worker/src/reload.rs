@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use gatehouse_execution::Limits;
 use gatehouse_service::{Shutdown, Stop, config as file};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -53,6 +54,15 @@ enum Found {
     New(InEffect),
     /// Something that is kept out, and why.
     Not(Reloaded, String),
+}
+
+// === impl InEffect ===
+
+impl InEffect {
+    /// An execution's limits with those that are the worker's.
+    pub const fn limits(&self, limits: Limits) -> Limits {
+        Limits { start_timeout: self.live.start, grace: self.live.grace, ..limits }
+    }
 }
 
 // === impl File ===

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gatehouse_execution::{EndReason, ExecutionState, Record, outcome::Outcome};
+use gatehouse_execution::{EndReason, ExecutionState, Hook, Record, outcome::Outcome};
 use gatehouse_service::{Shutdown, exit::chain};
 use gatehouse_store::Error as StoreError;
 use tokio::time::{Instant, sleep};
@@ -137,6 +137,7 @@ impl Shared {
         let (id, epoch, outcome) = (report.execution, report.lease_epoch, &report.outcome);
         let mut tx = self.store.tenant(&op).await?;
         let state = tx.complete_execution(id, epoch, outcome, &report.record).await?;
+        self.hooks_ended(&mut tx, id, epoch, &report.hooks).await?;
         let Some(state) = state else {
             let seen = tx.execution(id).await?;
             // What a lost run used is kept all the same.
@@ -146,6 +147,12 @@ impl Shared {
             });
             return Ok(if ours { Told::Before } else { Told::TooLate });
         };
+        let needless: Vec<Hook> =
+            report.hooks.iter().filter(|ran| ran.end.is_none()).map(|ran| ran.hook).collect();
+        // A result that could not be stored after all is an error.
+        if !needless.is_empty() && outcome.reason == EndReason::Completed {
+            tx.skip_hooks(id, epoch, &needless).await?;
+        }
         tx.commit().await?;
         Ok(Told::Now(state))
     }

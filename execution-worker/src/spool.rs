@@ -25,6 +25,8 @@ use tokio::sync::watch;
 use tracing::error;
 use uuid::Uuid;
 
+use crate::hooks::Ran;
+
 /// What is not written to its end.
 const UNFINISHED: &str = "new";
 /// What cannot be read: left for people, and out of the way.
@@ -43,8 +45,8 @@ pub struct Report {
     pub lease_epoch: u64,
     /// Which attempt.
     pub attempt: u32,
-    /// Whether hooks are declared, and with them what an end means for those that are owed.
-    pub hooks: bool,
+    /// What ran of its hooks.
+    pub hooks: Vec<Ran>,
     /// How it ended.
     pub outcome: Outcome,
     /// What is stored with it.
@@ -92,7 +94,8 @@ struct Written {
     execution: ExecutionId,
     lease_epoch: u64,
     attempt: u32,
-    hooks: bool,
+    /// Point, run and how it ended, if it ran.
+    hooks: Vec<(String, Uuid, Option<String>)>,
     reason: String,
     output: Option<Value>,
     message: Option<String>,
@@ -258,7 +261,7 @@ impl From<&Report> for Written {
             execution: *execution,
             lease_epoch: *lease_epoch,
             attempt: *attempt,
-            hooks: *hooks,
+            hooks: hooks.iter().map(written).collect(),
             reason: outcome.reason.to_string(),
             output: outcome.output.clone(),
             message: outcome.message.clone(),
@@ -286,7 +289,7 @@ impl TryFrom<Written> for Report {
             execution: written.execution,
             lease_epoch: written.lease_epoch,
             attempt: written.attempt,
-            hooks: written.hooks,
+            hooks: written.hooks.into_iter().map(read).collect::<Result<_, _>>()?,
             outcome: Outcome { reason, output: written.output, message: written.message },
             record: Record {
                 usage: Usage {
@@ -305,8 +308,19 @@ impl TryFrom<Written> for Report {
     }
 }
 
+fn written(ran: &Ran) -> (String, Uuid, Option<String>) {
+    (ran.hook.to_string(), ran.run_id, ran.end.map(|reason| reason.to_string()))
+}
+
+fn read((hook, run_id, end): (String, Uuid, Option<String>)) -> Result<Ran, Error> {
+    let hook = hook.parse().map_err(|_| Error::Form)?;
+    let end = end.map(|end| end.parse()).transpose().map_err(|_| Error::Form)?;
+    Ok(Ran { hook, run_id, end })
+}
+
 #[cfg(test)]
 mod tests {
+    use gatehouse_execution::Hook;
     use serde_json::json;
 
     use super::*;
@@ -317,7 +331,11 @@ mod tests {
             execution: ExecutionId::new(Uuid::new_v4()),
             lease_epoch: 3,
             attempt: 2,
-            hooks: true,
+            hooks: vec![Ran {
+                hook: Hook::Cleanup,
+                run_id: Uuid::new_v4(),
+                end: Some(EndReason::Failed),
+            }],
             outcome: Outcome { reason: EndReason::Completed, output: Some(output), message: None },
             record: Record { wall: Duration::from_micros(1500), ..Record::default() },
         }

@@ -2,7 +2,8 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use gatehouse_redis_kit::queue::Queue;
+use gatehouse_contract::TenantId;
+use gatehouse_redis_kit::{Address, logs::Logs, queue::Queue};
 use gatehouse_service::{
     Shutdown, Stop,
     admin::{self, Readiness},
@@ -18,11 +19,12 @@ use uuid::Uuid;
 use crate::{
     config::Config,
     consume::{Consumer, all},
-    driver,
-    execute::Shared,
-    feeder, ghosts,
+    driver::{self, choice::Demo},
+    execute::{self, Shared},
+    feeder, ghosts, hooks,
     leases::Leases,
     left::Left,
+    live::Live,
     metrics::{Gauges, Metrics},
     pulse::{self, Pulse},
     reload::File,
@@ -77,7 +79,9 @@ pub async fn serve(config: Config, file: File, shutdown: Shutdown) -> Result<(),
         leases: leases.clone(),
         working: ghosts::Working::default(),
         spool,
+        busy: Arc::default(),
         metrics: metrics.clone(),
+        live: open_logs(&config.redis),
         effect: effect.clone(),
         incarnation: incarnation.clone(),
         hand_back: asked,
@@ -90,6 +94,7 @@ pub async fn serve(config: Config, file: File, shutdown: Shutdown) -> Result<(),
     let ghosts = tokio::spawn(ghosts::give_back(Arc::clone(&shared)));
     loops.spawn(file.follow(metrics, shutdown.clone()));
     let telling = tokio::spawn(Arc::clone(&shared).empty_spool(shutdown.clone()));
+    loops.spawn(hooks::recover(Arc::clone(&shared), config.lease, shutdown.clone()));
     loops.spawn(feeder::run(store.clone(), queue.clone(), shutdown.clone()));
     let depths = queue.clone();
     loops.spawn(pulse::sweep(pulse, shutdown.clone(), move || {
@@ -99,23 +104,32 @@ pub async fn serve(config: Config, file: File, shutdown: Shutdown) -> Result<(),
     let router = admin::router(readiness(&shutdown, &store, &queue, &shared));
     let router = router.merge(metrics_of(&shared, &queue));
     let router = app::finish(router, Bounds { quiet: true, ..Bounds::default() });
-    loops.spawn(listen::serve("admin_listen", listener, router, shutdown.clone()));
+    // As long as runs end: who asks for liveness meanwhile must not take the drain for a failure.
+    let (drained, until_drained) = Shutdown::manual();
+    loops.spawn(listen::serve("admin_listen", listener, router, until_drained));
 
     let runs = Consumer::new(Arc::clone(&shared), queue, shutdown.clone()).run().await;
     let bound = effect.borrow().live.drain;
     drain(&shared, runs, bound, &hand_back, &shutdown).await;
     telling.abort();
+    drained.ask();
     while loops.join_next().await.is_some() {}
     // Last: until here the leases had to stand.
     beats.abort();
     looks.abort();
-    ghosts.abort();
     settling.abort();
+    ghosts.abort();
     store.close().await;
     shared.driver.close();
     drop(state);
     info!(worker = incarnation, results.kept = shared.spool.waiting(), "ended");
     Ok(())
+}
+
+/// What runs log while they go on; nowhere where Redis cannot be named so, which the queue has said by then.
+fn open_logs(url: &str) -> Live {
+    let address = url.parse::<Address>().ok();
+    Live::new(address.and_then(|address| Logs::new(&address, REDIS).ok()))
 }
 
 async fn open_stores(config: &Config) -> Result<(Store, Queue), Stop> {
@@ -129,8 +143,26 @@ async fn open_stores(config: &Config) -> Result<(Store, Queue), Stop> {
         )),
         _ => Stop::unavailable(format!("$.database.system: {}", chain(&error))),
     })?;
+    if let Some(Demo(tenants)) = config.driver.demo() {
+        for tenant in tenants {
+            judge_tenant(&store, *tenant).await?;
+        }
+    }
     let queue = open_queue(&config.redis).await?;
     Ok((store, queue))
+}
+
+/// A tenant that runs without isolation must be one: an id that is mistyped may be another's tomorrow.
+async fn judge_tenant(store: &Store, tenant: TenantId) -> Result<(), Stop> {
+    let op = execute::op_of("start", tenant);
+    let known = async { store.tenant(&op).await?.within().standings().await };
+    match known.await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(Stop::refused(format!(
+            "$.demo_tenants: {tenant} is no tenant of this database; name those that were made for the demo"
+        ))),
+        Err(error) => Err(Stop::unavailable(format!("$.database.app: {}", chain(&error)))),
+    }
 }
 
 fn take(path: &Path) -> Result<StateDir, Stop> {
@@ -199,7 +231,11 @@ fn metrics_of(shared: &Arc<Shared>, queue: &Queue) -> axum::Router {
     let (asked, queue) = (Arc::clone(shared), queue.clone());
     shared.metrics.router(shared.effect.clone(), move || {
         let (shared, queue) = (Arc::clone(&asked), queue.clone());
-        async move { Gauges { parked: queue.parked().await.ok(), spool: shared.spool.waiting() } }
+        async move {
+            let starts = shared.driver.starts();
+            let (parked, spool) = (queue.parked().await.ok(), shared.spool.waiting());
+            Gauges { parked, spool, starts, log_bytes: shared.live.bytes() }
+        }
     })
 }
 
@@ -211,6 +247,8 @@ async fn drain(
     hand_back: &watch::Sender<bool>,
     shutdown: &Shutdown,
 ) {
+    // What waits for a run waits for nothing any more.
+    shared.driver.drain().await;
     let going = runs.len();
     let told = async {
         all(&mut runs).await;

@@ -11,6 +11,7 @@ mod cli;
 mod control;
 mod conventions;
 mod edge;
+mod egress;
 mod engine;
 mod events;
 mod functions;
@@ -25,6 +26,7 @@ mod store;
 mod tenancy;
 mod validate;
 mod versions;
+mod watching;
 mod warm;
 mod webhooks;
 
@@ -83,11 +85,13 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
     authn::GUARDS
         .iter()
         .chain(edge::GUARDS)
+        .chain(egress::GUARDS)
         .chain(engine::GUARDS)
         .chain(lifecycle::GUARDS)
         .chain(limits::GUARDS)
         .chain(queue::GUARDS)
         .chain(attempts::GUARDS)
+        .chain(watching::GUARDS)
         .chain(record::GUARDS)
         .chain(replica::GUARDS)
         .chain(shape::GUARDS)

@@ -63,6 +63,14 @@ impl Choice {
         }
     }
 
+    /// The tenants that it is for, where it is not for all.
+    pub const fn demo(&self) -> Option<&Demo> {
+        match self {
+            Self::Runsc(_) => None,
+            Self::Process(demo) | Self::Sim(demo) => Some(demo),
+        }
+    }
+
     /// Notes URLs of other machines where the driver is for this one alone (design §5). Their text is not told.
     pub fn refuse_other_machines(&self, doc: &Document<'_>, urls: &[&str]) -> Option<()> {
         if matches!(self, Self::Runsc(_)) || urls.iter().all(|url| is_here(url)) {

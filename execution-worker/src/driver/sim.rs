@@ -26,7 +26,7 @@ pub struct Sim {
     journal: Option<File>,
 }
 
-/// The part of the input that says what happens. Input that says nothing completes at once.
+/// The part of the input that says what happens; of a command, its first word. Input that says nothing completes at once.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Script {
@@ -41,8 +41,8 @@ struct Script {
 }
 
 impl Sim {
-    /// One that appends to the file at `path` a line when a run begins and one when it ends: the word, the execution and the
-    /// epoch of its claim. Each is one write, so that a worker that is killed leaves whole lines.
+    /// One that appends to the file at `path` a line when a run begins and one when it ends: the word (`began` and `ended`, of
+    /// a hook `hook` and `hooked`), the execution or the hook's run, and the epoch of its claim. Each is one write, so that a worker that is killed leaves whole lines.
     ///
     /// # Errors
     /// The file cannot be made.
@@ -58,14 +58,21 @@ impl Sim {
     }
 
     async fn recorded(&self, task: Task<'_>, watch: Watch<'_>) -> Result<Run, Error> {
-        self.record("began", task.id)?;
+        // A hook's run is a part of its attempt, and no run of an agent.
+        let words = if task.command.is_some() { ["hook", "hooked"] } else { ["began", "ended"] };
+        let [began, ended] = words;
+        self.record(began, task.id)?;
         let run = Self::pretend(task, watch).await?;
-        self.record("ended", task.id)?;
+        self.record(ended, task.id)?;
         Ok(run)
     }
 
     async fn pretend(task: Task<'_>, mut watch: Watch<'_>) -> Result<Run, Error> {
-        let script = Script::deserialize(task.input).unwrap_or_default();
+        let script = match task.command {
+            Some(line) => line.first().and_then(|text| serde_json::from_str(text).ok()),
+            None => Script::deserialize(task.input).ok(),
+        };
+        let script = script.unwrap_or_default();
         let end = script.end.unwrap_or(EndReason::Completed);
         if end == EndReason::ImageError {
             return Err(Error::Image("the script has no image".to_owned()));

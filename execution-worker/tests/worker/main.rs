@@ -6,11 +6,21 @@ mod conformance;
 #[cfg(test)]
 mod driver;
 #[cfg(test)]
+mod hooks;
+#[cfg(test)]
 mod images;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod outages;
+#[cfg(test)]
+mod proxy;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod selftest;
 #[cfg(test)]

@@ -59,6 +59,8 @@ pub struct Redis {
 pub struct Worker {
     pub process: Process,
     pub admin: u16,
+    /// Its configuration.
+    pub file: PathBuf,
     log: PathBuf,
 }
 
@@ -160,6 +162,19 @@ impl System {
         database_url(&self.database, role)
     }
 
+    /// The number that `query` returns, asked as nobody who is bound by row security.
+    pub fn rows(&self, query: &str) -> u64 {
+        let url = part("GATEHOUSE_TEST_POSTGRES");
+        let (server, _) = url.rsplit_once('/').unwrap();
+        let out = Command::new("psql")
+            .arg(format!("{server}/{}", self.database))
+            .args(["--no-psqlrc", "--tuples-only", "--no-align", "--command", query])
+            .output()
+            .expect("psql runs");
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.trim().parse().unwrap_or_else(|_| panic!("{query}: {text}"))
+    }
+
     /// A new tenant's operations.
     pub async fn tenant(&self) -> OpCtx {
         let op = OpCtx {
@@ -179,11 +194,21 @@ impl System {
 
     /// An agent of the tenant whose only version names `image`.
     pub async fn agent(&self, op: &OpCtx, image: &str) -> (AgentId, AgentVersionId) {
+        self.agent_with(op, image, versions::Terms::default()).await
+    }
+
+    /// The same, on these terms.
+    pub async fn agent_with(
+        &self,
+        op: &OpCtx,
+        image: &str,
+        terms: versions::Terms,
+    ) -> (AgentId, AgentVersionId) {
         let (agent, version) = (AgentId::new(Uuid::new_v4()), AgentVersionId::new(Uuid::new_v4()));
         let name = format!("a-{}", &agent.to_string()[..8]);
         let mut tx = self.store.tenant(op).await.unwrap();
         tx.create_agent(agent, &name, None).await.unwrap();
-        let (image, terms) = (image.to_owned(), versions::Terms::default());
+        let image = image.to_owned();
         let new = NewVersion { id: version, agent, version: "1.0.0".to_owned(), image, terms };
         tx.create_version(&new).await.unwrap();
         tx.commit().await.unwrap();
@@ -215,9 +240,19 @@ impl System {
         (agent, version): (AgentId, AgentVersionId),
         input: Value,
     ) -> ExecutionId {
+        self.submit_on(op, (agent, version), input, executions::Terms::default()).await
+    }
+
+    /// The same, on these terms.
+    pub async fn submit_on(
+        &self,
+        op: &OpCtx,
+        (agent, version): (AgentId, AgentVersionId),
+        input: Value,
+        terms: executions::Terms,
+    ) -> ExecutionId {
         let id = ExecutionId::new(Uuid::new_v4());
         let mut tx = self.store.tenant(op).await.unwrap();
-        let terms = executions::Terms::default();
         tx.submit_execution(&NewExecution { id, agent, version, input, terms }).await.unwrap();
         tx.commit().await.unwrap();
         id
@@ -261,7 +296,22 @@ impl System {
 
     /// Starts the worker and waits until it is ready.
     pub async fn worker(&self, change: Value) -> Worker {
-        let mut worker = Worker::spawn(self.dir.path(), &self.config(change));
+        self.ready(Worker::spawn(self.dir.path(), &self.config(change))).await
+    }
+
+    /// The configuration of a worker that runs nothing, for `tenants`.
+    pub fn sim(&self, tenants: &[&OpCtx], change: Value) -> Value {
+        let tenants: Vec<_> = tenants.iter().map(|op| op.tenant).collect();
+        let mut config = self.config(json!({"driver": "sim", "demo_tenants": tenants}));
+        if let (Value::Object(config), Value::Object(change)) = (&mut config, change) {
+            config.remove("runsc");
+            config.extend(change);
+        }
+        config
+    }
+
+    /// Waits until a worker is ready.
+    pub async fn ready(&self, mut worker: Worker) -> Worker {
         wait_for("readiness", || {
             let ended = worker.process.0.try_wait().unwrap();
             assert!(ended.is_none(), "the worker ended: {}", worker.log());
@@ -297,19 +347,27 @@ fn database_url(database: &str, role: &str) -> String {
 
 impl Worker {
     pub fn spawn(dir: &Path, config: &Value) -> Self {
-        let (file, log) = (dir.join("worker.json"), dir.join(format!("{}.log", Uuid::new_v4())));
+        Self::spawn_with(dir, config, &[])
+    }
+
+    /// The same, with further variables in its environment.
+    pub fn spawn_with(dir: &Path, config: &Value, vars: &[(&str, &str)]) -> Self {
+        // A file of its own: the worker follows it.
+        let name = Uuid::new_v4();
+        let (file, log) = (dir.join(format!("{name}.json")), dir.join(format!("{name}.log")));
         fs::write(&file, config.to_string()).unwrap();
         let admin = config["admin_listen"].as_str().and_then(|text| text.rsplit_once(':'));
         let child = Command::new(env!("CARGO_BIN_EXE_gatehouse-execution-worker"))
             .args(["serve", "--config"])
-            .arg(file)
+            .arg(&file)
+            .envs(vars.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let admin = admin.and_then(|(_, port)| port.parse().ok()).unwrap_or_default();
-        Self { process: Process(child), admin, log }
+        Self { process: Process(child), admin, file, log }
     }
 
     pub fn log(&self) -> String {
