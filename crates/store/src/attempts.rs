@@ -9,8 +9,11 @@ use gatehouse_events::{
     event::{ExecutionEnded, ExecutionStarted, Nothing},
 };
 use gatehouse_execution::{
-    EndReason, ExecutionState, Hooks, ImageRef, Limits, Record, outcome::Outcome,
-    provenance::Provenance, state::Event,
+    EndReason, ExecutionState, Hooks, ImageRef, Limits, Record,
+    egress::{Host, Hosts},
+    outcome::Outcome,
+    provenance::Provenance,
+    state::Event,
 };
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -52,8 +55,8 @@ pub struct Claimed {
     pub limits: Limits,
     /// What its output must fit (JSON Schema 2020-12).
     pub output_schema: Option<Value>,
-    /// The hosts that it may ask (`host`, `host:port`, `*.suffix`). None is no network.
-    pub egress: Vec<String>,
+    /// The hosts that it may ask. None is no network.
+    pub egress: Hosts,
     /// The commands around it.
     pub hooks: Hooks,
 }
@@ -241,7 +244,7 @@ impl TenantTx<'_> {
             max_attempts: count(row.max_attempts)?,
             limits: limits(row.limits.as_ref(), row.timeout_s)?,
             output_schema: row.output_schema,
-            egress: row.egress,
+            egress: hosts(&row.egress)?,
             hooks: declared(row.hooks.as_ref())?,
         }))
     }
@@ -479,4 +482,9 @@ pub(crate) async fn keep_slots(
 /// How many of a tier run at once.
 pub(crate) fn slots(tier: Tier) -> i64 {
     i64::try_from(Counted::ConcurrentExecutions.of_tier(tier)).unwrap_or(i64::MAX)
+}
+
+fn hosts(stored: &[String]) -> Result<Hosts, Error> {
+    let hosts = stored.iter().map(|host| host.parse::<Host>()).collect::<Result<Hosts, _>>();
+    hosts.map_err(|_| Error::Unreadable { what: "egress" })
 }
