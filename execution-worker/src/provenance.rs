@@ -45,7 +45,7 @@ pub fn of(
             (ran.driver, ran.runtime),
             worker,
             &claimed.limits,
-            &claimed.egress,
+            &claimed.egress.named(),
         ),
         input: provenance::digest(&claimed.input)?,
         output: provenance::digest(output)?,
