@@ -1,6 +1,8 @@
 //! An agent that does what the first argument says: mostly what an agent must not get away with.
 //! Compiled by the tests with rustc, statically and without crates, so that a root file system is one file.
 
+mod outside;
+
 use std::{
     env, fs,
     io::{self, Read, Write},
@@ -177,6 +179,8 @@ fn main() {
         }
         // What the input says, in the words of the simulating driver.
         "script" => script(),
+        "ask" => outside::ask(&args[2..]),
+        "reach" => outside::reach(&args[2..]),
         "sleep" => thread::sleep(Duration::from_secs(3600)),
         other => {
             eprintln!("unknown mode {other}");

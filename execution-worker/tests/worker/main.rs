@@ -6,6 +6,8 @@ mod conformance;
 #[cfg(test)]
 mod driver;
 #[cfg(test)]
+mod egress;
+#[cfg(test)]
 mod hooks;
 #[cfg(test)]
 mod images;

@@ -14,6 +14,7 @@ use flate2::{Compression, write::GzEncoder};
 use gatehouse_contract::ExecutionId;
 use gatehouse_execution::{
     Digest, Limits,
+    egress::{self, Hosts},
     oci::{self, Descriptor, ImageConfig, Index, LAYER_TAR_GZIP, Manifest, RootFs, Start},
     outcome::Run,
     sandbox::{MOUNT_POINTS, SandboxId},
@@ -21,6 +22,7 @@ use gatehouse_execution::{
 use gatehouse_execution_worker::{
     cgroup,
     driver::{Notice, Stop, Watch},
+    egress::Egress,
     sandbox::{Engine, Entry, Error, Job, Runtime, Sandboxes},
     state_dir::StateDir,
 };
@@ -75,6 +77,8 @@ pub fn rootfs() -> &'static Path {
 pub struct Bench {
     pub sandboxes: Arc<Sandboxes>,
     pub state: StateDir,
+    /// What agents may ask.
+    pub egress: Option<Hosts>,
     _dir: TempDir,
     script: Option<TempDir>,
 }
@@ -109,12 +113,19 @@ impl Bench {
         .await
     }
 
+    /// The same with a way to the outside, to `hosts`.
+    pub fn with_egress(mut self, way: Egress, hosts: Hosts) -> Self {
+        Arc::get_mut(&mut self.sandboxes).unwrap().set_egress(Some(way));
+        self.egress = Some(hosts);
+        self
+    }
+
     async fn with(engine: impl AsyncFnOnce(&StateDir) -> Engine) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::take(dir.path()).unwrap();
         let engine = engine(&state).await;
         let sandboxes = Sandboxes::new(engine, &state, Path::new(cgroup::ROOT)).unwrap();
-        Self { sandboxes: Arc::new(sandboxes), state, _dir: dir, script: None }
+        Self { sandboxes: Arc::new(sandboxes), state, egress: None, _dir: dir, script: None }
     }
 
     /// Runs the test agent with `args` to its end.
@@ -129,7 +140,7 @@ impl Bench {
 
     pub async fn start(&self, start: &Start, limits: &Limits) -> Result<Run, Error> {
         let (_never, stop) = watch::channel(Stop::No);
-        self.watched(new_id(), start, limits, Watch { stop, tell: &|_: Notice| {} }).await
+        self.watched(new_id(), start, limits, Watch { stop, tell: &|_: Notice| {}, log: None }).await
     }
 
     pub async fn watched(
@@ -141,7 +152,8 @@ impl Bench {
     ) -> Result<Run, Error> {
         let input: Value = serde_json::json!({"fuel": "diesel", "litres": 12.5});
         let start_until = tokio::time::Instant::now() + limits.start_timeout;
-        let job = Job { id, start, rootfs: rootfs(), input: &input, limits, start_until };
+        let (rootfs, egress) = (rootfs(), self.egress.as_ref().unwrap_or(&egress::NONE));
+        let job = Job { id, start, rootfs, input: &input, limits, egress, start_until };
         let run = self.sandboxes.run(job, watch).await;
         self.assert_nothing_left(id);
         run
@@ -180,8 +192,13 @@ pub fn new_id() -> SandboxId {
 
 /// Makes a layout at `to` with the test agent as its image, started with `args`, and returns the reference.
 pub fn publish(to: &Path, args: &[&str]) -> String {
+    publish_as(to, args, "agent")
+}
+
+/// The same, with the agent under another name.
+pub fn publish_as(to: &Path, args: &[&str], name: &str) -> String {
     let mut archive = tar::Builder::new(Vec::new());
-    archive.append_path_with_name(rootfs().join("agent"), "agent").unwrap();
+    archive.append_path_with_name(rootfs().join("agent"), name).unwrap();
     let plain = archive.into_inner().unwrap();
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(&plain).unwrap();
@@ -197,7 +214,7 @@ pub fn publish(to: &Path, args: &[&str]) -> String {
         architecture: "amd64".to_owned(),
         os: "linux".to_owned(),
         config: Start {
-            entrypoint: Some(vec!["/agent".to_owned()]),
+            entrypoint: Some(vec![format!("/{name}")]),
             cmd: Some(args.iter().map(|arg| (*arg).to_owned()).collect()),
             ..Start::default()
         },
