@@ -56,14 +56,6 @@ impl Engine {
         }
     }
 
-    /// The version of what makes the processes: runsc's, or the kernel's.
-    pub fn version(&self) -> String {
-        match self {
-            Self::Runsc(runtime) => runtime.version().to_owned(),
-            Self::Process(_) => rustix::system::uname().release().to_string_lossy().into_owned(),
-        }
-    }
-
     /// The calls that are waited for.
     pub fn children(&self) -> &Children {
         match self {

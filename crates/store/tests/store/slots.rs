@@ -118,7 +118,7 @@ async fn worker(db: Arc<Db>, field: Arc<Field>, seed: u64) {
             7 => {
                 // Ends before its commit: nothing was claimed.
                 let mut tx = db.store.tenant(&field.op).await.unwrap();
-                drop(tx.claim_execution(id, &name).await.unwrap());
+                drop(tx.claim_execution(id, name.as_str()).await.unwrap());
             }
             8 => {
                 field.crashes.fetch_add(u32::try_from(held.len()).unwrap(), SeqCst);
