@@ -158,10 +158,9 @@ impl Sandboxes {
         Ok(Self { engine, groups, bundles: state.bundles(), left: Left::new(state.left()), egress: None })
     }
 
-    /// The same, with a way to the outside.
-    #[must_use]
-    pub fn with_egress(self, egress: Option<Egress>) -> Self {
-        Self { egress, ..self }
+    /// Opens a way to the outside for the runs to come, or closes it.
+    pub fn set_egress(&mut self, egress: Option<Egress>) {
+        self.egress = egress;
     }
 
     /// What makes the processes.

@@ -98,7 +98,7 @@ pub async fn open(config: &Config, state: &StateDir) -> Result<Box<dyn Driver>, 
 
 /// The same with a way to the outside, where this machine can give one: it is tried in a sandbox.
 async fn with_egress(
-    sandboxes: Sandboxes,
+    mut sandboxes: Sandboxes,
     settings: &Settings,
     admin: SocketAddr,
     state: &StateDir,
@@ -107,7 +107,7 @@ async fn with_egress(
         let mend = "name a PEM file of certificates that this user can read";
         Stop::unavailable(format!("$.egress.ca_file: {}; {mend}", chain(&error)))
     })?;
-    let sandboxes = sandboxes.with_egress(Some(egress));
+    sandboxes.set_egress(Some(egress));
     match selftest::prove_egress(&sandboxes, state).await {
         Ok(took) => {
             info!(took_ms = took.as_millis(), "agents were seen to reach their proxy and nothing else");
@@ -115,7 +115,8 @@ async fn with_egress(
         }
         Err(error) => {
             warn!(error = %chain(&error), "AGENTS HAVE NO NETWORK HERE: versions that name hosts are not run");
-            Ok(sandboxes.with_egress(None))
+            sandboxes.set_egress(None);
+            Ok(sandboxes)
         }
     }
 }
