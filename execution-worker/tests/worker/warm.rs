@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     conformance::prepared_for,
+    images::copy,
     support::{Bench, groups_of, limits, new_id, part, processes_of, publish, runsc},
     system::wait_for,
 };
@@ -35,7 +36,6 @@ pub struct Ground {
     pub driver: Local,
     pub tenant: TenantId,
     pub image: ImageRef,
-    args: &'static [&'static str],
     store: TempDir,
 }
 
@@ -45,7 +45,7 @@ impl Ground {
     }
 
     /// Its image starts the test agent with `args`.
-    async fn of(runsc: &Path, bounds: Bounds, args: &'static [&'static str]) -> Self {
+    async fn of(runsc: &Path, bounds: Bounds, args: &[&str]) -> Self {
         // As the worker does: a sandbox whose maker has ended is waited for.
         process::adopt_orphans().unwrap();
         let (bench, store) = (Bench::with_runsc(runsc).await, tempfile::tempdir().unwrap());
@@ -54,13 +54,13 @@ impl Ground {
         let driver = Local::new(bench.sandboxes.clone(), images).with_warm(bounds);
         let tenant = TenantId::new(Uuid::new_v4());
         let image = publish(&store.path().join(tenant.to_string()).join("test-agent"), args);
-        Self { bench, driver, tenant, image: image.parse().unwrap(), args, store }
+        Self { bench, driver, tenant, image: image.parse().unwrap(), store }
     }
 
     /// Another tenant with the same image.
     fn other_tenant(&self) -> TenantId {
         let tenant = TenantId::new(Uuid::new_v4());
-        publish(&self.layout(tenant), self.args);
+        copy(&self.layout(self.tenant), &self.layout(tenant));
         tenant
     }
 
@@ -131,6 +131,16 @@ fn signal(id: SandboxId, signal: Signal) {
     for pid in members(id) {
         kill_process(pid, signal).unwrap();
     }
+}
+
+/// And waits for its end: until then it may be taken for one that lives.
+async fn kill(id: SandboxId) {
+    signal(id, Signal::KILL);
+    wait_for("its death", || async {
+        let left = members(id);
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
 }
 
 fn completed(run: &Run, input: &Value) {
@@ -245,19 +255,17 @@ async fn ee39_whatever_is_wrong_with_a_prepared_sandbox_the_run_is_made_cold_and
         })
         .await;
         let waiting: SandboxId = waiting.parse().unwrap();
-        signal(waiting, Signal::KILL);
-        wait_for("its death", || async {
-            let left = members(waiting);
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-        })
-        .await;
+        kill(waiting).await;
         assert_eq!(ground.driver.set_aside(&task), None, "a dead sandbox was set aside");
         assert_eq!(ground.cold("died"), 1);
         // It dies, or hangs, after the claim: the run goes on under the name that the lease has.
         for (how, why) in [(Signal::KILL, "died"), (Signal::STOP, "not_started")] {
             let id = prepared_for(&ground.driver, task).await;
             let before = ground.cold(why);
-            signal(id, how);
+            match how {
+                Signal::KILL => kill(id).await,
+                how => signal(id, how),
+            }
             completed(&ground.run(task).await.unwrap(), &input);
             ground.bench.assert_nothing_left(id);
             let starts = ground.driver.starts();
