@@ -59,4 +59,5 @@ mod slots;
 mod tenancy;
 #[cfg(test)]
 mod version_pins;
+#[cfg(test)]
 mod watching;
