@@ -178,6 +178,15 @@ fn main() {
             println!("{{\"waited\":{digits}}}");
         }
         // What the input says, in the words of the simulating driver.
+        // Nothing but processor time, for so many milliseconds.
+        "burn" => {
+            let until = std::time::Instant::now() + Duration::from_millis(arg(2).parse().expect("a number"));
+            let mut turns = 0_u64;
+            while std::time::Instant::now() < until {
+                turns = std::hint::black_box(turns + 1);
+            }
+            println!("{{\"turned\":{}}}", turns > 0);
+        }
         "script" => script(),
         "ask" => outside::ask(&args[2..]),
         "reach" => outside::reach(&args[2..]),

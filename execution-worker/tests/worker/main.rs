@@ -14,6 +14,8 @@ mod images;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod metering;
+#[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod proxy;
