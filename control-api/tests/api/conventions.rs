@@ -3,6 +3,7 @@
 
 mod accept;
 mod audited;
+mod completed;
 mod once;
 mod pages;
 mod reference;
@@ -58,7 +59,7 @@ pub fn settled(ask: impl Fn() -> Answer) -> Answer {
 }
 
 /// Has the execution given up.
-pub const GIVEN_UP: &str = "UPDATE executions SET state = 'dead_letter', end_reason = 'poison', completed_at = now() WHERE id = 'ID'";
+const GIVEN_UP: &str = "UPDATE executions SET state = 'dead_letter', end_reason = 'poison', completed_at = now() WHERE id = 'ID'";
 
 /// A tenant with one of everything that a path can name.
 pub struct Furnished {
@@ -108,6 +109,8 @@ impl Furnished {
         let operation = operations["items"][0]["id"].as_str().unwrap().to_owned();
         let letter = id(world.post(&admin, "/api/v1/runtime/executions", run.clone()));
         world.database.query(&GIVEN_UP.replace("ID", &letter));
+        let execution = id(world.post(&admin, "/api/v1/runtime/executions", run));
+        completed::complete(&world, &tenant, &execution);
         let ids = vec![
             ("dead_letter", letter),
             ("organization", europe),
@@ -117,7 +120,7 @@ impl Furnished {
             ("tenant", tenant.id.clone()),
             ("version", version),
             ("agent", agent),
-            ("execution", id(world.post(&admin, "/api/v1/runtime/executions", run))),
+            ("execution", execution),
             ("user", world.user(&tenant, "viewer")),
             ("client", world.client(&tenant, "viewer")["client_id"].as_str().unwrap().to_owned()),
             (
@@ -135,6 +138,22 @@ impl Furnished {
         self.ids
             .iter()
             .fold(template.to_owned(), |path, (name, id)| path.replace(&format!("{{{name}}}"), id))
+    }
+
+    /// Has the execution, or the dead letter, be what an operation can change.
+    pub fn ready(&self, template: &str) {
+        let state = match template.rsplit('/').next() {
+            Some("cancel") => "pending",
+            Some("retry") => "failed",
+            _ if template.contains("/dead-letters/") => {
+                let given_up = GIVEN_UP.replace("ID", &self.path("{dead_letter}"));
+                return drop(self.world.database.query(&given_up));
+            }
+            _ => return,
+        };
+        let id = self.path("{execution}");
+        let change = format!("UPDATE executions SET state = '{state}' WHERE id = '{id}'");
+        self.world.database.query(&change);
     }
 
     /// Whoever may call it: the platform for what is the platform's, else the tenant's admin.

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Furnished, GIVEN_UP, example, operations};
+use super::{Furnished, example, operations};
 use crate::{
     http::{Answer, send},
     oidc::{ORIGIN, world_with},
@@ -116,9 +116,8 @@ impl Call<'_> {
             world
                 .database
                 .query("UPDATE agent_versions SET deprecated_at = NULL, deprecation = NULL");
-        } else if self.template.contains("/dead-letters/") {
-            world.database.query(&GIVEN_UP.replace("ID", &self.furnished.path("{dead_letter}")));
         }
+        self.furnished.ready(self.template);
     }
 
     fn put_back(&self) {
