@@ -33,6 +33,7 @@ const RUNSC: Deb = Deb {
     package: "runsc",
     suite: "bookworm-backports",
     version: "0.0~20240729.0-4~bpo12+2",
+    folder: "usr/bin",
     program: "runsc",
     says: "20240729",
 };
@@ -41,14 +42,34 @@ const RUNSC_2022: Deb = Deb {
     package: "runsc",
     suite: "bookworm",
     version: "0.0~20221219.0-2+b3",
+    folder: "usr/bin",
     program: "runsc",
     says: "20221219",
+};
+/// runc, under which the escape suite shows that its attempts bite.
+const RUNC: Deb = Deb {
+    package: "runc",
+    suite: "bookworm",
+    version: "1.1.5+ds1-1+deb12u1",
+    folder: "usr/sbin",
+    program: "runc",
+    says: "1.1.5",
+};
+/// A registry of images, to which the worker is sent for them.
+const REGISTRY: Deb = Deb {
+    package: "docker-registry",
+    suite: "bookworm",
+    version: "2.8.2+ds1-1",
+    folder: "usr/bin",
+    program: "docker-registry",
+    says: "2.8.2",
 };
 /// Binaryen, of which the filters' build needs `wasm-opt`: another version makes other modules.
 pub const WASM_OPT: Deb = Deb {
     package: "binaryen",
     suite: "bookworm",
     version: "108-1",
+    folder: "usr/bin",
     program: "wasm-opt",
     says: "108",
 };
@@ -66,6 +87,10 @@ pub enum Part {
     Runsc,
     /// gVisor's runsc of December 2022, with which the driver must work, too; for tests alone.
     Runsc2022,
+    /// runc, the control of the escape suite; for tests alone.
+    Runc,
+    /// A registry of images; for tests alone.
+    Registry,
     /// Rust's standard library for the filters.
     WasmTarget,
     /// Binaryen's `wasm-opt`, which makes the filters small.
@@ -89,8 +114,15 @@ impl Part {
     pub const OF_FILTERS: &'static [Self] = &[Self::WasmTarget, Self::WasmOpt];
 
     /// What tests need besides.
-    pub const OF_TESTS: &'static [Self] =
-        &[Self::OidcProvider, Self::PgBouncer, Self::PgTap, Self::Schemathesis, Self::Runsc2022];
+    pub const OF_TESTS: &'static [Self] = &[
+        Self::OidcProvider,
+        Self::PgBouncer,
+        Self::PgTap,
+        Self::Schemathesis,
+        Self::Runsc2022,
+        Self::Runc,
+        Self::Registry,
+    ];
 
     const fn title(self) -> &'static str {
         match self {
@@ -99,6 +131,8 @@ impl Part {
             Self::Envoy => "Envoy 1.40",
             Self::Runsc => "gVisor runsc 20240729",
             Self::Runsc2022 => "gVisor runsc 20221219",
+            Self::Runc => "runc 1.1.5",
+            Self::Registry => "docker-registry 2.8.2",
             Self::WasmTarget => "Rust for wasm32-wasip1",
             Self::WasmOpt => "wasm-opt 108",
             Self::OidcProvider => "OpenID provider",
@@ -121,6 +155,12 @@ impl Part {
             }
             Self::Runsc2022 => {
                 "put a runsc 20221219 (Debian bookworm) on the PATH, or dpkg and apt-get for xtask to unpack it"
+            }
+            Self::Runc => {
+                "put a runc 1.1.5 (Debian bookworm) on the PATH, or dpkg and apt-get for xtask to unpack it"
+            }
+            Self::Registry => {
+                "put a docker-registry 2.8.2 (Debian bookworm) on the PATH, or dpkg and apt-get for xtask to unpack it"
             }
             Self::WasmTarget => "run `rustup target add wasm32-wasip1`",
             Self::WasmOpt => {
@@ -147,7 +187,12 @@ impl Part {
             Self::Envoy | Self::OidcProvider | Self::Schemathesis => &["python3-venv"],
             Self::PgBouncer => &["pgbouncer"],
             Self::PgTap => &["postgresql-15-pgtap"],
-            Self::Runsc | Self::Runsc2022 | Self::WasmTarget | Self::WasmOpt => &[],
+            Self::Runsc
+            | Self::Runsc2022
+            | Self::Runc
+            | Self::Registry
+            | Self::WasmTarget
+            | Self::WasmOpt => &[],
         }
     }
 }
@@ -167,6 +212,10 @@ pub struct Tools {
     pub runsc: Option<PathBuf>,
     /// `runsc` of 2022.
     pub runsc_2022: Option<PathBuf>,
+    /// `runc`.
+    pub runc: Option<PathBuf>,
+    /// `docker-registry`.
+    pub registry: Option<PathBuf>,
     /// The folder of the tests' OpenID provider.
     pub oidc: Option<PathBuf>,
     /// `pgbouncer`.
@@ -206,6 +255,16 @@ impl Tools {
         asked(self.runsc_2022.as_deref(), Part::Runsc2022)
     }
 
+    /// runc.
+    pub fn runc(&self) -> anyhow::Result<&Path> {
+        asked(self.runc.as_deref(), Part::Runc)
+    }
+
+    /// docker-registry.
+    pub fn registry(&self) -> anyhow::Result<&Path> {
+        asked(self.registry.as_deref(), Part::Registry)
+    }
+
     /// The folder of the tests' OpenID provider.
     pub fn oidc(&self) -> anyhow::Result<&Path> {
         asked(self.oidc.as_deref(), Part::OidcProvider)
@@ -243,6 +302,14 @@ impl Tools {
             Part::Runsc2022 => {
                 self.runsc_2022 = RUNSC_2022.find();
                 self.runsc_2022.is_some()
+            }
+            Part::Runc => {
+                self.runc = RUNC.find();
+                self.runc.is_some()
+            }
+            Part::Registry => {
+                self.registry = REGISTRY.find();
+                self.registry.is_some()
             }
             Part::WasmTarget => wasm_target(),
             Part::WasmOpt => WASM_OPT.find().is_some(),
@@ -295,6 +362,8 @@ pub fn ensure(parts: &[Part], report: &mut Report) -> anyhow::Result<Tools> {
             Part::Envoy => envoy::install(),
             Part::Runsc => RUNSC.install(),
             Part::Runsc2022 => RUNSC_2022.install(),
+            Part::Runc => RUNC.install(),
+            Part::Registry => REGISTRY.install(),
             Part::WasmOpt => WASM_OPT.install(),
             Part::WasmTarget => add_wasm_target(),
             Part::OidcProvider => oidc::install(),
@@ -327,7 +396,9 @@ fn refuse_what_cannot_be(missing: &[Part]) -> anyhow::Result<()> {
                 apt::obstacle()
             } else {
                 match part {
-                    Part::Runsc | Part::Runsc2022 | Part::WasmOpt => apt::unpack_obstacle(),
+                    Part::Runsc | Part::Runsc2022 | Part::Runc | Part::Registry | Part::WasmOpt => {
+                        apt::unpack_obstacle()
+                    }
                     Part::WasmTarget => find::on_path("rustup")
                         .is_none()
                         .then_some("there is no rustup to install it with"),

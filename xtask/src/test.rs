@@ -93,6 +93,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .env("GATEHOUSE_TEST_ENVOY", parts.envoy()?)
             .env("GATEHOUSE_TEST_RUNSC", parts.runsc()?)
             .env("GATEHOUSE_TEST_RUNSC_2022", parts.runsc_2022()?)
+            .env("GATEHOUSE_TEST_RUNC", parts.runc()?)
+            .env("GATEHOUSE_TEST_REGISTRY", parts.registry()?)
             .env("GATEHOUSE_TEST_OIDC", parts.oidc()?)
             .env("GATEHOUSE_TEST_SCHEMATHESIS", parts.schemathesis()?)
             .env("GATEHOUSE_TEST_SUITE", &suite)

@@ -1,6 +1,8 @@
 //! An agent that does what the first argument says: mostly what an agent must not get away with.
 //! Compiled by the tests with rustc, statically and without crates, so that a root file system is one file.
 
+mod bombs;
+mod escape;
 mod outside;
 
 use std::{
@@ -191,6 +193,13 @@ fn main() {
         "ask" => outside::ask(&args[2..]),
         "reach" => outside::reach(&args[2..]),
         "sleep" => thread::sleep(Duration::from_secs(3600)),
+        "escape" => escape::all(&args[2..]),
+        "attempt" => escape::one(&args[2..]),
+        "result" => escape::result(arg(2), arg(3)),
+        "whoami" => escape::whoami(),
+        "bomb" => bombs::bomb(arg(2), arg(3).parse().expect("a number")),
+        "everything" => bombs::everything(arg(2)),
+        "deaf" => bombs::deaf(),
         other => {
             eprintln!("unknown mode {other}");
             exit(64);

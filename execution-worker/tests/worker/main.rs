@@ -2,11 +2,17 @@
 //! What a test needs comes from the environment that `cargo xtask test` sets; a missing part fails the test.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod control;
 #[cfg(test)]
 mod driver;
 #[cfg(test)]
 mod egress;
+#[cfg(test)]
+mod escape;
 #[cfg(test)]
 mod hooks;
 #[cfg(test)]
@@ -23,6 +29,8 @@ mod proxy;
 mod recovery;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod registry;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]

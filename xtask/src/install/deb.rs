@@ -23,7 +23,9 @@ pub struct Deb {
     pub suite: &'static str,
     /// Which version.
     pub version: &'static str,
-    /// The program's name, in `usr/bin`.
+    /// Where in the package the program is.
+    pub folder: &'static str,
+    /// The program's name.
     pub program: &'static str,
     /// The version as `--version` says it; names the folder, too.
     pub says: &'static str,
@@ -38,7 +40,7 @@ impl Deb {
 
     /// The program in this version: ours, else one on the PATH.
     pub fn find(&self) -> Option<PathBuf> {
-        let ours = self.unpacked().ok()?.join("usr/bin").join(self.program);
+        let ours = self.unpacked().ok()?.join(self.folder).join(self.program);
         if ours.is_file() {
             return Some(ours);
         }
@@ -47,7 +49,7 @@ impl Deb {
 
     /// Downloads the pinned package through private apt directories and unpacks it.
     pub fn install(&self) -> anyhow::Result<()> {
-        let Self { package, suite, version, program, says } = *self;
+        let Self { package, suite, version, folder, program, says } = *self;
         let debs = paths::home()?.join("debs");
         let apt = debs.join("apt");
         for dir in ["state/lists/partial", "cache/archives/partial", "download"] {
@@ -86,7 +88,7 @@ impl Deb {
             Duration::from_secs(120),
         )?;
         anyhow::ensure!(
-            find::says(&beside.join("usr/bin").join(program), &["--version"], says),
+            find::says(&beside.join(folder).join(program), &["--version"], says),
             "the unpacked {program} does not say that it is {says}"
         );
         fs::rename(&beside, self.unpacked()?).context("moving what was unpacked into place")?;
