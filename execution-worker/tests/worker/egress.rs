@@ -48,7 +48,7 @@ pub fn hosts(texts: &[&str]) -> Hosts {
 }
 
 /// An egress that knows `upstream` by `name`, and by no other.
-fn egress(upstream: &Upstream, name: &str) -> Egress {
+pub fn egress(upstream: &Upstream, name: &str) -> Egress {
     let settings = Settings {
         ca_file: Some(upstream.ca_file()),
         private_upstreams: vec![format!("https://{name}:{}", upstream.port()).parse().unwrap()],

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     conformance::prepared_for,
+    egress::{Upstream, egress, hosts},
     images::copy,
     support::{Bench, groups_of, limits, new_id, part, processes_of, publish, runsc},
     system::wait_for,
@@ -46,9 +47,13 @@ impl Ground {
 
     /// Its image starts the test agent with `args`.
     async fn of(runsc: &Path, bounds: Bounds, args: &[&str]) -> Self {
+        Self::on(Bench::with_runsc(runsc).await, bounds, args)
+    }
+
+    fn on(bench: Bench, bounds: Bounds, args: &[&str]) -> Self {
         // As the worker does: a sandbox whose maker has ended is waited for.
         process::adopt_orphans().unwrap();
-        let (bench, store) = (Bench::with_runsc(runsc).await, tempfile::tempdir().unwrap());
+        let store = tempfile::tempdir().unwrap();
         let images =
             Images::new(store.path().to_owned(), bench.state.images(), image::Bounds::default());
         let driver = Local::new(bench.sandboxes.clone(), images).with_warm(bounds);
@@ -232,6 +237,29 @@ async fn ee40_nothing_crosses_between_two_tenants_or_two_runs_of_one() {
             assert!(unseen.is_empty(), "the control does not see {unseen:?}: {said}");
         }
         assert_eq!(ground.driver.starts().unwrap().warm, 3);
+        ground.end().await;
+    }
+}
+
+#[tokio::test]
+async fn ee40_a_prepared_sandbox_has_a_way_out_for_its_run_alone() {
+    let upstream = Upstream::start().await;
+    let url = format!("http://api.example.com:{}/openai", upstream.port());
+    let listed = hosts(&[&format!("api.example.com:{}", upstream.port())]);
+    for runsc in [runsc(), part("GATEHOUSE_TEST_RUNSC_2022").into()] {
+        let way = egress(&upstream, "api.example.com");
+        let bench = Bench::with_runsc(&runsc).await.with_egress(way, hosts(&[]));
+        let ground = Ground::on(bench, BOUNDS, &["ask", &url]);
+        let (input, limits) = (json!({}), limits());
+        let task = Task { egress: &listed, ..ground.task(&input, &limits) };
+        let id = prepared_for(&ground.driver, task).await;
+        let without = Task { id: new_id(), egress: &NONE, ..task };
+        assert_eq!(ground.driver.set_aside(&without), None, "one with a network was set aside");
+        let run = ground.run(task).await.unwrap();
+        ground.bench.assert_nothing_left(id);
+        assert_eq!(run.outcome().output, Some(json!({"statuses": [200]})), "{run:?}");
+        assert_eq!(run.usage.egress_requests, 1, "of this run alone");
+        assert_eq!(ground.driver.starts().unwrap().warm, 1);
         ground.end().await;
     }
 }
