@@ -4,6 +4,8 @@
 mod bombs;
 mod escape;
 mod outside;
+mod shout;
+mod taint;
 
 use std::{
     env, fs,
@@ -32,7 +34,8 @@ fn script() {
         let value = text.split_once(&format!("\"{name}\":"))?.1;
         Some(value.split([',', '}']).next()?.trim_matches('"'))
     };
-    let number = |name: &str| after(name).map_or(0, |value| value.parse::<u64>().expect("a number"));
+    let number =
+        |name: &str| after(name).map_or(0, |value| value.parse::<u64>().expect("a number"));
     if after("ignores_term") == Some("true") {
         ignore_term();
     }
@@ -91,8 +94,10 @@ fn main() {
             };
             let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
             let links = fs::read_to_string("/proc/net/dev").unwrap_or_default();
-            let links: Vec<_> =
-                links.lines().filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned())).collect();
+            let links: Vec<_> = links
+                .lines()
+                .filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned()))
+                .collect();
             let mut names: Vec<_> = env::vars().map(|(name, _)| name).collect();
             names.sort();
             println!("{}", fs::read_to_string("/proc/version").expect("version").trim());
@@ -190,8 +195,6 @@ fn main() {
             println!("{{\"turned\":{}}}", turns > 0);
         }
         "script" => script(),
-        "ask" => outside::ask(&args[2..]),
-        "reach" => outside::reach(&args[2..]),
         "sleep" => thread::sleep(Duration::from_secs(3600)),
         "escape" => escape::all(&args[2..]),
         "attempt" => escape::one(&args[2..]),
@@ -199,7 +202,12 @@ fn main() {
         "whoami" => escape::whoami(),
         "bomb" => bombs::bomb(arg(2), arg(3).parse().expect("a number")),
         "everything" => bombs::everything(arg(2)),
+        "ask" => outside::ask(&args[2..]),
+        "reach" => outside::reach(&args[2..]),
         "deaf" => bombs::deaf(),
+        "say" => shout::say(),
+        "shout" => shout::shout(arg(2), arg(3), arg(4).parse().expect("a number")),
+        "taint" => taint::taint(arg(2)),
         other => {
             eprintln!("unknown mode {other}");
             exit(64);

@@ -20,19 +20,23 @@ mod images;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod metering;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod prepared;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
-mod registry;
-#[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod registry;
 #[cfg(test)]
 mod selftest;
 #[cfg(test)]
@@ -41,5 +45,7 @@ mod support;
 mod system;
 #[cfg(test)]
 mod terms;
+#[cfg(test)]
+mod warm;
 #[cfg(test)]
 mod whole;
