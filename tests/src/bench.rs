@@ -4,6 +4,7 @@
 pub mod control;
 pub mod cpu;
 pub mod edge;
+pub mod execution;
 pub mod load;
 mod measured;
 pub mod memory;

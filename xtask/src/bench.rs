@@ -16,6 +16,7 @@ use crate::{
     report::Report,
     stack::{self, Stack},
     test,
+    up::seed,
 };
 
 pub mod figures;
@@ -23,7 +24,7 @@ pub mod figures;
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench revocation     how long a revoked key still passes\n  cargo xtask bench ratelimit      every figure of the limits\n  cargo xtask bench control        what tenancy costs: row security, lists, writes, the API through the gateway\n  cargo xtask bench chaos          the chaos test again and again, each time at other moments\n  cargo xtask bench branches       which branches typical requests never take, for the filters' build\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
+    after_help = "Examples:\n  cargo xtask bench edge           every figure of the gateway, beside Envoy's own filters\n  cargo xtask bench edge --quick   the same figures in fewer and shorter rounds\n  cargo xtask bench edge core      only figures with this in their id; the others are left as they were\n  cargo xtask bench revocation     how long a revoked key still passes\n  cargo xtask bench ratelimit      every figure of the limits\n  cargo xtask bench control        what tenancy costs: row security, lists, writes, the API through the gateway\n  cargo xtask bench execution      the execution engine: nothing lost or doubled under faults, queue, sandboxes\n  cargo xtask bench chaos          the chaos test again and again, each time at other moments\n  cargo xtask bench branches       which branches typical requests never take, for the filters' build\n\nPrints a table and writes target/bench/NAME.json. Exit code 1: a floor is missed."
 )]
 pub struct Args {
     /// Which bench.
@@ -48,6 +49,8 @@ pub enum Name {
     Revocation,
     /// The store's doors and the control API behind the gateway.
     Control,
+    /// The execution engine: fault runs that are judged, the queue, sandboxes.
+    Execution,
     /// Measures nothing: counts which way the fused module's branches go, and writes `filters/branches.txt`.
     Branches,
 }
@@ -61,6 +64,7 @@ impl Name {
             Self::Chaos => ("gatehouse-tests", "bench-chaos"),
             Self::Revocation => ("gatehouse-tests", "bench-revocation"),
             Self::Control => ("gatehouse-tests", "bench-control"),
+            Self::Execution => ("gatehouse-tests", "bench-execution"),
             Self::Branches => ("gatehouse-tests", "bench-branches"),
         }
     }
@@ -74,13 +78,23 @@ impl Name {
             Self::Control => {
                 &["gatehouse-control-api", "gatehouse-ratelimit-sidecar", "gatehouse-load"]
             }
+            Self::Execution => &[
+                "gatehouse-control-api",
+                "gatehouse-ratelimit-sidecar",
+                "gatehouse-execution-worker",
+            ],
         }
     }
 
     /// Packages whose programs are built as the tests build them: what they do is waited for, not measured.
     const fn services(self) -> &'static [&'static str] {
         match self {
-            Self::Edge | Self::Ratelimit | Self::Chaos | Self::Control | Self::Branches => &[],
+            Self::Edge
+            | Self::Ratelimit
+            | Self::Chaos
+            | Self::Control
+            | Self::Execution
+            | Self::Branches => &[],
             Self::Revocation => &["gatehouse-control-api", "gatehouse-ratelimit-sidecar"],
         }
     }
@@ -89,9 +103,12 @@ impl Name {
     const fn folder(self) -> &'static str {
         match self {
             Self::Revocation => "debug",
-            Self::Edge | Self::Ratelimit | Self::Chaos | Self::Control | Self::Branches => {
-                "release"
-            }
+            Self::Edge
+            | Self::Ratelimit
+            | Self::Chaos
+            | Self::Control
+            | Self::Execution
+            | Self::Branches => "release",
         }
     }
 
@@ -105,6 +122,10 @@ impl Name {
             Self::Revocation | Self::Control => {
                 use install::Part::{Envoy, Postgres, Redis, WasmOpt, WasmTarget};
                 &[WasmTarget, WasmOpt, Envoy, Postgres, Redis]
+            }
+            Self::Execution => {
+                use install::Part::{Envoy, Postgres, Redis, Runsc, WasmOpt, WasmTarget};
+                &[WasmTarget, WasmOpt, Envoy, Postgres, Redis, Runsc]
             }
         }
     }
@@ -155,9 +176,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let doors = report.step("Build the store's bench", |_| doors(&root))?;
         bench.env("GATEHOUSE_TEST_DOORS", doors);
     }
+    if args.name == Name::Execution {
+        let agent = report.step("Build the sample agent", |_| seed::build_agent())?;
+        bench.env("GATEHOUSE_TEST_AGENT", agent);
+        bench.env("GATEHOUSE_TEST_RUNSC", parts.runsc()?);
+        bench.env("GATEHOUSE_TEST_PG_BIN", parts.pg("")?);
+    }
     // Ends with this value, after the bench.
     let stores = match args.name {
-        Name::Revocation | Name::Control => {
+        Name::Revocation | Name::Control | Name::Execution => {
             let options =
                 stack::Options { durable: args.name == Name::Control, ..test::empty("bench") };
             Some(Stack::stores(&options, &mut report)?)

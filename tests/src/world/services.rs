@@ -155,7 +155,7 @@ impl Services<'_> {
                 "image_store": self.images,
                 "state_dir": self.dir.join("worker"),
                 "runsc": env::path(env::RUNSC)?,
-                "concurrency": 2,
+                "concurrency": 4,
             }),
         )?;
         self.serve("execution-worker", &config, admin)
