@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gatehouse_contract::{AgentId, AgentVersionId, Document, ExecutionId, Reason, Role};
-use gatehouse_execution::{EndReason, ExecutionState, limits::Named};
+use gatehouse_execution::{EndReason, ExecutionState, limits::Named, provenance};
 use gatehouse_service::{Reply, body::JsonBody};
 use gatehouse_store::{
     TenantTx,
@@ -349,6 +349,11 @@ fn input(doc: &Document<'_>) -> Option<Value> {
     let input = doc.raw("input").cloned().unwrap_or(Value::Null);
     if terms::has_nul(&input) {
         doc.note("input", "a string contains the character U+0000", "leave it out");
+        return None;
+    }
+    // Of what has no canonical form nobody could say later that it was read.
+    if provenance::judge(&input).is_err() {
+        doc.note("input", "a whole number beyond ±(2^53 − 1)", "write it as a string");
         return None;
     }
     if input.to_string().len() > MAX_INPUT_BYTES {

@@ -105,6 +105,13 @@ impl Case {
         let body = json!({"version": "1.0.0", "image": self.image});
         let version = self.world.post(&self.token, &path, body);
         assert_eq!(version.status, 201, "{}", version.text);
+        let body = json!({"agent": "fuel", "version": "1.0.0", "input": {"litres": 1_u64 << 53}});
+        let refused = self.world.post(&self.token, RUNS, body);
+        assert!(
+            refused.status / 100 == 4 && refused.text.contains("as a string"),
+            "{}",
+            refused.text
+        );
         let body = json!({"agent": "fuel", "version": "1.0.0", "input": input});
         let made = self.world.post(&self.token, RUNS, body);
         assert_eq!(made.status, 202, "{}", made.text);
