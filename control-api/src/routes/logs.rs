@@ -73,7 +73,7 @@ pub async fn read(
     let heads = tx.logs(id).await.map_err(refused)?;
     let live = run.running.then_some(run);
     let chosen = chosen(&heads, live, asked.attempt);
-    let shown = match chosen {
+    let mut shown = match chosen {
         Some(One::Kept(head)) => {
             let log = tx.log_of(id, head.lease_epoch).await.map_err(refused)?.unwrap_or_default();
             of_kept(head, &log)
@@ -87,12 +87,13 @@ pub async fn read(
         None if asked.attempt.is_none() => of_nothing(run),
         None => return Err(Reason::NotFound.into()),
     };
-    let mut shown = shown;
     let ended = heads.iter().map(|head| {
         json!({"lease_epoch": head.lease_epoch, "attempt": head.attempt, "started_at": timestamp(head.at),
             "total_bytes": head.total_bytes})
     });
-    shown["attempts"] = ended.collect();
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("attempts".to_owned(), ended.collect());
+    }
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     Ok((StatusCode::OK, headers, sse::harmless(&shown)).into_response())
 }

@@ -57,7 +57,7 @@ fn ee44_ten_thousand_who_wait_cost_no_connections_no_queries_and_little_memory()
         let mut socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let id = &ids[n % EXECUTIONS];
-        let polls = n % POLLS == 0;
+        let polls = n.is_multiple_of(POLLS);
         let what = if polls { "?wait=60" } else { "/events" };
         write!(
             socket,
@@ -72,7 +72,7 @@ fn ee44_ten_thousand_who_wait_cost_no_connections_no_queries_and_little_memory()
         socket
     };
     // Those who wait for an answer last: it comes in a minute.
-    let order = |polls: bool| (0..CROWD).filter(move |n| (n % POLLS == 0) == polls);
+    let order = |polls: bool| (0..CROWD).filter(move |n| n.is_multiple_of(POLLS) == polls);
     let mut crowd: Vec<(usize, TcpStream)> = Vec::new();
     for polls in [false, true] {
         let all: Vec<usize> = order(polls).collect();
@@ -118,7 +118,7 @@ fn ee44_ten_thousand_who_wait_cost_no_connections_no_queries_and_little_memory()
     assert_eq!(concerned.len(), CROWD / EXECUTIONS);
     for (n, socket) in concerned {
         let mut said = String::new();
-        let expected = if *n % POLLS == 0 { "\"state\"" } else { "execution.unqueued" };
+        let expected = if n.is_multiple_of(POLLS) { "\"state\"" } else { "execution.unqueued" };
         while !said.contains(expected) {
             let mut part = [0; 4096];
             let count = socket.read(&mut part).unwrap();
