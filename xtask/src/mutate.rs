@@ -15,6 +15,7 @@ mod egress;
 mod engine;
 mod events;
 mod functions;
+mod images;
 mod lifecycle;
 mod limits;
 mod policies;
@@ -87,6 +88,7 @@ fn guards() -> impl Iterator<Item = &'static Guard> {
         .chain(edge::GUARDS)
         .chain(egress::GUARDS)
         .chain(engine::GUARDS)
+        .chain(images::GUARDS)
         .chain(lifecycle::GUARDS)
         .chain(limits::GUARDS)
         .chain(queue::GUARDS)
