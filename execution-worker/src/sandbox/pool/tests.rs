@@ -1,3 +1,5 @@
+//! The pool step by step, and its rules under anything that may happen. Knows no sandboxes.
+
 use super::*;
 
 const BOUNDS: Bounds =
