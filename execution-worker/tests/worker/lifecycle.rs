@@ -125,7 +125,12 @@ async fn restarts(times: u32) {
     for id in &ids {
         let (began, ended) = runs.get(&id.to_string()).copied().unwrap_or_default();
         assert!(began >= 1 && ended >= 1, "{id} was lost: {began} began, {ended} ended");
-        assert_eq!(ended, 1, "{id} was done {ended} times");
+        // What is stopped for the next worker ends, too, and was handed back then: that was told.
+        let released = format!(
+            "SELECT count(*) FROM event_store WHERE kind = 'execution.released' AND aggregate_id = '{id}'"
+        );
+        let most = if ended > 1 { 1 + system.rows(&released) } else { 1 };
+        assert!(u64::from(ended) <= most, "{id} was done {ended} times, where {most} may");
     }
     let terminal = "SELECT count(*) FROM event_store WHERE kind = 'execution.completed'";
     assert_eq!(system.rows(terminal), ids.len() as u64, "each is told of once");
