@@ -55,7 +55,12 @@ use tracing::error;
 
 use self::reference::Reference;
 use crate::{
-    cache::Cache, clock, config::Tokens, keyring::Keyring, oidc::SignIn, paging::Cursors,
+    cache::Cache,
+    clock,
+    config::Tokens,
+    keyring::Keyring,
+    oidc::SignIn,
+    paging::Cursors,
     seal::Sealer,
     watchers::{Watchers, rights::Rights},
 };
