@@ -15,7 +15,7 @@ use gatehouse_execution::{ImageRef, Limits, egress::Hosts, outcome::Run, sandbox
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::live::Say;
+use crate::{egress::Asked, live::Say};
 
 pub use choice::Choice;
 pub use open::open;
@@ -140,6 +140,11 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// Makes nothing in advance any more, and removes what was made and waits. Runs go on, and may begin.
     fn drain(&self) -> Done<'_> {
         Box::pin(std::future::ready(()))
+    }
+
+    /// What runs that have ended asked outside, where they may.
+    fn asked(&self) -> Option<Asked> {
+        None
     }
 
     /// How runs began, where sandboxes are made in advance.

@@ -11,7 +11,12 @@ mod refused;
 mod run;
 mod tokens;
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use gatehouse_execution::{egress::Hosts, sandbox::SandboxId};
 use gatehouse_outbound::{Client, Guard, Origin, Trust, TrustError};
@@ -45,12 +50,17 @@ pub enum Error {
 
 /// Opens proxies.
 #[derive(Clone)]
-pub struct Egress(Outside);
+pub struct Egress {
+    outside: Outside,
+    /// Of all runs that have ended.
+    asked: Arc<Mutex<Asked>>,
+}
 
 /// The proxy of one run, open until its end; dropping it closes it, too.
 #[derive(Debug)]
 pub struct Session {
     run: Arc<Run>,
+    all: Arc<Mutex<Asked>>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
@@ -67,14 +77,19 @@ impl Egress {
         };
         let client = Client::new(Trust::new(pem.as_deref())?, "gatehouse");
         let guard = Guard::new(settings.private_upstreams.iter().cloned(), own);
-        Ok(Self(Outside { client, guard }))
+        Ok(Self { outside: Outside { client, guard }, asked: Arc::default() })
     }
 
     /// The same, with another way to find addresses; they are judged like the system's.
     #[must_use]
-    pub fn with_resolver(self, resolver: Arc<dyn gatehouse_outbound::Resolve>) -> Self {
-        let Outside { client, guard } = self.0;
-        Self(Outside { client: client.with_resolver(resolver), guard })
+    pub fn with_resolver(mut self, resolver: Arc<dyn gatehouse_outbound::Resolve>) -> Self {
+        self.outside.client = self.outside.client.with_resolver(resolver);
+        self
+    }
+
+    /// What all runs have asked that have ended.
+    pub fn asked(&self) -> Asked {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Issues the credential of `network` to the run `id`: from here to the session's end it opens `hosts`, `most` times.
@@ -87,24 +102,28 @@ impl Egress {
     ) -> io::Result<Session> {
         let run = Arc::new(Run::new(id, hosts.clone(), most, network.credential()));
         let (stop, stopped) = oneshot::channel();
-        let serving = proxy::serve(network.listener()?, self.0.clone(), Arc::clone(&run), stopped);
-        Ok(Session { run, stop, serving: tokio::spawn(serving) })
+        let outside = self.outside.clone();
+        let serving = proxy::serve(network.listener()?, outside, Arc::clone(&run), stopped);
+        let all = Arc::clone(&self.asked);
+        Ok(Session { run, all, stop, serving: tokio::spawn(serving) })
     }
 }
 
 impl fmt::Debug for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Egress").field("guard", &self.0.guard).finish_non_exhaustive()
+        f.debug_struct("Egress").field("guard", &self.outside.guard).finish_non_exhaustive()
     }
 }
 
 impl Session {
     /// Closes it, and says what was asked.
     pub async fn end(self) -> Asked {
-        let Self { run, stop, serving } = self;
+        let Self { run, all, stop, serving } = self;
         drop(stop);
         // It ends with nothing to say; a panic in it is in the log.
         drop(serving.await);
-        run.asked()
+        let asked = run.asked();
+        all.lock().unwrap_or_else(PoisonError::into_inner).add(&asked);
+        asked
     }
 }

@@ -14,7 +14,7 @@ use axum::{Router, routing::get};
 use gatehouse_execution::{EndReason, Hook};
 use tokio::sync::watch;
 
-use crate::{driver::Starts, reload::InEffect};
+use crate::{driver::Starts, egress::Asked, reload::InEffect};
 
 /// The media type of the text form.
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -80,6 +80,8 @@ pub struct Gauges {
     pub spool: usize,
     /// How runs began, where sandboxes are made in advance.
     pub starts: Option<Starts>,
+    /// What runs have asked outside, where they may.
+    pub asked: Option<Asked>,
     /// Bytes of running logs that went to Redis, and that were left out.
     pub log_bytes: (u64, u64),
 }
@@ -266,6 +268,19 @@ impl Metrics {
             let cold = |(why, cold): &(&str, u64)| (format!("{{reason=\"{why}\"}}"), count(*cold));
             let samples: Vec<_> = starts.cold.iter().map(cold).collect();
             family("cold_starts_total", "counter", "Runs in a new one, by why.", &samples);
+        }
+        if let Some(asked) = &gauges.asked {
+            #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles")]
+            let count = |count: u64| count as f64;
+            let result =
+                |(result, n): (&&str, &u64)| (format!("{{result=\"{result}\"}}"), count(*n));
+            let samples: Vec<_> = asked.results.iter().map(result).collect();
+            let help = "Requests of agents to the outside, of runs that have ended.";
+            family("egress_requests_total", "counter", help, &samples);
+            let help = "Tokens that answers said they cost.";
+            family("egress_tokens_total", "counter", help, &bare(count(asked.tokens)));
+            let help = "Bytes of answers.";
+            family("egress_bytes_total", "counter", help, &bare(count(asked.bytes)));
         }
         if let Some(parked) = gauges.parked {
             #[expect(clippy::cast_precision_loss, reason = "at most some thousand are kept")]

@@ -39,7 +39,7 @@ use tracing::warn;
 use crate::{
     cgroup,
     driver::{self, Watch},
-    egress::{Egress, Network, Session},
+    egress::{Asked, Egress, Network, Session},
     left::Left,
     process::Started,
     state_dir::StateDir,
@@ -161,6 +161,11 @@ impl Sandboxes {
     /// Opens a way to the outside for the runs to come, or closes it.
     pub fn set_egress(&mut self, egress: Option<Egress>) {
         self.egress = egress;
+    }
+
+    /// What runs have asked outside, where they may.
+    pub fn asked(&self) -> Option<Asked> {
+        self.egress.as_ref().map(Egress::asked)
     }
 
     /// What makes the processes.

@@ -232,9 +232,9 @@ fn metrics_of(shared: &Arc<Shared>, queue: &Queue) -> axum::Router {
     shared.metrics.router(shared.effect.clone(), move || {
         let (shared, queue) = (Arc::clone(&asked), queue.clone());
         async move {
-            let starts = shared.driver.starts();
+            let (starts, asked) = (shared.driver.starts(), shared.driver.asked());
             let (parked, spool) = (queue.parked().await.ok(), shared.spool.waiting());
-            Gauges { parked, spool, starts, log_bytes: shared.live.bytes() }
+            Gauges { parked, spool, starts, asked, log_bytes: shared.live.bytes() }
         }
     })
 }

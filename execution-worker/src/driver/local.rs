@@ -15,6 +15,7 @@ use super::{
     warm::{Ready, Warm},
 };
 use crate::{
+    egress::Asked,
     image::{self, Image, Images},
     sandbox::{self, Job, Sandboxes, pool::Bounds},
 };
@@ -160,6 +161,10 @@ impl Driver for Local {
                 warm.drain().await;
             }
         })
+    }
+
+    fn asked(&self) -> Option<Asked> {
+        self.sandboxes.asked()
     }
 
     fn starts(&self) -> Option<Starts> {

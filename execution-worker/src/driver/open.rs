@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cgroup,
     config::Config,
-    egress::{Egress, Settings},
+    egress::{Asked, Egress, Settings},
     image::{self, Images},
     sandbox::{Engine, Entry, Runtime, Sandboxes},
     selftest::{self, Unproven},
@@ -110,7 +110,10 @@ async fn with_egress(
     sandboxes.set_egress(Some(egress));
     match selftest::prove_egress(&sandboxes, state).await {
         Ok(took) => {
-            info!(took_ms = took.as_millis(), "agents were seen to reach their proxy and nothing else");
+            info!(
+                took_ms = took.as_millis(),
+                "agents were seen to reach their proxy and nothing else"
+            );
             Ok(sandboxes)
         }
         Err(error) => {
@@ -154,6 +157,10 @@ impl Driver for ForDemos {
 
     fn drain(&self) -> Done<'_> {
         self.inner.drain()
+    }
+
+    fn asked(&self) -> Option<Asked> {
+        self.inner.asked()
     }
 
     fn starts(&self) -> Option<Starts> {

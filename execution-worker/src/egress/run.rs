@@ -50,6 +50,18 @@ pub struct Asked {
     pub results: BTreeMap<&'static str, u64>,
 }
 
+impl Asked {
+    /// Counts `other` in.
+    pub fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.tokens = self.tokens.saturating_add(other.tokens);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        for (result, count) in &other.results {
+            *self.results.entry(result).or_default() += count;
+        }
+    }
+}
+
 impl Run {
     pub fn new(id: SandboxId, hosts: Hosts, most: u32, credential: &Credential) -> Self {
         Self {

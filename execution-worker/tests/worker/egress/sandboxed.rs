@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{Upstream, egress, hosts};
 use crate::{
     support::{Bench, limits, part},
-    system::System,
+    system::{System, get},
 };
 
 /// Every way out that is not the proxy; the machine itself listens at `port` of all its addresses.
@@ -149,6 +149,15 @@ async fn a_worker_lets_a_version_ask_its_hosts_and_meters_it() {
         let failed = system.reaches(&op, id, ExecutionState::Failed).await;
         assert_eq!(failed.end_reason, Some(EndReason::EgressDenied), "{failed:?}");
         assert!(failed.error.as_ref().unwrap().contains(said), "{failed:?}");
+    }
+    let metrics = get(worker.admin, "/metrics");
+    for sample in [
+        "gatehouse_worker_egress_requests_total{result=\"2xx\"} 3",
+        "gatehouse_worker_egress_requests_total{result=\"egress_host\"} 1",
+        "gatehouse_worker_egress_requests_total{result=\"egress_requests\"} 1",
+        "gatehouse_worker_egress_tokens_total 124",
+    ] {
+        assert!(metrics.contains(sample), "no {sample}: {metrics}");
     }
     // Nothing of credentials or paths is in the log.
     let log = worker.log();
