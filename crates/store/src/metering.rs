@@ -281,11 +281,7 @@ impl SystemTx {
     /// Sweep: what the control group of a lost run counted until it was removed. Where the lease has not run out yet the row
     /// is written, and stays as it is when that happens. `false` where nothing is known of the sandbox, or its run ended by
     /// itself.
-    pub async fn meter_left(
-        &mut self,
-        sandbox: SandboxId,
-        usage: &Usage,
-    ) -> Result<bool, Error> {
+    pub async fn meter_left(&mut self, sandbox: SandboxId, usage: &Usage) -> Result<bool, Error> {
         let written: bool = sqlx::query_scalar(
             "WITH later AS (
                 UPDATE metering SET cpu_ms = greatest(cpu_ms, $2), peak_memory_bytes = greatest(peak_memory_bytes, $3)
