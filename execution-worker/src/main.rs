@@ -38,9 +38,11 @@ enum Command {
     },
     /// Runs what a provenance records again, in a sandbox, and compares the outputs: exit code 0 where they are the same, 1
     /// where not. Prints what `gatehouse verify execution --recomputed` takes. May run beside a worker.
-    #[command(after_help = "Example:\n  curl …/api/v1/runtime/executions/ID/provenance > execution.json\n  \
+    #[command(
+        after_help = "Example:\n  curl …/api/v1/runtime/executions/ID/provenance > execution.json\n  \
         gatehouse-execution-worker recompute --config worker.json execution.json > again.json\n  \
-        gatehouse verify execution execution.json --recomputed again.json")]
+        gatehouse verify execution execution.json --recomputed again.json"
+    )]
     Recompute {
         /// The worker's configuration document (JSON): its driver, image_store and state_dir are used.
         #[arg(long, value_name = "FILE")]

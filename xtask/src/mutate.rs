@@ -27,8 +27,8 @@ mod store;
 mod tenancy;
 mod validate;
 mod versions;
-mod watching;
 mod warm;
+mod watching;
 mod webhooks;
 
 use std::{

@@ -9,8 +9,7 @@ use std::{
 
 use gatehouse_contract::TenantId;
 use gatehouse_execution::{
-    egress,
-    EndReason, ImageRef, Limits,
+    EndReason, ImageRef, Limits, egress,
     outcome::{Exit, Run},
     sandbox::SandboxId,
 };

@@ -26,17 +26,17 @@ mod metering;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
-mod proxy;
-#[cfg(test)]
 mod prepared;
+#[cfg(test)]
+mod proxy;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
-mod reload;
-#[cfg(test)]
 mod registry;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod selftest;
 #[cfg(test)]

@@ -140,7 +140,8 @@ impl Bench {
 
     pub async fn start(&self, start: &Start, limits: &Limits) -> Result<Run, Error> {
         let (_never, stop) = watch::channel(Stop::No);
-        self.watched(new_id(), start, limits, Watch { stop, tell: &|_: Notice| {}, log: None }).await
+        self.watched(new_id(), start, limits, Watch { stop, tell: &|_: Notice| {}, log: None })
+            .await
     }
 
     pub async fn watched(
