@@ -101,9 +101,7 @@ impl Cache {
     fn count(&self) -> io::Result<()> {
         let mut kept = self.lock();
         *kept = Kept::default();
-        let name_of: [(&str, fn(Digest) -> Name); 2] =
-            [("layers", Name::Layer), ("roots", Name::Root)];
-        for (folder, name) in name_of {
+        for folder in ["layers", "roots"] {
             for entry in fs::read_dir(self.home.join(folder))? {
                 let entry = entry?;
                 let (path, meta) = (entry.path(), entry.metadata()?);
@@ -114,7 +112,10 @@ impl Cache {
                     Some(meta.len())
                 };
                 match (format!("sha256:{hex}").parse(), bytes) {
-                    (Ok(digest), Some(bytes)) => kept.put(name(digest), bytes, meta.modified()?),
+                    (Ok(digest), Some(bytes)) => {
+                        let name = if folder == "layers" { Name::Layer } else { Name::Root };
+                        kept.put(name(digest), bytes, meta.modified()?);
+                    }
                     _ => remove(&path)?,
                 }
             }
