@@ -281,7 +281,7 @@ fn table(of_2024: &Said, of_2022: &Said) -> String {
             _ => said[&name].clone(),
         };
         let bare = match EXCUSES.iter().find(|(excused, _)| *excused == name) {
-            Some((_, why)) => format!("{why}"),
+            Some((_, why)) => why.to_string(),
             None => "**through**".to_owned(),
         };
         writeln!(text, "| {people} | {} | {} | {bare} |", cell(of_2024), cell(of_2022)).unwrap();
