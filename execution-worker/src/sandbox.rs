@@ -155,7 +155,13 @@ impl Sandboxes {
         cgroup_root: &Path,
     ) -> Result<Self, cgroup::Error> {
         let groups = cgroup::Groups::open(cgroup_root, state.worker())?;
-        Ok(Self { engine, groups, bundles: state.bundles(), left: Left::new(state.left()), egress: None })
+        Ok(Self {
+            engine,
+            groups,
+            bundles: state.bundles(),
+            left: Left::new(state.left()),
+            egress: None,
+        })
     }
 
     /// Opens a way to the outside for the runs to come, or closes it.

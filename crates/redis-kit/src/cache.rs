@@ -178,8 +178,7 @@ impl Documents {
     /// # Errors
     /// See [`Error`].
     pub async fn remove_all(&self, tenant: TenantId) -> Result<u64, Error> {
-        let indexes =
-            [index_key(tenant), cred::facts_index_key(tenant), logs::index_key(tenant)];
+        let indexes = [index_key(tenant), cred::facts_index_key(tenant), logs::index_key(tenant)];
         let mut ask = pipe();
         for index in &indexes {
             ask.cmd("ZRANGE").arg(index).arg(0).arg(-1);

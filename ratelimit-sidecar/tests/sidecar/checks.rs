@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::process::{Redis, Sidecar, config, env, memory, redis, redis_cluster, until, wait_for};
+use crate::process::{Redis, Sidecar, config, env, memory, redis, redis_cluster, wait_for};
 
 const AGENTS: &str = "/api/v1/registry/agents";
 
