@@ -102,8 +102,9 @@ pub(super) fn fill(
 ) -> Result<()> {
     let (id, agent, version) = (tenant.op.tenant, tenant.agent, tenant.version);
     let sql = format!(
-        "INSERT INTO executions (tenant_id, id, agent_id, agent_version_id, priority, input, created_by)
-         SELECT '{id}', gen_random_uuid(), '{agent}', '{version}', {priority}, '{input}', 'bench'
+        "INSERT INTO executions (tenant_id, id, agent_id, agent_version_id, priority, timeout_s, input,
+            created_by)
+         SELECT '{id}', gen_random_uuid(), '{agent}', '{version}', {priority}, 3600, '{input}', 'bench'
          FROM generate_series(1, {count})"
     );
     engine.postgres.ask("gatehouse", &sql)?;
