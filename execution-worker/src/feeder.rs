@@ -107,6 +107,9 @@ impl<'f> Feeder<'f> {
         let chosen = self.turns.choose(now, &waiting, rooms);
         self.places.went(&waiting, &chosen);
         if chosen.order.is_empty() {
+            // A transaction that is dropped ends some time later, and its lock with it: the next round, which a submit may
+            // begin at once, would take itself for another's.
+            tx.commit().await?;
             let any = waiting.classes.iter().any(|class| class.first > 0 || class.again > 0);
             return Ok(if any { Left::Something } else { Left::Nothing });
         }
