@@ -98,10 +98,11 @@ impl From<sqlx::Error> for Error {
                 Self::Missing { constraint: named(database.as_ref()) }
             }
             // Class 57 is operator intervention (shutdown, cancel by timeout), 53 insufficient resources, 08
-            // connection exceptions, 55P03 a lock that was not had in time.
+            // connection exceptions, 40 a transaction that was undone for another's sake (40P01: two that waited for each
+            // other), 55P03 a lock that was not had in time.
             sqlx::Error::Database(database)
                 if database.code().is_some_and(|code| {
-                    ["57", "53", "08"].iter().any(|class| code.starts_with(class))
+                    ["57", "53", "40", "08"].iter().any(|class| code.starts_with(class))
                         || code == "55P03"
                 }) =>
             {
