@@ -88,12 +88,12 @@ fn references_lead_somewhere_and_operations_have_names_of_their_own() {
 #[test]
 fn the_manner_of_an_endpoint_is_its_methods() {
     use crate::routes::endpoint::Manner::{
-        Act, Change, Document, List, Public, Read, Remove, State, Stream,
+        Act, Change, Document, List, Public, Read, Remove, State, Stream, Tells,
     };
     for endpoint in endpoints() {
         let fits = match (endpoint.method, endpoint.manner) {
             (_, Public)
-            | ("GET", Document | Read | List | Stream)
+            | ("GET", Document | Read | List | Stream | Tells)
             | ("POST", Act)
             | ("PATCH", Change)
             | ("DELETE", Remove) => true,

@@ -27,7 +27,7 @@ fn what_the_document_allows_and_what_it_forbids_is_answered_as_it_says() {
         [(&world.platform, "examples,coverage,fuzzing", "4"), (&admin, "examples,fuzzing", "6")]
     {
         let out = Command::new("timeout")
-            .arg("90")
+            .arg("120")
             .arg(&program)
             .arg("--config-file")
             .arg(&settings)
@@ -37,7 +37,8 @@ fn what_the_document_allows_and_what_it_forbids_is_answered_as_it_says() {
             .args(["--header", &format!("Authorization: Bearer {token}")])
             .args(["--header", "X-Gatehouse-Reason: a test", "--header", "If-Match: *"])
             .args(["--phases", phases, "--checks", CHECKS, "--max-examples", examples])
-            .args(["--generation-deterministic", "--seed", "1", "--workers", "2"])
+            // One thread: of two, Python 3.11 counts the depth of what they parse together, and stops (SystemError).
+            .args(["--generation-deterministic", "--seed", "1", "--workers", "1"])
             // Their success ends the very credential, or key, that the rest is asked with.
             .args(["--exclude-path-regex", "revoke-tokens$|signing-keys$"])
             .current_dir(world.setup.dir.path())

@@ -166,11 +166,11 @@ async fn aex4_every_kind_that_can_be_asked_for_is_delivered_and_no_other() {
             [
                 "agent.created", "agent.deleted", "agent.updated", "execution.cancelled",
                 "execution.completed", "execution.failed", "execution.given_up",
-                "execution.timed_out", "quota.threshold_reached", "version.deprecated",
-                "version.promoted", "version.published",
+                "execution.time_runs_out", "execution.timed_out", "quota.threshold_reached",
+                "version.deprecated", "version.promoted", "version.published",
             ]
         );
-        assert_eq!(told.len(), 25);
+        assert_eq!(told.len(), 27);
     })
     .await;
 }

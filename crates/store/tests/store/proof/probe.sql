@@ -71,6 +71,8 @@ BEGIN
             WHEN col.name = key_column THEN quote_literal(owner) || '::uuid'
             WHEN col.name = month THEN format('%L::timestamptz - interval ''1 second''', till)
             WHEN col.name = 'state' AND owner = 'bbbbbbbb-0000-4000-8000-000000000000' AND worked_on THEN '''running'''
+            -- Of events some see those of executions alone.
+            WHEN col.name = 'aggregate_kind' AND owner = 'bbbbbbbb-0000-4000-8000-000000000000' THEN '''execution'''
             -- Of attempts a job sees those that were lost.
             WHEN col.name = 'end_reason' THEN '''lost'''
             WHEN col.has_default THEN 'DEFAULT'
