@@ -37,6 +37,7 @@ pub fn rows(world: &mut World, table: &mut Table) {
     foreign_image(world, &agent, table);
     let run = table.row("an execution completes in a gVisor sandbox", || run(world, &agent));
     let Some(execution) = run else { return };
+    table.row("an execution is cancelled and tried again", || again(world, &agent, execution));
     isolation(world, execution, table);
 }
 
@@ -71,20 +72,7 @@ fn run(world: &World, agent: &Agent) -> anyhow::Result<Seen<ExecutionId>> {
     let location = accepted.header("location").context("202 without Location")?;
     anyhow::ensure!(location.ends_with(&id.to_string()), "Location is {location}");
     anyhow::ensure!(accepted.header("retry-after").is_some(), "202 without Retry-After");
-    let began = Instant::now();
-    let done = loop {
-        let answer = get(world, &token, id)?;
-        anyhow::ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
-        let state = answer.text("/state");
-        if matches!(
-            state.as_str(),
-            "completed" | "failed" | "timeout" | "dead_letter" | "cancelled"
-        ) {
-            break answer;
-        }
-        anyhow::ensure!(began.elapsed() < DEADLINE, "still {state} after {DEADLINE:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    };
+    let done = settled(world, &token, id)?;
     let state = done.text("/state");
     anyhow::ensure!(state == "completed", "{state}: {}", done.body);
     let kernel = done.text("/output/kernel");
@@ -97,6 +85,65 @@ fn run(world: &World, agent: &Agent) -> anyhow::Result<Seen<ExecutionId>> {
     let kg = done.text("/output/kg_co2e");
     anyhow::ensure!(!kg.is_empty(), "no kg_co2e in {}", done.body);
     Ok(Seen { value: id, text: format!("100 l of diesel = {kg} kg CO2e on \"{kernel}\"") })
+}
+
+/// The execution, once nothing more happens to it.
+fn settled(
+    world: &World,
+    token: &str,
+    id: impl std::fmt::Display + Copy,
+) -> anyhow::Result<Answer> {
+    let began = Instant::now();
+    loop {
+        let answer = get(world, token, id)?;
+        anyhow::ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+        let state = answer.text("/state");
+        if matches!(
+            state.as_str(),
+            "completed" | "failed" | "timeout" | "dead_letter" | "cancelled"
+        ) {
+            return Ok(answer);
+        }
+        anyhow::ensure!(began.elapsed() < DEADLINE, "still {state} after {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Red when a cancel of what has ended changes it, when more than the version's limits are taken, when another try is not
+/// a new execution that names the first, when nobody may look for dead letters.
+fn again(world: &World, agent: &Agent, done: ExecutionId) -> anyhow::Result<Seen<()>> {
+    const RUNS: &str = "/api/v1/runtime/executions";
+    const LETTERS: &str = "/api/v1/runtime/dead-letters";
+    let token = world.token(&world.pro, Role::Operator)?;
+    let post = |path: &str, body: &Value| world.api.send(Call::post(path, body).token(&token));
+    let cancel = |id: &str| post(&format!("{RUNS}/{id}/cancel"), &json!({}));
+    let ended = cancel(&done.to_string())?;
+    let state = ended.text("/state");
+    anyhow::ensure!(ended.status == 200 && state == "completed", "{}", ended.body);
+    refused(&post(&format!("{RUNS}/{done}/retry"), &json!({}))?, 409, "conflict")?;
+    let greedy = json!({"agent_version_id": agent.version, "limits": {"timeout_s": 3600}});
+    refused(&post(RUNS, &greedy)?, 422, "body_invalid")?;
+    let input = json!({"fuel": "diesel", "litres": 1});
+    let (id, _) = world.api.execute(&token, agent.version, &input)?;
+    let first = cancel(&id.to_string())?;
+    anyhow::ensure!(first.status == 200, "{}", first.body);
+    let first = settled(world, &token, id)?.text("/state");
+    let letters = world.api.send(Call::get(LETTERS).token(&token))?;
+    anyhow::ensure!(letters.status == 200, "{}", letters.body);
+    let replayed = post(&format!("{LETTERS}/replay"), &json!({"limit": 1}))?;
+    anyhow::ensure!(replayed.status == 202, "{}", replayed.body);
+    if first == "completed" {
+        // Its worker was faster than the cancel.
+        return Ok(seen("it completed before it was cancelled; its end stands"));
+    }
+    anyhow::ensure!(first == "cancelled", "{first}");
+    let second = post(&format!("{RUNS}/{id}/retry"), &json!({}))?;
+    anyhow::ensure!(second.status == 202, "{}", second.body);
+    let second = second.text("/id");
+    let second = settled(world, &token, second.as_str())?;
+    let (state, of) = (second.text("/state"), second.text("/retry_of"));
+    anyhow::ensure!(state == "completed" && of == id.to_string(), "{}", second.body);
+    Ok(seen("cancelled; another one that names it completed"))
 }
 
 fn get(world: &World, token: &str, id: impl std::fmt::Display) -> anyhow::Result<Answer> {
