@@ -46,6 +46,7 @@ use crate::{
     command, install, repo,
     report::Report,
     stack::{Options, Stack},
+    up::seed,
 };
 
 /// The options of `cargo xtask mutate`.
@@ -217,8 +218,13 @@ fn stores(report: &mut Report) -> anyhow::Result<(Stack, Vec<(&'static str, OsSt
         install::Part::Redis,
         install::Part::OidcProvider,
         install::Part::PgBouncer,
+        install::Part::Runsc,
+        install::Part::Runsc2022,
+        install::Part::Runc,
+        install::Part::Registry,
     ];
     let parts = install::ensure(&wanted, report)?;
+    let agent = report.step("Build the sample agent", |_| seed::build_agent())?;
     let mut options = Options::new("mutate");
     options.reset = true;
     options.password = Some("test".to_owned());
@@ -232,6 +238,11 @@ fn stores(report: &mut Report) -> anyhow::Result<(Stack, Vec<(&'static str, OsSt
         ("GATEHOUSE_TEST_OIDC", parts.oidc()?.into()),
         ("GATEHOUSE_TEST_PG_BIN", parts.pg("")?.into()),
         ("GATEHOUSE_TEST_PGBOUNCER", parts.pgbouncer()?.into()),
+        ("GATEHOUSE_TEST_RUNSC", parts.runsc()?.into()),
+        ("GATEHOUSE_TEST_RUNSC_2022", parts.runsc_2022()?.into()),
+        ("GATEHOUSE_TEST_RUNC", parts.runc()?.into()),
+        ("GATEHOUSE_TEST_REGISTRY", parts.registry()?.into()),
+        ("GATEHOUSE_TEST_AGENT", agent.into()),
     ];
     Ok((stores, environment))
 }
