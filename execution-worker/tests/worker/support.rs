@@ -26,6 +26,7 @@ use gatehouse_execution_worker::{
     sandbox::{Engine, Entry, Error, Job, Runtime, Sandboxes},
     state_dir::StateDir,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -180,10 +181,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        // The worker's own empty groups.
-        for path in groups_of(self.state.worker()) {
-            drop(fs::remove_dir(path));
-        }
+        end_groups(self.state.worker());
     }
 }
 
@@ -253,6 +251,28 @@ pub fn processes_of(id: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// Ends what a worker called `name` left, and removes its control groups: a killed one leaves what it had prepared.
+pub fn end_groups(name: &str) {
+    let processes = |group: &Path| fs::read_to_string(group.join("cgroup.procs"));
+    for group in groups_of(name) {
+        let below = fs::read_dir(&group).into_iter().flatten().flatten().map(|entry| entry.path());
+        for sandbox in below.filter(|path| path.is_dir()) {
+            let begun = std::time::Instant::now();
+            while let Ok(listed) = processes(&sandbox)
+                && !listed.is_empty()
+                && begun.elapsed() < Duration::from_secs(5)
+            {
+                let pids = listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+                // It may have ended by itself.
+                pids.for_each(|pid| kill_process(pid, Signal::KILL).unwrap_or_default());
+                std::thread::yield_now();
+            }
+            drop(fs::remove_dir(sandbox));
+        }
+        drop(fs::remove_dir(group));
+    }
 }
 
 /// Control groups with `name` in any tree.

@@ -331,9 +331,7 @@ impl Drop for System {
     fn drop(&mut self) {
         psql(&format!("DROP DATABASE {} WITH (FORCE)", self.database));
         if let Ok(name) = fs::read_to_string(self.state_dir().join("worker")) {
-            for group in crate::support::groups_of(&name) {
-                drop(fs::remove_dir(group));
-            }
+            crate::support::end_groups(&name);
         }
     }
 }

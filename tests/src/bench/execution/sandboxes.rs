@@ -257,6 +257,9 @@ fn compared(
 /// `sandboxes` and `sandbox_memory_ratio`.
 pub(super) fn density(bench: &mut Bench<'_>) -> Result<Vec<Figure>> {
     let layout = idle(bench.dir)?;
+    // Others' sandboxes on this machine are none of these.
+    let others = kernels()?;
+    let kernels = || Ok::<_, anyhow::Error>(kernels()?.saturating_sub(others));
     let (wanted, by_hand) = if bench.options.quick { (150, 30) } else { (200, 100) };
     let more = json!({"concurrency": 256, "egress": false});
     let engine = engine(bench, &layout, &more);
