@@ -15,7 +15,7 @@ pub(super) const GUARDS: &[Guard] = &[
         file: "migrations/0028_watching.sql",
         text: "ON h.tenant_id = w.tenant_id AND h.aggregate_kind",
         without: "ON h.aggregate_kind",
-        tests: "gatehouse-store/store: watching::one_query",
+        tests: "store/store: watching::one_query",
     },
     Guard {
         name: "res1 a warning counts under its own lease",
