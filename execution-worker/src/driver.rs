@@ -15,7 +15,7 @@ use gatehouse_execution::{ImageRef, Limits, egress::Hosts, outcome::Run, sandbox
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::{egress::Asked, live::Say};
+use crate::{egress::Asked, image, live::Say};
 
 pub use choice::Choice;
 pub use open::open;
@@ -144,6 +144,11 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 
     /// What runs that have ended asked outside, where they may.
     fn asked(&self) -> Option<Asked> {
+        None
+    }
+
+    /// What was done for the images of runs, where this machine keeps them.
+    fn images(&self) -> Option<image::Told> {
         None
     }
 

@@ -297,6 +297,11 @@ impl Shared {
             (Err(driver::Error::ImageAway(said)), None) => {
                 Ok(ended(EndReason::ImageUnavailable, said))
             }
+            (Err(error @ driver::Error::NoEgress), None) => {
+                error!(execution.id = %claimed.execution, error = %error,
+                    "a version that names hosts was not run");
+                Ok(broken("this worker gives agents no network"))
+            }
             (Err(error), None) => {
                 error!(execution.id = %claimed.execution, error = %chain(&error),
                     "the driver failed");

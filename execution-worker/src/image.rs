@@ -122,7 +122,7 @@ type Known = (ImageConfig, Vec<Layer>);
 #[derive(Debug, Default)]
 struct Counts {
     found: AtomicU64,
-    pulled: AtomicU64,
+    unpacked: AtomicU64,
     failed: AtomicU64,
     bytes: AtomicU64,
 }
@@ -133,7 +133,7 @@ pub struct Told {
     /// Runs whose image was there.
     pub found: u64,
     /// Images that were unpacked.
-    pub pulled: u64,
+    pub unpacked: u64,
     /// Runs that had no image.
     pub failed: u64,
     /// Bytes of layers that came from the registry.
@@ -195,7 +195,7 @@ impl Images {
     pub fn told(&self) -> Told {
         Told {
             found: self.counts.found.load(Relaxed),
-            pulled: self.counts.pulled.load(Relaxed),
+            unpacked: self.counts.unpacked.load(Relaxed),
             failed: self.counts.failed.load(Relaxed),
             bytes: self.counts.bytes.load(Relaxed),
             standing: self.cache.standing(),
@@ -289,7 +289,7 @@ impl Images {
             kept.map_err(|error| Error::io(format!("keeping {}", aside.display()), error))
         });
         match &unpacked {
-            Ok(_) => drop(self.counts.pulled.fetch_add(1, Relaxed)),
+            Ok(_) => drop(self.counts.unpacked.fetch_add(1, Relaxed)),
             // What cannot be removed now is at the next start.
             Err(_) => drop(std::fs::remove_dir_all(&aside)),
         }

@@ -14,7 +14,7 @@ use axum::{Router, routing::get};
 use gatehouse_execution::{EndReason, Hook};
 use tokio::sync::watch;
 
-use crate::{driver::Starts, egress::Asked, reload::InEffect};
+use crate::{driver::Starts, egress::Asked, image, reload::InEffect};
 
 /// The media type of the text form.
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -82,6 +82,8 @@ pub struct Gauges {
     pub starts: Option<Starts>,
     /// What runs have asked outside, where they may.
     pub asked: Option<Asked>,
+    /// What was done for images, where there are any.
+    pub images: Option<image::Told>,
     /// Bytes of running logs that went to Redis, and that were left out.
     pub log_bytes: (u64, u64),
 }
@@ -281,6 +283,24 @@ impl Metrics {
             family("egress_tokens_total", "counter", help, &bare(count(asked.tokens)));
             let help = "Bytes of answers.";
             family("egress_bytes_total", "counter", help, &bare(count(asked.bytes)));
+        }
+        if let Some(told) = &gauges.images {
+            #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles")]
+            let bare = |count: u64| bare(count as f64);
+            #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in doubles")]
+            let samples =
+                [("found", told.found), ("unpacked", told.unpacked), ("failed", told.failed)]
+                    .map(|(result, n)| (format!("{{result=\"{result}\"}}"), n as f64));
+            let help = "Images of runs: kept from earlier, unpacked, or not to be had.";
+            family("images_total", "counter", help, &samples);
+            let help = "Bytes of layers that came from the registry.";
+            family("image_pulled_bytes_total", "counter", help, &bare(told.bytes));
+            let standing = &told.standing;
+            family("image_kept_bytes", "gauge", "Bytes of kept images.", &bare(standing.bytes));
+            let help = "Bytes of images that may be kept.";
+            family("image_budget_bytes", "gauge", help, &bare(standing.budget));
+            let help = "Kept layers and root file systems that had to make room.";
+            family("image_evictions_total", "counter", help, &bare(standing.evicted));
         }
         if let Some(parked) = gauges.parked {
             #[expect(clippy::cast_precision_loss, reason = "at most some thousand are kept")]

@@ -234,7 +234,8 @@ fn metrics_of(shared: &Arc<Shared>, queue: &Queue) -> axum::Router {
         async move {
             let (starts, asked) = (shared.driver.starts(), shared.driver.asked());
             let (parked, spool) = (queue.parked().await.ok(), shared.spool.waiting());
-            Gauges { parked, spool, starts, asked, log_bytes: shared.live.bytes() }
+            let (images, log_bytes) = (shared.driver.images(), shared.live.bytes());
+            Gauges { parked, spool, starts, asked, images, log_bytes }
         }
     })
 }

@@ -49,7 +49,10 @@ impl Local {
         let image = tokio::select! {
             image = timeout_at(until, self.fetch(task)) => match image {
                 Ok(image) => image?,
-                Err(_) => return Ok(Run::ended(Exit::StartTimeout)),
+                Err(_) => {
+                    let late = task.limits.start_timeout.as_secs();
+                    return Err(Error::ImageAway(format!("the image was not there within {late} s")));
+                }
             },
             () = asked(&mut watch.stop, Stop::Gently) => return Ok(Run::ended(Exit::Cancelled)),
         };
@@ -165,6 +168,10 @@ impl Driver for Local {
 
     fn asked(&self) -> Option<Asked> {
         self.sandboxes.asked()
+    }
+
+    fn images(&self) -> Option<image::Told> {
+        Some(self.images.told())
     }
 
     fn starts(&self) -> Option<Starts> {

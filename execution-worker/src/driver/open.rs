@@ -163,6 +163,10 @@ impl Driver for ForDemos {
         self.inner.asked()
     }
 
+    fn images(&self) -> Option<image::Told> {
+        self.inner.images()
+    }
+
     fn starts(&self) -> Option<Starts> {
         self.inner.starts()
     }

@@ -203,6 +203,8 @@ fn main() {
         "bomb" => bombs::bomb(arg(2), arg(3).parse().expect("a number")),
         "everything" => bombs::everything(arg(2)),
         "ask" => outside::ask(&args[2..]),
+        "ask_by" => outside::ask_by(arg(2), &args[3..]),
+        "proxy" => outside::proxy(),
         "reach" => outside::reach(&args[2..]),
         "deaf" => bombs::deaf(),
         "say" => shout::say(),

@@ -27,7 +27,12 @@ const REACH: Duration = Duration::from_millis(300);
 
 /// Asks each address; says how each was answered, and fails where one was not with success.
 pub fn ask(urls: &[String]) {
-    let statuses: Vec<String> = urls.iter().map(|url| get(url)).collect();
+    ask_by(&env::var("HTTP_PROXY").expect("HTTP_PROXY"), urls);
+}
+
+/// The same by `proxy`, whose ever it is.
+pub fn ask_by(proxy: &str, urls: &[String]) {
+    let statuses: Vec<String> = urls.iter().map(|url| get(proxy, url)).collect();
     println!("{{\"statuses\":[{}]}}", statuses.join(","));
     if statuses.iter().any(|status| !status.starts_with('2')) {
         eprintln!("asked in vain");
@@ -35,15 +40,21 @@ pub fn ask(urls: &[String]) {
     }
 }
 
-fn get(url: &str) -> String {
-    let proxy = env::var("HTTP_PROXY").expect("HTTP_PROXY");
+/// Its own way out.
+pub fn proxy() {
+    println!("{:?}", env::var("HTTP_PROXY").expect("HTTP_PROXY"));
+}
+
+/// Asks for an address; with a method before it and a blank, by that.
+fn get(proxy: &str, url: &str) -> String {
+    let line = if url.contains(' ') { url.to_owned() } else { format!("GET {url}") };
     let (user, at) =
         proxy.strip_prefix("http://").and_then(|rest| rest.split_once('@')).expect("a user");
     let mut stream = TcpStream::connect(at).expect("the proxy");
     let user = base64(user.as_bytes());
     write!(
         stream,
-        "GET {url} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nproxy-authorization: Basic {user}\r\n\r\n"
+        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nproxy-authorization: Basic {user}\r\n\r\n"
     )
     .expect("a request");
     let mut answer = String::new();

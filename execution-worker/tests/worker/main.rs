@@ -30,6 +30,8 @@ mod prepared;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod pulls;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod refusals;

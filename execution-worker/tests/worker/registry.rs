@@ -1,5 +1,7 @@
 //! Images of a real registry: the tenant's own only, each byte as named, brought once, kept within a budget.
 
+pub mod tls;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -14,7 +16,7 @@ use gatehouse_execution::{
     oci::{self, Descriptor, Index, Manifest, Platform},
 };
 use gatehouse_execution_worker::image::{self, Bounds, Error, Images, choice};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -27,13 +29,17 @@ use crate::{
 pub struct Registry {
     pub dir: TempDir,
     pub port: u16,
+    /// Its certificate and key, where it speaks TLS.
+    pub tls: Option<[PathBuf; 2]>,
+    /// The file of those who may ask, where not everybody may.
+    pub users: Option<PathBuf>,
     process: Option<Process>,
 }
 
 impl Registry {
     pub fn start() -> Self {
-        let mut registry =
-            Self { dir: tempfile::tempdir().unwrap(), port: free_port(), process: None };
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let mut registry = Self { dir, port, tls: None, users: None, process: None };
         registry.restart();
         registry
     }
@@ -42,15 +48,22 @@ impl Registry {
         self.process = None;
     }
 
+    /// Ends it, if it runs, and starts it as it is to be by now.
     pub fn restart(&mut self) {
+        self.process = None;
         let config = self.dir.path().join("config.yml");
-        let text = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: '127.0.0.1:{}'}}\n",
-            self.dir.path().join("files").display(),
-            self.port
-        );
-        fs::write(&config, text).unwrap();
+        let mut document = json!({
+            "version": 0.1, "log": {"level": "info"}, "http": {"addr": format!("127.0.0.1:{}", self.port)},
+            "storage": {"filesystem": {"rootdirectory": self.dir.path().join("files")}},
+        });
+        if let Some([certificate, key]) = &self.tls {
+            document["http"]["tls"] = json!({"certificate": certificate, "key": key});
+        }
+        if let Some(users) = &self.users {
+            document["auth"] = json!({"htpasswd": {"realm": "images", "path": users}});
+        }
+        // JSON is YAML.
+        fs::write(&config, document.to_string()).unwrap();
         let log = fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let child = Command::new(part("GATEHOUSE_TEST_REGISTRY"))
             .arg("serve")
@@ -62,7 +75,8 @@ impl Registry {
             .expect("docker-registry starts");
         self.process = Some(Process(child));
         let deadline = std::time::Instant::now() + PATIENCE;
-        while !get(self.port, "/v2/").starts_with("HTTP/1.1 200") {
+        // One that speaks TLS says so; one that wants a password says that.
+        while !get(self.port, "/v2/").starts_with("HTTP/1.") {
             assert!(std::time::Instant::now() < deadline, "the registry does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -73,7 +87,7 @@ impl Registry {
     }
 
     /// How often `part` was asked for with `method`.
-    fn asked(&self, method: &str, part: &str) -> usize {
+    pub fn asked(&self, method: &str, part: &str) -> usize {
         let log = fs::read_to_string(self.log()).unwrap();
         let line = |line: &&str| line.contains(&format!("\"{method} /v2/")) && line.contains(part);
         log.lines().filter(line).count()
@@ -126,7 +140,7 @@ impl Registry {
     }
 
     /// The file in which the registry keeps a blob.
-    fn file(&self, digest: Digest) -> PathBuf {
+    pub fn file(&self, digest: Digest) -> PathBuf {
         let hex = digest.hex();
         let blobs = self.dir.path().join("files/docker/registry/v2/blobs/sha256");
         blobs.join(&hex[..2]).join(hex).join("data")
@@ -134,13 +148,18 @@ impl Registry {
 
     /// A worker's images of this registry.
     fn images(&self, cache: &Path, budget: u64) -> Arc<Images> {
-        let text = json!({"image_registry": {"url": self.url()}}).to_string();
-        let read = |doc: &Document<'_>| choice::read(doc);
-        let source = document::read(&text, read).unwrap_or_else(|m| panic!("{m:?}")).open();
-        let images = Images::new(source, cache.to_owned(), Bounds::default()).with_budget(budget);
-        images.sweep().unwrap();
-        Arc::new(images)
+        images_of(&json!({"url": self.url()}), cache, budget)
     }
+}
+
+/// A worker's images of the registry that is configured so.
+fn images_of(registry: &Value, cache: &Path, budget: u64) -> Arc<Images> {
+    let text = json!({"image_registry": registry}).to_string();
+    let read = |doc: &Document<'_>| choice::read(doc);
+    let source = document::read(&text, read).unwrap_or_else(|m| panic!("{m:?}")).open();
+    let images = Images::new(source, cache.to_owned(), Bounds::default()).with_budget(budget);
+    images.sweep().unwrap();
+    Arc::new(images)
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> T {
@@ -165,7 +184,7 @@ async fn fetch(
 }
 
 /// The layer of an image of one layer.
-fn layer_of(layout: &Path) -> Descriptor {
+pub fn layer_of(layout: &Path) -> Descriptor {
     let index: Index = read(&layout.join("index.json"));
     let manifest: Manifest =
         serde_json::from_slice(&blob(layout, index.manifests[0].digest)).unwrap();
@@ -188,7 +207,7 @@ async fn the_tenants_own_image_is_pulled_once_and_nobody_elses_is_told() {
     }
     let layer = layer_of(layout.path()).digest;
     assert_eq!(registry.asked("GET", &layer.to_string()), 1, "pulled more than once");
-    assert_eq!(images.told().pulled, 1);
+    assert_eq!(images.told().unpacked, 1);
     // Another tenant's, though every byte of it is here.
     let stranger = fetch(&images, theirs, &reference).await.unwrap_err();
     assert!(matches!(stranger, Error::Missing(_)), "{stranger}");

@@ -229,7 +229,8 @@ impl System {
         publish(&self.layout(op, "test-agent"), args)
     }
 
-    fn layout(&self, op: &OpCtx, name: &str) -> PathBuf {
+    /// Where the tenant's layout called `name` is.
+    pub fn layout(&self, op: &OpCtx, name: &str) -> PathBuf {
         self.dir.path().join("store").join(op.tenant.to_string()).join(name)
     }
 
@@ -350,12 +351,19 @@ impl Worker {
 
     /// The same, with further variables in its environment.
     pub fn spawn_with(dir: &Path, config: &Value, vars: &[(&str, &str)]) -> Self {
+        let program = [env!("CARGO_BIN_EXE_gatehouse-execution-worker")];
+        Self::spawn_by(dir, config, &program, vars)
+    }
+
+    /// The same, where `program` becomes the worker.
+    pub fn spawn_by(dir: &Path, config: &Value, program: &[&str], vars: &[(&str, &str)]) -> Self {
         // A file of its own: the worker follows it.
         let name = Uuid::new_v4();
         let (file, log) = (dir.join(format!("{name}.json")), dir.join(format!("{name}.log")));
         fs::write(&file, config.to_string()).unwrap();
         let admin = config["admin_listen"].as_str().and_then(|text| text.rsplit_once(':'));
-        let child = Command::new(env!("CARGO_BIN_EXE_gatehouse-execution-worker"))
+        let child = Command::new(program[0])
+            .args(&program[1..])
             .args(["serve", "--config"])
             .arg(&file)
             .envs(vars.iter().copied())
