@@ -37,8 +37,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// What runs agents.
     pub driver: Choice,
-    /// How agents reach the outside; none where they do not.
-    pub egress: Option<egress::Settings>,
+    /// How agents reach the outside.
+    pub egress: Outside,
     /// How many sandboxes are made in advance; none where there are none.
     pub warm: Option<Bounds>,
     /// What logs and leases call this worker; every start adds an incarnation.
@@ -47,6 +47,17 @@ pub struct Config {
     pub live: Live,
     /// A worker that has not beaten for this long has lost what it runs.
     pub lease: Duration,
+}
+
+/// Whether agents of versions that name hosts reach them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outside {
+    /// They have no network.
+    No,
+    /// Nothing was said: where the machine can give it.
+    WherePossible,
+    /// It was asked for: a worker that cannot give it does not start.
+    Always(egress::Settings),
 }
 
 /// What is live: a changed file changes it for what is claimed from then on. Each has its key in [`Live::KEYS`].
@@ -124,8 +135,7 @@ pub fn read(doc: &Document<'_>) -> Option<Config> {
     })
 }
 
-/// The way to the outside: by default there is one, for the versions that name hosts.
-fn egress(doc: &Document<'_>) -> Option<Option<egress::Settings>> {
+fn egress(doc: &Document<'_>) -> Option<Outside> {
     let read = doc.object_opt("egress", |doc| {
         let enabled = doc.flag("enabled", true);
         let ca_file = doc.parsed_opt::<PathBuf>("ca_file", "the path of a PEM file");
@@ -135,8 +145,9 @@ fn egress(doc: &Document<'_>) -> Option<Option<egress::Settings>> {
         Some((enabled?, egress::Settings { ca_file, private_upstreams }))
     })?;
     Some(match read {
-        None => Some(egress::Settings::default()),
-        Some((enabled, settings)) => enabled.then_some(settings),
+        None => Outside::WherePossible,
+        Some((false, _)) => Outside::No,
+        Some((true, settings)) => Outside::Always(settings),
     })
 }
 
@@ -244,6 +255,20 @@ mod tests {
         assert!(format!("{mistakes:?}").contains("another machine"), "{mistakes:?}");
         let here = away.replace("db.internal", "localhost:5432");
         assert!(document::read(&here, read).is_ok());
+    }
+
+    #[test]
+    fn a_way_to_the_outside_that_was_asked_for_is_told_from_the_default() {
+        let read = |text: &str| document::read(text, egress);
+        let settings = egress::Settings::default();
+        assert_eq!(read("{}"), Ok(Outside::WherePossible));
+        for asked in [r#"{"egress":{}}"#, r#"{"egress":{"enabled":true}}"#] {
+            assert_eq!(read(asked), Ok(Outside::Always(settings.clone())), "{asked}");
+        }
+        assert_eq!(read(r#"{"egress":{"enabled":false}}"#), Ok(Outside::No));
+        for bad in [r#"{"egress":true}"#, r#"{"egress":{"hosts":[]}}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

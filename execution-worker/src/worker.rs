@@ -201,7 +201,7 @@ async fn open_queue(url: &str) -> Result<Queue, Stop> {
 fn readiness(shutdown: &Shutdown, store: &Store, queue: &Queue, shared: &Arc<Shared>) -> Readiness {
     let (store, queue, pulse) = (store.clone(), queue.clone(), shared.pulse.clone());
     let (driver, room, spool) = (shared.driver.name(), Arc::clone(shared), Arc::clone(shared));
-    let metrics = shared.metrics.clone();
+    let (metrics, outside) = (shared.metrics.clone(), Arc::clone(shared));
     Readiness::new(shutdown.clone())
         .check("database", move || {
             let store = store.clone();
@@ -224,6 +224,7 @@ fn readiness(shutdown: &Shutdown, store: &Store, queue: &Queue, shared: &Arc<Sha
             async move { empty }
         })
         .note("driver", move || driver)
+        .note("egress", move || if outside.driver.asked().is_some() { "proxy" } else { "none" })
         .note("configuration", move || metrics.last_reload().as_str())
 }
 

@@ -1,6 +1,6 @@
 //! From the configuration's choice to a driver that works, or the line that says what to mend.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use gatehouse_execution::sandbox::SandboxId;
 use gatehouse_service::{Stop, exit::chain};
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cgroup,
-    config::Config,
+    config::{Config, Outside},
     egress::{Asked, Egress, Settings},
     image::{self, Images},
     sandbox::{Engine, Entry, Runtime, Sandboxes},
@@ -21,6 +21,10 @@ use crate::{
 
 /// No other runtime is taken in its place.
 const MEND: &str = "use a runsc that this worker knows (of 2022 or 2024), as root, with control groups that it may limit";
+
+/// What a network of a run's own takes.
+const EGRESS_MEND: &str = "give the worker CAP_NET_ADMIN and CAP_SYS_ADMIN, which root has where a container or a unit does not take them away, \
+    or write \"egress\": {\"enabled\": false}";
 
 /// Opens the driver that `config` names, and removes what an earlier start left in `state`.
 pub async fn open(config: &Config, state: &StateDir) -> Result<Box<dyn Driver>, Stop> {
@@ -73,13 +77,7 @@ pub async fn open(config: &Config, state: &StateDir) -> Result<Box<dyn Driver>, 
         }
     })?;
     info!(took_ms = took.as_millis(), "the limits of sandboxes were seen to bite");
-    let sandboxes = match &config.egress {
-        Some(settings) => with_egress(sandboxes, settings, config.admin_listen, state).await?,
-        None => {
-            info!("agents have no network: egress is switched off");
-            sandboxes
-        }
-    };
+    let sandboxes = with_egress(sandboxes, config, state).await?;
     let source = config.images.clone().open();
     let images = Images::new(source, state.images(), image::Bounds::default());
     let images = images.with_budget(config.image_budget);
@@ -96,14 +94,22 @@ pub async fn open(config: &Config, state: &StateDir) -> Result<Box<dyn Driver>, 
     })
 }
 
-/// The same with a way to the outside, where this machine can give one: it is tried in a sandbox.
+/// The same with a way to the outside, which is tried in a sandbox. Where this machine cannot give one, the start ends if it was
+/// asked for; else versions that name hosts are not run here.
 async fn with_egress(
     mut sandboxes: Sandboxes,
-    settings: &Settings,
-    admin: SocketAddr,
+    config: &Config,
     state: &StateDir,
 ) -> Result<Sandboxes, Stop> {
-    let egress = Egress::new(settings, vec![admin]).map_err(|error| {
+    let settings = match &config.egress {
+        Outside::No => {
+            info!("agents have no network: egress is switched off");
+            return Ok(sandboxes);
+        }
+        Outside::WherePossible => &Settings::default(),
+        Outside::Always(settings) => settings,
+    };
+    let egress = Egress::new(settings, vec![config.admin_listen]).map_err(|error| {
         let mend = "name a PEM file of certificates that this user can read";
         Stop::unavailable(format!("$.egress.ca_file: {}; {mend}", chain(&error)))
     })?;
@@ -116,8 +122,12 @@ async fn with_egress(
             );
             Ok(sandboxes)
         }
+        Err(error) if matches!(config.egress, Outside::Always(_)) => {
+            let line = format!("$.egress: agents cannot be given a network: {}", chain(&error));
+            Err(Stop::unavailable(format!("{line}; {EGRESS_MEND}")))
+        }
         Err(error) => {
-            warn!(error = %chain(&error), "AGENTS HAVE NO NETWORK HERE: versions that name hosts are not run");
+            warn!(error = %chain(&error), mend = EGRESS_MEND, "AGENTS HAVE NO NETWORK HERE: versions that name hosts are not run");
             sandboxes.set_egress(None);
             Ok(sandboxes)
         }

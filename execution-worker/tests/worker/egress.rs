@@ -1,7 +1,9 @@
 //! The way to the outside, with real namespaces and a real upstream under TLS: what passes, what is refused, what is counted.
 
+mod late;
 mod sandboxed;
 mod upstream;
+mod whole;
 
 use std::{
     io::{Read as _, Write as _},

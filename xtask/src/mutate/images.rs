@@ -18,6 +18,13 @@ pub(super) const GUARDS: &[Guard] = &[
         tests: "worker: registry::",
     },
     Guard {
+        name: "ee17 a pull that is late is no fault of the image",
+        file: "execution-worker/src/driver/local.rs",
+        text: "                    return Err(Error::ImageAway(format!(\n",
+        without: "                    return Err(Error::Image(format!(\n",
+        tests: "worker: pulls::ee17",
+    },
+    Guard {
         name: "pis3 what is in use is not evicted",
         file: "execution-worker/src/image/cache.rs",
         text: "Arc::strong_count(&entry.held) == 1",

@@ -3,7 +3,10 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -25,6 +28,7 @@ pub struct Upstream {
     port: u16,
     dir: TempDir,
     heads: Arc<Mutex<Vec<String>>>,
+    silent: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -47,16 +51,17 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let heads = Arc::<Mutex<Vec<String>>>::default();
-        let seen = Arc::clone(&heads);
+        let silent = Arc::<AtomicUsize>::default();
+        let (seen, fell) = (Arc::clone(&heads), Arc::clone(&silent));
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (tls, seen) = (tls.clone(), Arc::clone(&seen));
+                let (tls, seen, fell) = (tls.clone(), Arc::clone(&seen), Arc::clone(&fell));
                 // Ends with the connection; whoever hangs up early is what some tests are about.
-                tokio::spawn(async move { answer(tls.accept(stream).await?, &seen).await });
+                tokio::spawn(async move { answer(tls.accept(stream).await?, &seen, &fell).await });
             }
         });
-        Self { port, dir, heads, task }
+        Self { port, dir, heads, silent, task }
     }
 
     pub fn port(&self) -> u16 {
@@ -69,6 +74,11 @@ impl Upstream {
 
     pub fn requests(&self) -> usize {
         self.heads.lock().unwrap().len()
+    }
+
+    /// How many wait for more, and will for ever.
+    pub fn silent(&self) -> usize {
+        self.silent.load(SeqCst)
     }
 
     /// The head of the last request.
@@ -86,6 +96,7 @@ impl Drop for Upstream {
 async fn answer(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     seen: &Mutex<Vec<String>>,
+    silent: &AtomicUsize,
 ) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -128,6 +139,17 @@ async fn answer(
             loop {
                 stream.write_all(&part).await?;
             }
+        }
+        "/deaf" | "/silent" => {
+            if path == "/silent" {
+                let text = format!("{line}content-length: 1000\r\n\r\nthe beginning");
+                stream.write_all(text.as_bytes()).await?;
+                stream.flush().await?;
+            }
+            silent.fetch_add(1, SeqCst);
+            // Until it is given up.
+            drop(stream.read_u8().await);
+            silent.fetch_sub(1, SeqCst);
         }
         "/garbage" => stream.write_all(b"\x01\x02 no http\r\n\r\n").await?,
         _ => {
