@@ -319,11 +319,20 @@ impl Sandboxes {
         };
         // The counters go with the group, the files with the bundle.
         let usage = place.group.usage();
-        let disk_full = place.bundle.is_full();
+        let (disk_full, scratch_bytes) = (place.bundle.is_full(), place.bundle.scratch_bytes());
         let result_file = place.bundle.result(job.limits.output_bytes)?;
         let (stdout, stderr) = streams.finish().await;
         let egress_denied = None;
-        Ok(Run { exit, usage, disk_full, egress_denied, result_file, stdout, stderr })
+        Ok(Run {
+            exit,
+            usage,
+            disk_full,
+            scratch_bytes,
+            egress_denied,
+            result_file,
+            stdout,
+            stderr,
+        })
     }
 
     fn signalled(&self, status: &std::process::ExitStatus) -> Exit {

@@ -121,7 +121,7 @@ fn a_version_says_what_its_runs_may_use_and_a_submit_asks_for_less() {
     assert_eq!(made.status, 201, "{}", made.text);
     let shown = made.json();
     let limits = json!({
-        "cpu_millis": 4000, "memory_bytes": 128 << 20, "scratch_bytes": 256 << 20, "processes": 64, "open_files": 1024,
+        "cpu_millis": 4000, "memory_bytes": 128 << 20, "scratch_bytes": 1 << 30, "processes": 64, "open_files": 1024,
         "output_bytes": 1 << 20, "timeout_s": 60, "egress_requests": 100,
     });
     assert_eq!((&shown["limits"], &shown["input_schema"]), (&limits, &schema()));

@@ -1,4 +1,4 @@
-//! What one run may use. The numbers are the specification's defaults (§3.3) where a plain machine can hold them. A version
+//! What one run may use. The numbers are the specification's defaults (§3.3). A version
 //! names others within the platform's bounds, and who submits names lower ones.
 //! Knows nothing of who enforces them.
 
@@ -27,7 +27,7 @@ pub struct Limits {
     pub open_files: u32,
     /// Largest single file (`RLIMIT_FSIZE`).
     pub file_bytes: u64,
-    /// Size of `/tmp`. Its contents count against `memory_bytes`.
+    /// Size of `/tmp`. Its contents count against `memory_bytes`: whichever is reached first ends what is written (ADR 0056).
     pub scratch_bytes: u64,
     /// Size of `/run/agent`, where the result is written.
     pub exchange_bytes: u64,
@@ -209,8 +209,8 @@ impl Default for Limits {
             host_pids: 512,
             processes: 64,
             open_files: 1024,
-            file_bytes: 256 * MIB,
-            scratch_bytes: 256 * MIB,
+            file_bytes: 1024 * MIB,
+            scratch_bytes: 1024 * MIB,
             exchange_bytes: 16 * MIB,
             output_bytes: 1 << 20,
             log_bytes: 64 << 10,

@@ -108,6 +108,8 @@ pub struct Run {
     pub usage: Usage,
     /// Whether one of the places in which the agent may write was full when it ended.
     pub disk_full: bool,
+    /// Bytes of the files in `/tmp` when it ended, which count as memory.
+    pub scratch_bytes: u64,
     /// The last request to the outside that the platform's rules refused, in words.
     pub egress_denied: Option<String>,
     /// The file `/run/agent/output.json`, where there is one.
@@ -247,6 +249,7 @@ impl Run {
             exit,
             usage: Usage::default(),
             disk_full: false,
+            scratch_bytes: 0,
             egress_denied: None,
             result_file: None,
             stdout: Captured::default(),
@@ -273,8 +276,9 @@ impl Run {
                 (
                     EndReason::OomKilled,
                     format!(
-                        "the memory limit was reached (peak {} bytes)",
-                        self.usage.memory_peak_bytes
+                        "the memory limit was reached (peak {} bytes{})",
+                        self.usage.memory_peak_bytes,
+                        self.of_scratch()
                     ),
                 )
             }
@@ -303,6 +307,15 @@ impl Run {
             Exit::Sandbox => (EndReason::SandboxError, "the sandbox failed".to_owned()),
         };
         Outcome { reason, output: None, message: Some(message) }
+    }
+
+    /// What the files in `/tmp` had of the memory, where it was most: not what somebody expects who looks for a leak.
+    fn of_scratch(&self) -> String {
+        if self.scratch_bytes > self.usage.memory_peak_bytes / 2 {
+            format!(", {} of them files in /tmp", self.scratch_bytes)
+        } else {
+            String::new()
+        }
     }
 
     /// The result: the file where there is one, else the last line of standard output that is not blank.

@@ -115,6 +115,13 @@ impl Bundle {
         })
     }
 
+    /// Bytes of the files in the agent's scratch space.
+    pub fn scratch_bytes(&self) -> u64 {
+        rustix::fs::statvfs(self.path.join(SCRATCH)).map_or(0, |stat| {
+            stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize)
+        })
+    }
+
     /// The result file, where the agent has left one: at most `most` bytes of it.
     pub fn result(&self, most: usize) -> Result<Option<Captured>, Error> {
         let path = self.exchange().join(OUTPUT_FILE);

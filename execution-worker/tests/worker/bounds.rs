@@ -53,6 +53,33 @@ async fn ee16_ee24_an_agent_that_forks_is_deaf_and_fills_disk_and_memory_is_dead
 }
 
 #[tokio::test]
+async fn num21_a_gibibyte_of_scratch_is_there_and_counts_as_memory() {
+    const MIB: u64 = 1 << 20;
+    for runsc in [runsc(), part("GATEHOUSE_TEST_RUNSC_2022").into()] {
+        let bench = Bench::with_runsc(&runsc).await;
+        // With the memory for it: all of it, and not a byte more.
+        let roomy = Limits { memory_bytes: 1536 * MIB, ..limits() };
+        let run = bench.run(&["bomb", "scratch", "1025"], &roomy).await;
+        let outcome = run.outcome();
+        assert_eq!((outcome.reason, run.disk_full), (EndReason::DiskFull, true), "{run:?}");
+        assert!(run.stdout.bytes.starts_with(b"{\"got\":10"), "{run:?}");
+        assert_eq!(run.scratch_bytes, 1024 * MIB, "{run:?}");
+        assert_eq!(run.usage.oom_kills, 0, "{run:?}");
+        // With the default's: until the memory is used up, which is told of as what it is.
+        let run = bench.run(&["bomb", "scratch", "1025"], &limits()).await;
+        let (outcome, peak) = (run.outcome(), run.usage.memory_peak_bytes);
+        assert_eq!(outcome.reason, EndReason::OomKilled, "{run:?}");
+        assert!(peak <= 512 * MIB + DYING_BYTES && run.scratch_bytes > 384 * MIB, "{run:?}");
+        let said = format!("(peak {peak} bytes, {} of them files in /tmp)", run.scratch_bytes);
+        assert!(outcome.message.unwrap().contains(&said), "{run:?}");
+        // As much as was refused before.
+        let run = bench.run(&["bomb", "scratch", "384"], &limits()).await;
+        let stored = json!({"got": 384, "most": 384});
+        assert_eq!(run.outcome().output, Some(stored), "{run:?}");
+    }
+}
+
+#[tokio::test]
 async fn ee19_what_a_killed_worker_leaves_of_fifty_sandboxes_is_swept_and_nothing_else() {
     const TENANTS: usize = 5;
     const EACH: usize = 10;

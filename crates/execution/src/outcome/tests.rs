@@ -13,6 +13,7 @@ fn run(exit: Exit) -> Run {
         exit,
         usage: Usage::default(),
         disk_full: false,
+        scratch_bytes: 0,
         egress_denied: None,
         result_file: None,
         stdout: captured("hello\n{\"kg\":1}\n\n"),
@@ -42,6 +43,14 @@ fn each_exit_has_its_reason() {
     check(&run(Exit::StartTimeout), EndReason::SandboxError, "not started in time");
     check(&run(Exit::TimeLimit), EndReason::Timeout, "time limit");
     check(&run(Exit::Cancelled), EndReason::Cancelled, "cancelled");
+}
+
+#[test]
+fn memory_that_files_took_is_told_from_memory_that_the_program_took() {
+    let usage = Usage { oom_kills: 1, memory_peak_bytes: 500, ..Usage::default() };
+    let killed = |scratch_bytes| Run { usage, scratch_bytes, ..run(Exit::Sandbox) };
+    check(&killed(250), EndReason::OomKilled, "(peak 500 bytes)");
+    check(&killed(251), EndReason::OomKilled, "(peak 500 bytes, 251 of them files in /tmp)");
 }
 
 #[test]
