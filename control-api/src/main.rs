@@ -28,6 +28,7 @@ mod rebuild;
 mod relay;
 mod reseal;
 mod routes;
+mod schemas;
 mod seal;
 mod sealer;
 mod serve;

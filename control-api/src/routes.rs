@@ -61,6 +61,7 @@ use crate::{
     keyring::Keyring,
     oidc::SignIn,
     paging::Cursors,
+    schemas::Schemas,
     seal::Sealer,
     watchers::{Watchers, rights::Rights},
 };
@@ -77,6 +78,8 @@ pub struct Api {
     pub tokens: Arc<Tokens>,
     pub peppers: Arc<Peppers>,
     pub image_store: Arc<Path>,
+    /// What inputs are judged by.
+    pub schemas: Schemas,
     /// Filled for the sidecars, never read here.
     pub permissions: Option<Permissions>,
     pub cache: Cache,

@@ -29,6 +29,7 @@ use crate::{
     openapi, publisher,
     relay::{Relay, status::Status},
     routes::{self, Api, logs::Live, reference::Reference},
+    schemas::Schemas,
     sealer::{self, Sealer},
     watchers::{self, Watchers, rights::Rights},
 };
@@ -126,6 +127,7 @@ pub async fn run(path: &Path) -> Result<(), Stop> {
         tokens: Arc::new(tokens),
         peppers: Arc::new(peppers),
         image_store: image_store.into(),
+        schemas: Schemas::default(),
         permissions,
         cache: cache.clone(),
         sealer,

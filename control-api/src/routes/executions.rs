@@ -101,7 +101,7 @@ pub async fn submit(
     };
     // Before anything is stored or charged: what could not run as it is asked does not wait.
     let limits = terms::lowered(&version.terms.limits, &limits)?;
-    terms::judge_input(version.terms.input_schema.as_ref(), &input)?;
+    terms::judge_input(&api.schemas, (op.tenant, &version), &input)?;
     let terms = Terms { priority, limits, max_attempts, retry_of: None };
     let made = submitted(within, &version, input, terms).await?;
     once.end(&api, tx, accepted(made.id, made.state, &version)).await

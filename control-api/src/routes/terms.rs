@@ -1,19 +1,19 @@
 //! What the runs of a version may use, read, write and reach, and what is asked for one of them: read, refused with the
 //! place of each mistake, and shown. Knows no table, and nothing of who enforces it.
 
-use gatehouse_contract::{Document, Mistake, Reason};
+use gatehouse_contract::{Document, Mistake, Reason, TenantId};
 use gatehouse_execution::{
     Hooks, Limits,
     egress::{Host, MAX_HOSTS},
     limits::{Limit, Named},
 };
 use gatehouse_service::Reply;
-use gatehouse_store::versions::Terms;
+use gatehouse_store::versions::{AgentVersion, Terms};
 use gatehouse_validate::Schema;
 use serde_json::Value;
 use tracing::error;
 
-use crate::bodies;
+use crate::{bodies, schemas::Schemas};
 
 /// A schema that is larger costs each submit more than it tells.
 const MAX_SCHEMA_BYTES: usize = 24 * 1024;
@@ -70,14 +70,19 @@ pub fn lowered(of_version: &Named, asked: &Named) -> Result<Named, Reply> {
 }
 
 /// Whether `input` fits the version's schema.
-pub fn judge_input(schema: Option<&Value>, input: &Value) -> Result<(), Reply> {
-    let Some(schema) = schema else { return Ok(()) };
-    let schema = Schema::compile(schema).map_err(|faults| {
+pub fn judge_input(
+    schemas: &Schemas,
+    (tenant, version): (TenantId, &AgentVersion),
+    input: &Value,
+) -> Result<(), Reply> {
+    let Some(schema) = &version.terms.input_schema else { return Ok(()) };
+    let judged = schemas.judge((tenant, version.id), schema, input.to_string().as_bytes());
+    let judged = judged.map_err(|faults| {
         // It was compiled before it was stored.
         error!(?faults, "a version's schema is none for this build");
         Reply::new(Reason::Internal)
     })?;
-    schema.judge(input.to_string().as_bytes()).map_err(|mut refusal| {
+    judged.map_err(|mut refusal| {
         for finding in &mut refusal.findings {
             finding.pointer.insert_str(0, "/input");
         }

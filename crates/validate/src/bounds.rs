@@ -114,8 +114,17 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 /// Says whether a pattern is matched in linear time by a program of at most so many bytes.
 pub(crate) type Compiles<'c> = &'c dyn Fn(&str, usize) -> bool;
 
-/// What a byte of a text costs at most under this schema, in steps; `Err` holds everything that is wrong with it.
-pub(crate) fn check(schema: &Value, compiles: Compiles<'_>) -> Result<usize, Vec<Fault>> {
+/// What a schema that may be compiled costs at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// For each byte of a text, in steps.
+    pub(crate) text_steps: usize,
+    /// How many patterns it has.
+    pub(crate) patterns: usize,
+}
+
+/// What `schema` costs; `Err` holds everything that is wrong with it.
+pub(crate) fn check(schema: &Value, compiles: Compiles<'_>) -> Result<Cost, Vec<Fault>> {
     let mut walk = Walk {
         compiles,
         text_steps: 1,
@@ -129,7 +138,8 @@ pub(crate) fn check(schema: &Value, compiles: Compiles<'_>) -> Result<usize, Vec
     if walk.faults.is_empty() {
         walk.shape();
     }
-    if walk.faults.is_empty() { Ok(walk.text_steps) } else { Err(walk.faults) }
+    let Walk { faults, text_steps, patterns, .. } = walk;
+    if faults.is_empty() { Ok(Cost { text_steps, patterns }) } else { Err(faults) }
 }
 
 struct Walk<'s> {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     body,
-    bounds::{self, Fault, MAX_PATTERN_KIB},
+    bounds::{self, Cost, Fault, MAX_PATTERN_KIB},
     judge::{self, Refusal},
     meter::Meter,
     node::{Body, Metered},
@@ -17,8 +17,7 @@ const PATTERN_CACHE_BYTES: usize = 512 * 1024;
 /// A compiled schema.
 pub struct Schema {
     validator: Validator<Body>,
-    /// What a byte of a text costs at most, in steps.
-    text_steps: usize,
+    cost: Cost,
 }
 
 impl std::fmt::Debug for Schema {
@@ -37,11 +36,11 @@ impl Schema {
     }
 
     pub(crate) fn compiled(schema: &Value) -> Result<Self, Vec<Fault>> {
-        let text_steps = bounds::check(schema, &|pattern, bytes| {
+        let cost = bounds::check(schema, &|pattern, bytes| {
             options(bytes).build(&json!({"pattern": pattern})).is_ok()
         })?;
         match options(MAX_PATTERN_KIB * 1024).build(schema) {
-            Ok(validator) => Ok(Self { validator, text_steps }),
+            Ok(validator) => Ok(Self { validator, cost }),
             Err(error) => Err(vec![Fault {
                 pointer: error.instance_path().to_string(),
                 cause: format!("not a schema: {error:.200}"),
@@ -50,10 +49,18 @@ impl Schema {
         }
     }
 
+    /// How many patterns it has: each is a program of its own, and remembers what it was asked.
+    pub const fn patterns(&self) -> usize {
+        self.cost.patterns
+    }
+
+    /// The most bytes that a pattern takes, with what it remembers while one thread asks.
+    pub const PATTERN_BYTES: usize = MAX_PATTERN_KIB * 1024 + PATTERN_CACHE_BYTES;
+
     /// Judges `bytes`, which are not longer than the caller allows.
     pub fn judge(&self, bytes: &[u8]) -> Result<(), Refusal> {
         let value = body::read(bytes).map_err(Refusal::malformed)?;
-        let meter = Meter::for_body(bytes.len(), self.text_steps);
+        let meter = Meter::for_body(bytes.len(), self.cost.text_steps);
         let fits = self.validator.is_valid(Metered::new(&value, &meter));
         if meter.is_spent() {
             return Err(Refusal::too_dear());
@@ -62,7 +69,7 @@ impl Schema {
             return Ok(());
         }
         // Only now: the first pass keeps no errors, and remembers what it judged before.
-        let meter = Meter::for_body(bytes.len(), self.text_steps);
+        let meter = Meter::for_body(bytes.len(), self.cost.text_steps);
         Err(judge::refusal(self.validator.iter_errors(Metered::new(&value, &meter))))
     }
 }

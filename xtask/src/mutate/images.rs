@@ -20,8 +20,8 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "ee17 a pull that is late is no fault of the image",
         file: "execution-worker/src/driver/local.rs",
-        text: "                    return Err(Error::ImageAway(format!(\n",
-        without: "                    return Err(Error::Image(format!(\n",
+        text: "return Err(Error::ImageAway(format!(",
+        without: "return Err(Error::Image(format!(",
         tests: "worker: pulls::ee17",
     },
     Guard {

@@ -62,9 +62,16 @@ pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "ee22 an input fits its version's schema",
         file: "control-api/src/routes/executions.rs",
-        text: "    terms::judge_input(version.terms.input_schema.as_ref(), &input)?;\n",
+        text: "    terms::judge_input(&api.schemas, (op.tenant, &version), &input)?;\n",
         without: "",
         tests: "api: executions::an_input",
+    },
+    Guard {
+        name: "ee22 an input is judged by its own tenant's version",
+        file: "control-api/src/schemas.rs",
+        text: "        let kept = self.0.get_or_insert_with(&version, || Kept::compile(schema))?;\n",
+        without: "        let version = (TenantId::new(uuid::Uuid::nil()), version.1);\n        let kept = self.0.get_or_insert_with(&version, || Kept::compile(schema))?;\n",
+        tests: "schemas::tests",
     },
     Guard {
         name: "ee22 an output fits its version's schema",
